@@ -1,1 +1,13 @@
+//! Create-a-Container as a library: everything the product knows, without HTTP and without a command line.
+//!
+//! One noun per file (type, rules, SQL); a rule lives once, here, because API, pages, CLI and jobs share it.
+//!
+//! - [`db`] the one door to SQLite, MariaDB and PostgreSQL; `schema` migrations and adoption
+//! - [`error`] one error without HTTP; every edge maps it once
+//! - `pve` the Proxmox VE client
+//! - `nginx` the configuration from typed data
 
+pub mod db;
+pub mod error;
+
+pub use error::{Error, Result};
