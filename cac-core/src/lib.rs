@@ -4,10 +4,11 @@
 //!
 //! - [`db`] the one door to SQLite, MariaDB and PostgreSQL; `schema` migrations and adoption
 //! - [`error`] one error without HTTP; every edge maps it once
-//! - `pve` the Proxmox VE client
+//! - [`pve`] the Proxmox VE client
 //! - `nginx` the configuration from typed data
 
 pub mod db;
 pub mod error;
+pub mod pve;
 
 pub use error::{Error, Result};
