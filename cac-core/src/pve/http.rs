@@ -9,6 +9,7 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
+use rustls::CertificateError;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -296,17 +297,16 @@ fn one_line(text: &str) -> String {
     lines.join(" ").replace(" )", ")")
 }
 
+/// hyper keeps only phrases that differ from the usual one, and empties those with bytes beyond ASCII.
 fn reason_phrase(response: &Response) -> String {
-    response
-        .extensions()
-        .get::<hyper::ext::ReasonPhrase>()
-        .map_or_else(
-            || {
-                let usual = response.status().canonical_reason();
-                usual.unwrap_or("no reason given").to_owned()
-            },
-            |phrase| String::from_utf8_lossy(phrase.as_bytes()).into_owned(),
-        )
+    let phrase = response.extensions().get::<hyper::ext::ReasonPhrase>();
+    phrase
+        .map(|phrase| String::from_utf8_lossy(phrase.as_bytes()).into_owned())
+        .filter(|phrase| !phrase.trim().is_empty())
+        .unwrap_or_else(|| {
+            let usual = response.status().canonical_reason();
+            usual.unwrap_or("no reason given").to_owned()
+        })
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -319,6 +319,10 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 /// The text of the innermost cause; the outer ones only say "error sending request".
 fn deepest(error: &reqwest::Error) -> String {
+    if let Some(rustls::Error::InvalidCertificate(CertificateError::Other(own))) = tls_error(error)
+    {
+        return own.0.to_string();
+    }
     let mut cause: &dyn StdError = error;
     while let Some(inner) = cause.source() {
         cause = inner;
@@ -339,17 +343,16 @@ fn find<T: StdError + 'static>(error: &reqwest::Error) -> Option<&T> {
 
 /// Whether the certificate was the reason: waiting does not mend that.
 fn is_distrust(error: &reqwest::Error) -> bool {
-    let mut cause: Option<&dyn StdError> = error.source();
-    while let Some(inner) = cause {
-        let tls = inner.downcast_ref::<rustls::Error>().or_else(|| {
-            // An io::Error hides what it wraps from source().
-            let io = inner.downcast_ref::<std::io::Error>()?;
-            io.get_ref()?.downcast_ref::<rustls::Error>()
-        });
-        if let Some(rustls::Error::InvalidCertificate(_)) = tls {
-            return true;
-        }
-        cause = inner.source();
-    }
-    false
+    matches!(tls_error(error), Some(rustls::Error::InvalidCertificate(_)))
+}
+
+fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    // An io::Error hides what it wraps from source(), also when that is another one.
+    error
+        .downcast_ref()
+        .or_else(|| {
+            let io = error.downcast_ref::<std::io::Error>()?;
+            tls_error(io.get_ref()?)
+        })
+        .or_else(|| tls_error(error.source()?))
 }
