@@ -7,6 +7,7 @@
 mod arg;
 mod connect;
 mod error;
+mod exclusive;
 mod render;
 mod retry;
 mod row;
@@ -19,7 +20,7 @@ pub use retry::Retry;
 pub use row::{Column, Row};
 pub use tx::Tx;
 
-pub(crate) use error::mysql_number;
+use error::mysql_number;
 
 use sqlx::mysql::{MySqlConnection, MySqlPool};
 use sqlx::postgres::{PgConnection, PgPool};

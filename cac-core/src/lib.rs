@@ -5,7 +5,7 @@
 //! - [`db`] the one door to SQLite, MariaDB and PostgreSQL; `schema` migrations and adoption
 //! - [`error`] one error without HTTP; every edge maps it once
 //! - [`pve`] the Proxmox VE client
-//! - `nginx` the configuration from typed data (to come)
+//! - The other files are parts that are not wired in yet.
 
 #[allow(
     dead_code,

@@ -83,7 +83,7 @@ fn sort(cause: &dyn sqlx::error::DatabaseError, text: String) -> Error {
 }
 
 /// The number of a MariaDB error, for the few places where a particular one is expected.
-pub(crate) fn mysql_number(error: &sqlx::Error) -> Option<u16> {
+pub(super) fn mysql_number(error: &sqlx::Error) -> Option<u16> {
     error
         .as_database_error()?
         .try_downcast_ref::<MySqlDatabaseError>()

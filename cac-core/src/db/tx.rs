@@ -6,11 +6,11 @@ use super::{Arg, Conn, Done, Error, Pools, Row, connect, exactly_one, render};
 
 /// An open transaction.
 pub struct Tx {
-    inner: Inner,
+    pub(super) inner: Inner,
     busy: bool,
 }
 
-enum Inner {
+pub(super) enum Inner {
     Sqlite(Transaction<'static, Sqlite>),
     MariaDb(Transaction<'static, MySql>),
     Postgres(Transaction<'static, Postgres>),
@@ -47,7 +47,7 @@ impl Tx {
         Ok(Self { inner, busy: false })
     }
 
-    fn conn(&mut self) -> Conn<'_> {
+    pub(super) fn conn(&mut self) -> Conn<'_> {
         match &mut self.inner {
             Inner::Sqlite(tx) => Conn::Sqlite(tx),
             Inner::MariaDb(tx) => Conn::MariaDb(tx),
@@ -55,7 +55,7 @@ impl Tx {
         }
     }
 
-    fn note<T>(&mut self, outcome: Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn note<T>(&mut self, outcome: Result<T, Error>) -> Result<T, Error> {
         self.busy |= outcome.as_ref().is_err_and(Error::busy);
         outcome
     }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The call never reached the part of Proxmox VE that would have acted: repeating it is safe. `transient` is false
-    /// where repeating alone cannot help (bad address, untrusted certificate).
-    #[error("Proxmox VE was not reached ({call}): {cause}")]
+    /// where repeating alone cannot help (bad address, untrusted certificate); `call` is empty where none was tried.
+    #[error("{}: {cause}", unsent(call))]
     Unsent {
         call: String,
         cause: String,
@@ -40,7 +40,7 @@ impl Error {
     /// Something is wrong with the target or the arguments; no call was made.
     pub(super) fn setup(cause: impl Into<String>) -> Self {
         Self::Unsent {
-            call: "not called".to_owned(),
+            call: String::new(),
             cause: cause.into(),
             transient: false,
         }
@@ -124,6 +124,28 @@ impl Error {
             }
             _ => false,
         }
+    }
+}
+
+impl From<Error> for crate::Error {
+    /// Never `Unauthenticated` or `Forbidden`: those speak of our caller, a refusal here of our own credentials.
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        match error {
+            Error::Unsent {
+                transient: true, ..
+            }
+            | Error::MaybeSent { .. } => Self::Unreachable(text),
+            _ => Self::Upstream(text),
+        }
+    }
+}
+
+fn unsent(call: &str) -> String {
+    if call.is_empty() {
+        "Proxmox VE cannot be called".to_owned()
+    } else {
+        format!("Proxmox VE was not reached ({call})")
     }
 }
 

@@ -1,0 +1,173 @@
+//! The configuration: read from the environment and `.env`, checked as a whole, every problem told with what to do.
+//! Not the settings that an installation remembers about itself ([`crate::setting`]).
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Url;
+
+use crate::pve::{Fingerprint, Secret, Tls};
+use crate::service::Protocols;
+
+mod read;
+pub use read::{Problems, Vars};
+
+/// Which program asks; each demands only what it uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// The web server.
+    Http,
+    /// The job runner.
+    Runner,
+    /// Local commands: migrations, nodes.
+    Local,
+}
+
+/// `NODE_ENV`: what is asked for and what is left to defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Environment {
+    Development,
+    Production,
+}
+
+/// Everything the programs take from their environment. The README's table lists each variable.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub environment: Environment,
+    pub database_url: String,
+    pub data_dir: PathBuf,
+    pub listen: SocketAddr,
+    /// Where browsers reach the portal; links and `Location` begin with it.
+    pub public_url: Url,
+    /// The domain under which containers get their names.
+    pub domain: String,
+    /// Further accepted `Host` values (`CAC_HOSTS`).
+    pub hosts: Vec<String>,
+    pub session_secret: Secret,
+    pub proxmox: Proxmox,
+    pub trusted_proxies: Vec<IpNet>,
+    pub registration_allow: Vec<IpNet>,
+    pub nginx_conf_allow: Vec<IpNet>,
+    pub metrics_allow: Vec<IpNet>,
+    pub containers: Containers,
+    pub runner: Runner,
+    pub nginx: Nginx,
+}
+
+/// Where people sign in, and who is an admin.
+#[derive(Debug, Clone)]
+pub struct Proxmox {
+    /// `PROXMOX_URL`; without it the enabled node with the lowest id is the login node.
+    pub url: Option<String>,
+    /// `PROXMOX_TOKEN_ID` and `PROXMOX_TOKEN_SECRET`: the service token that looks up admin rights.
+    pub token: Option<(String, Secret)>,
+    pub tls: Tls,
+    pub realm: String,
+    pub admin_group: String,
+}
+
+/// What containers may be.
+#[derive(Debug, Clone)]
+pub struct Containers {
+    /// The port on which a container's ssh server listens.
+    pub ssh_port: u16,
+    /// External ports for ssh.
+    pub ssh_ports: RangeInclusive<u16>,
+    /// External ports for every other tcp or udp service.
+    pub service_ports: RangeInclusive<u16>,
+    /// The lowest web port that containers can listen on, with the reason where it is not 80.
+    pub lowest_web_port: (u16, Option<String>),
+    /// Networks in which upstream addresses must lie.
+    pub networks: Vec<IpNet>,
+    pub reserved_hostnames: Vec<String>,
+    pub protocols: Protocols,
+    pub cores: u32,
+    pub memory: u32,
+    pub disk: u32,
+}
+
+/// The job runner.
+#[derive(Debug, Clone)]
+pub struct Runner {
+    pub poll: Duration,
+    pub cwd: PathBuf,
+    pub concurrency: usize,
+    pub shell_jobs: bool,
+    /// How long a claim holds without being renewed.
+    pub lease: Duration,
+    /// How long Proxmox VE may be away before a job gives up.
+    pub patience: Duration,
+    /// How long the children of a shell job get between TERM and KILL.
+    pub grace: Duration,
+}
+
+/// What `/nginx.conf` is rendered for.
+#[derive(Debug, Clone)]
+pub struct Nginx {
+    pub http_ports: Vec<u16>,
+    pub https_ports: Vec<u16>,
+    pub listen: Vec<IpAddr>,
+    pub certificate: String,
+    pub certificate_key: String,
+    pub pid: String,
+    pub error_log: String,
+    pub access_log: Option<String>,
+    pub user: Option<String>,
+    /// `1.22` (Debian 12) or `1.25` and newer.
+    pub version: String,
+    /// Whether a 1.25 or newer was built with HTTP/3.
+    pub http3: bool,
+    /// A file to load, `builtin`, or `none`.
+    pub stream_module: String,
+    pub temp_dir: Option<String>,
+    pub include: Option<String>,
+}
+
+impl Config {
+    /// Reads and checks everything that `program` uses.
+    pub fn load(vars: &Vars, program: Program) -> Result<Self, Problems> {
+        read::config(vars, program)
+    }
+
+    /// Whether links are `https:`, and cookies therefore `Secure`.
+    #[must_use]
+    pub fn secure(&self) -> bool {
+        self.public_url.scheme() == "https"
+    }
+
+    /// A container's public name: labels are rendered under the domain, other names stand for themselves.
+    #[must_use]
+    pub fn full_name(&self, name: &str) -> String {
+        if name.contains('.') {
+            name.to_owned()
+        } else {
+            format!("{name}.{}", self.domain)
+        }
+    }
+}
+
+/// The environment of this process, `.env` beneath it.
+#[must_use]
+pub fn environment() -> Vars {
+    let mut vars: BTreeMap<String, String> = BTreeMap::new();
+    if let Ok(file) = dotenvy::dotenv_iter() {
+        vars.extend(file.flatten());
+    }
+    vars.extend(std::env::vars());
+    Vars(vars)
+}
+
+/// `PROXMOX_TLS`, and the same words for a node: `system`, `off`, or a SHA-256 fingerprint.
+pub fn tls(text: &str) -> Result<Tls, String> {
+    match text {
+        "" | "system" | "verify" => Ok(Tls::SystemRoots),
+        "off" => Ok(Tls::Off),
+        other => other.parse::<Fingerprint>().map(Tls::Fingerprint).map_err(|_| {
+            "must be `system`, `off` or the certificate's SHA-256 fingerprint (`pvenode cert info` shows it)".to_owned()
+        }),
+    }
+}

@@ -1,0 +1,462 @@
+//! Reading the configuration. Every problem is collected, so that one start shows them all.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use url::Url;
+
+use super::{Config, Containers, Environment, Nginx, Program, Proxmox, Runner};
+use crate::pve::Secret;
+use crate::service::Protocols;
+
+/// The variables a configuration is read from.
+#[derive(Debug, Clone, Default)]
+pub struct Vars(pub BTreeMap<String, String>);
+
+impl Vars {
+    /// The value of a variable; an empty one counts as absent.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|v| v.trim()).filter(|v| !v.is_empty())
+    }
+
+    /// Sets a variable, for a program that makes its own configuration.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.0.insert(name.to_owned(), value.into());
+    }
+}
+
+/// What is wrong with the configuration: one sentence a variable, each saying what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems(pub Vec<String>);
+
+impl std::fmt::Display for Problems {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+struct Reader<'a> {
+    vars: &'a Vars,
+    problems: Vec<String>,
+    production: bool,
+}
+
+impl Reader<'_> {
+    fn text(&self, name: &str, default: &str) -> String {
+        self.vars.get(name).unwrap_or(default).to_owned()
+    }
+
+    fn problem(&mut self, name: &str, message: impl std::fmt::Display) {
+        self.problems.push(format!("{name} {message}."));
+    }
+
+    fn parse<T: FromStr>(&mut self, name: &str, default: T, shape: &str) -> T {
+        match self.vars.get(name).map(str::parse) {
+            None => default,
+            Some(Ok(value)) => value,
+            Some(Err(_)) => {
+                let value = self.text(name, "");
+                self.problem(name, format!("must be {shape}; it is `{value}`"));
+                default
+            }
+        }
+    }
+
+    fn list<T: FromStr>(&mut self, name: &str, default: &str, shape: &str) -> Vec<T> {
+        let text = self.text(name, default);
+        let mut values = Vec::new();
+        for part in text.split([',', ' ']).filter(|p| !p.is_empty()) {
+            match part.parse() {
+                Ok(value) => values.push(value),
+                Err(_) => self.problem(
+                    name,
+                    format!("must be a comma list of {shape}; `{part}` is none"),
+                ),
+            }
+        }
+        values
+    }
+
+    fn networks(&mut self, name: &str, default: &str) -> Vec<IpNet> {
+        let nets: Vec<Net> = self.list(name, default, "networks such as `192.0.2.0/24`");
+        nets.into_iter().map(|net| net.0).collect()
+    }
+
+    fn ports(&mut self, name: &str, default: RangeInclusive<u16>) -> RangeInclusive<u16> {
+        let Some(text) = self.vars.get(name) else {
+            return default;
+        };
+        let range = text
+            .split_once('-')
+            .and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)))
+            .filter(|(a, b): &(u16, u16)| *a > 0 && a <= b);
+        if let Some((first, last)) = range {
+            first..=last
+        } else {
+            self.problem(
+                name,
+                format!(
+                    "must be a range of ports such as `{}-{}`",
+                    default.start(),
+                    default.end()
+                ),
+            );
+            default
+        }
+    }
+}
+
+pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> {
+    let mut r = Reader {
+        vars,
+        problems: Vec::new(),
+        production: false,
+    };
+    let environment = match vars.get("NODE_ENV") {
+        None | Some("development" | "test") => Environment::Development,
+        Some("production") => Environment::Production,
+        Some(other) => {
+            let message = format!("must be `development` or `production`; it is `{other}`");
+            r.problem("NODE_ENV", message);
+            Environment::Development
+        }
+    };
+    r.production = environment == Environment::Production;
+    let data_dir = PathBuf::from(r.text("CAC_DATA_DIR", "data"));
+    let database_url = database_url(&mut r, &data_dir);
+    let sqlite = database_url.starts_with("sqlite:");
+    let listen = listen(&mut r);
+    let public_url = public_url(&mut r, program, listen);
+    let domain = domain(&mut r, program);
+    let loopback = if r.production {
+        ""
+    } else {
+        "127.0.0.0/8,::1/128"
+    };
+    let config = Config {
+        environment,
+        session_secret: session_secret(&mut r, program, sqlite, &data_dir),
+        hosts: r.list("CAC_HOSTS", "", "host names"),
+        proxmox: proxmox(&mut r),
+        trusted_proxies: r.networks("TRUSTED_PROXIES", "127.0.0.0/8,::1/128"),
+        registration_allow: r.networks("REGISTRATION_ALLOW", loopback),
+        nginx_conf_allow: r.networks("NGINX_CONF_ALLOW", loopback),
+        metrics_allow: r.networks("METRICS_ALLOW", loopback),
+        containers: containers(&mut r),
+        runner: runner(&mut r),
+        nginx: nginx(&mut r, &domain),
+        database_url,
+        data_dir,
+        listen,
+        public_url,
+        domain,
+    };
+    if r.problems.is_empty() {
+        Ok(config)
+    } else {
+        Err(Problems(r.problems))
+    }
+}
+
+/// A network; a bare address means that one host.
+struct Net(IpNet);
+
+impl FromStr for Net {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        text.parse()
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+            .map(Net)
+            .map_err(|_| ())
+    }
+}
+
+fn database_url(r: &mut Reader<'_>, data_dir: &std::path::Path) -> String {
+    if let Some(url) = r.vars.get("DATABASE_URL") {
+        let known = ["sqlite:", "mysql:", "mariadb:", "postgres:", "postgresql:"];
+        if !known.iter().any(|scheme| url.starts_with(scheme)) {
+            r.problem(
+                "DATABASE_URL",
+                "must begin with `sqlite:`, `mariadb:`, `mysql:` or `postgres:`",
+            );
+        }
+        return url.to_owned();
+    }
+    let named = ["MYSQL_HOST", "MYSQL_USER", "MYSQL_DATABASE"];
+    if !named.iter().any(|name| r.vars.get(name).is_some()) {
+        if r.production {
+            r.problem("DATABASE_URL", "(or MYSQL_HOST, MYSQL_USER, MYSQL_PASSWORD and MYSQL_DATABASE) must name the database in production");
+        }
+        return format!("sqlite:{}", data_dir.join("cac.db").display());
+    }
+    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let port = r.parse("MYSQL_PORT", 3306_u16, "a port number");
+    let mut required = |name: &str| {
+        let value = r.text(name, "");
+        if value.is_empty() {
+            r.problem(name, "is missing; set it beside the other MYSQL_ variables");
+        }
+        value
+    };
+    let (user, database) = (required("MYSQL_USER"), required("MYSQL_DATABASE"));
+    let host = r.text("MYSQL_HOST", "localhost");
+    let password = r.text("MYSQL_PASSWORD", "");
+    format!(
+        "mariadb://{}:{}@{host}:{port}/{}",
+        encode(&user),
+        encode(&password),
+        encode(&database)
+    )
+}
+
+fn listen(r: &mut Reader<'_>) -> SocketAddr {
+    let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 3000));
+    let mut listen = r.parse(
+        "CAC_LISTEN",
+        default,
+        "an address and port such as `127.0.0.1:3000`",
+    );
+    listen.set_port(r.parse("PORT", listen.port(), "a port number"));
+    listen
+}
+
+fn public_url(r: &mut Reader<'_>, program: Program, listen: SocketAddr) -> Url {
+    let host = match listen.ip() {
+        ip if ip.is_unspecified() || ip.is_loopback() => "localhost".to_owned(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+        IpAddr::V4(ip) => ip.to_string(),
+    };
+    let default = format!("http://{host}:{}/", listen.port());
+    if r.production && program == Program::Http && r.vars.get("CAC_PUBLIC_URL").is_none() {
+        r.problem("CAC_PUBLIC_URL", "must say under which address browsers reach the portal, such as `https://portal.example.org`");
+    }
+    let text = r.text("CAC_PUBLIC_URL", &default);
+    match Url::parse(&text) {
+        Ok(url)
+            if matches!(url.scheme(), "http" | "https")
+                && url.host_str().is_some()
+                && url.path() == "/" =>
+        {
+            url
+        }
+        _ => {
+            r.problem(
+                "CAC_PUBLIC_URL",
+                "must be an address without a path, such as `https://portal.example.org`",
+            );
+            Url::parse(&default).expect("made from a socket address")
+        }
+    }
+}
+
+fn domain(r: &mut Reader<'_>, program: Program) -> String {
+    if r.production && program == Program::Http && r.vars.get("CAC_DOMAIN").is_none() {
+        r.problem("CAC_DOMAIN", "must name the domain under which containers get their names, such as `apps.example.org`");
+    }
+    let domain = r.text("CAC_DOMAIN", "cac.localhost").to_lowercase();
+    if domain.parse::<crate::nginx::PublicName>().is_err() {
+        r.problem(
+            "CAC_DOMAIN",
+            format!("must be a domain name such as `apps.example.org`; it is `{domain}`"),
+        );
+    }
+    domain
+}
+
+fn session_secret(
+    r: &mut Reader<'_>,
+    program: Program,
+    sqlite: bool,
+    data_dir: &std::path::Path,
+) -> Secret {
+    if let Some(secret) = r.vars.get("SESSION_SECRET") {
+        if secret.len() < 16 {
+            r.problem(
+                "SESSION_SECRET",
+                "must have at least 16 characters; `openssl rand -hex 32` makes a good one",
+            );
+        }
+        return Secret::new(secret);
+    }
+    if program != Program::Http {
+        return Secret::new("");
+    }
+    if !sqlite {
+        r.problem(
+            "SESSION_SECRET",
+            "must be set when the database is not SQLite; `openssl rand -hex 32` makes a good one",
+        );
+        return Secret::new("");
+    }
+    match crate::secret::in_file(&data_dir.join("session-secret")) {
+        Ok(secret) => secret,
+        Err(error) => {
+            r.problem(
+                "CAC_DATA_DIR",
+                format!("must name a directory that this user may write: {error}"),
+            );
+            Secret::new("")
+        }
+    }
+}
+
+fn proxmox(r: &mut Reader<'_>) -> Proxmox {
+    let token = match (
+        r.vars.get("PROXMOX_TOKEN_ID"),
+        r.vars.get("PROXMOX_TOKEN_SECRET"),
+    ) {
+        (Some(id), Some(secret)) => Some((id.to_owned(), Secret::new(secret))),
+        (None, None) => None,
+        _ => {
+            r.problem(
+                "PROXMOX_TOKEN_ID",
+                "and PROXMOX_TOKEN_SECRET belong together; set both or none",
+            );
+            None
+        }
+    };
+    let url = r.vars.get("PROXMOX_URL").map(ToOwned::to_owned);
+    if url
+        .as_deref()
+        .is_some_and(|url| !url.starts_with("https://"))
+    {
+        r.problem(
+            "PROXMOX_URL",
+            "must begin with `https://`, such as `https://pve.example.org:8006`",
+        );
+    }
+    if url.is_none() && token.is_some() {
+        r.problem(
+            "PROXMOX_TOKEN_ID",
+            "is of no use without PROXMOX_URL; set PROXMOX_URL too",
+        );
+    }
+    let tls = super::tls(&r.text("PROXMOX_TLS", "system")).unwrap_or_else(|message| {
+        r.problem("PROXMOX_TLS", message);
+        crate::pve::Tls::SystemRoots
+    });
+    Proxmox {
+        url,
+        token,
+        tls,
+        realm: r.text("PROXMOX_REALM", "pve"),
+        admin_group: r.text("PROXMOX_ADMIN_GROUP", "administrators"),
+    }
+}
+
+fn containers(r: &mut Reader<'_>) -> Containers {
+    let protocols = match r.vars.get("SERVICES_FILE") {
+        None => Protocols::default(),
+        Some(path) => match Protocols::from_file(path.as_ref()) {
+            Ok(protocols) => protocols,
+            Err(message) => {
+                r.problem("SERVICES_FILE", message);
+                Protocols::default()
+            }
+        },
+    };
+    let lowest = r.parse("CONTAINER_LOWEST_WEB_PORT", 80_u16, "a port number");
+    Containers {
+        ssh_port: r.parse("CONTAINER_SSH_PORT", 22, "a port number"),
+        ssh_ports: r.ports("SSH_PORTS", 2222..=2999),
+        service_ports: r.ports("SERVICE_PORTS", 10001..=29999),
+        lowest_web_port: (
+            lowest,
+            r.vars
+                .get("CONTAINER_LOWEST_WEB_PORT_REASON")
+                .map(ToOwned::to_owned),
+        ),
+        networks: r.networks(
+            "CONTAINER_NETWORKS",
+            "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7",
+        ),
+        reserved_hostnames: r.list(
+            "RESERVED_HOSTNAMES",
+            "www,admin,api,mail,smtp,ns1,ns2",
+            "labels",
+        ),
+        protocols,
+        cores: r.parse("CONTAINER_CORES", 2, "a number of cores"),
+        memory: r.parse("CONTAINER_MEMORY", 2048, "a number of MiB"),
+        disk: r.parse("CONTAINER_DISK", 8, "a number of GiB"),
+    }
+}
+
+fn runner(r: &mut Reader<'_>) -> Runner {
+    let poll = r.parse("JOB_RUNNER_POLL_MS", 2000_u64, "a number of milliseconds");
+    let shell_jobs = match r.vars.get("SHELL_JOBS") {
+        None | Some("on") => true,
+        Some("off") => false,
+        Some(_) => {
+            r.problem("SHELL_JOBS", "must be `on` or `off`");
+            false
+        }
+    };
+    let concurrency = r.parse("JOB_RUNNER_CONCURRENCY", 8_usize, "a number of jobs");
+    if concurrency == 0 {
+        r.problem("JOB_RUNNER_CONCURRENCY", "must be at least 1");
+    }
+    Runner {
+        poll: Duration::from_millis(poll.max(10)),
+        cwd: PathBuf::from(r.text("JOB_RUNNER_CWD", ".")),
+        concurrency,
+        shell_jobs,
+        lease: Duration::from_secs(
+            r.parse("JOB_RUNNER_LEASE_SECONDS", 15_u64, "a number of seconds")
+                .max(1),
+        ),
+        patience: Duration::from_secs(r.parse(
+            "JOB_RUNNER_PATIENCE_SECONDS",
+            120_u64,
+            "a number of seconds",
+        )),
+        grace: Duration::from_secs(5),
+    }
+}
+
+fn nginx(r: &mut Reader<'_>, domain: &str) -> Nginx {
+    let both = vec![
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    ];
+    let listen = r.list("NGINX_LISTEN", "", "addresses such as `0.0.0.0` or `::`");
+    let optional = |name: &str| {
+        r.vars
+            .get(name)
+            .filter(|v| *v != "none")
+            .map(ToOwned::to_owned)
+    };
+    Nginx {
+        listen: if listen.is_empty() { both } else { listen },
+        certificate: r.text("NGINX_CERTIFICATE", &format!("/etc/ssl/certs/{domain}.crt")),
+        certificate_key: r.text(
+            "NGINX_CERTIFICATE_KEY",
+            &format!("/etc/ssl/private/{domain}.key"),
+        ),
+        pid: r.text("NGINX_PID", "/run/nginx.pid"),
+        error_log: r.text("NGINX_ERROR_LOG", "/var/log/nginx/error.log"),
+        access_log: Some(r.text("NGINX_ACCESS_LOG", "/var/log/nginx/access.log"))
+            .filter(|v| v != "off"),
+        user: Some(r.text("NGINX_USER", "www-data")).filter(|v| v != "none"),
+        version: r.text("NGINX_VERSION", "1.22"),
+        stream_module: r.text(
+            "NGINX_STREAM_MODULE",
+            "/usr/lib/nginx/modules/ngx_stream_module.so",
+        ),
+        http3: r.text("NGINX_HTTP3", "off") == "on",
+        temp_dir: optional("NGINX_TEMP_DIR"),
+        include: Some(r.text("NGINX_INCLUDE", "/etc/nginx/conf.d/*.conf")).filter(|v| v != "none"),
+        http_ports: r.list("NGINX_HTTP_PORTS", "80", "port numbers"),
+        https_ports: r.list("NGINX_HTTPS_PORTS", "443", "port numbers"),
+    }
+}

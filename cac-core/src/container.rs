@@ -1,0 +1,174 @@
+//! Containers: rows, names, who may see them. Asking for one is `container/create.rs`, ending one `container/delete.rs`.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::actor::Actor;
+use crate::db::Row;
+use crate::service::{self, Service};
+use crate::{Core, Error, Result, args};
+
+mod create;
+mod delete;
+
+pub use create::{Created, NewContainer, create};
+pub(crate) use delete::add_undo;
+pub use delete::{Deletion, delete};
+
+/// A row of `Containers` with its services.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Container {
+    pub id: i64,
+    /// One DNS label; the public name is this under `CAC_DOMAIN`.
+    pub hostname: String,
+    /// The owner.
+    pub username: String,
+    pub os_release: Option<String>,
+    /// The VMID; absent until one is reserved.
+    pub container_id: Option<u32>,
+    /// Absent until it is made.
+    pub mac_address: Option<String>,
+    /// Absent until it runs.
+    pub ipv4_address: Option<String>,
+    /// The label of the node that was asked for; `N` for none.
+    pub ai_container: String,
+    pub node_id: Option<i64>,
+    /// Absent when it is made; else `creating`, `undoing` or `deleting`.
+    pub state: Option<String>,
+    /// The job that works on it.
+    pub job_id: Option<i64>,
+    /// Whether it carries our ownership marker in Proxmox VE.
+    #[serde(skip)]
+    pub marker: bool,
+    /// The template's volume id.
+    pub template: Option<String>,
+    pub cores: Option<u32>,
+    /// MiB
+    pub memory: Option<u32>,
+    /// GiB
+    pub disk: Option<u32>,
+    #[serde(skip)]
+    pub ssh_public_key: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub services: Vec<Service>,
+}
+
+impl Container {
+    fn from_row(row: &Row) -> Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            hostname: row.get("hostname")?,
+            username: row.get("username")?,
+            os_release: row.get("osRelease")?,
+            container_id: row.get("containerId")?,
+            mac_address: row.get("macAddress")?,
+            ipv4_address: row.get("ipv4Address")?,
+            ai_container: row.get("aiContainer")?,
+            node_id: row.get("nodeId")?,
+            state: row.get("state")?,
+            job_id: row.get("jobId")?,
+            marker: row.get::<Option<bool>>("marker")?.unwrap_or(false),
+            template: row.get("template")?,
+            cores: row.get("cores")?,
+            memory: row.get("memory")?,
+            disk: row.get("disk")?,
+            ssh_public_key: row.get("sshPublicKey")?,
+            created_at: row.get("createdAt")?,
+            updated_at: row.get("updatedAt")?,
+            services: Vec::new(),
+        })
+    }
+
+    /// The ownership marker that a container of this row carries in its description.
+    #[must_use]
+    pub fn marker_line(&self, installation: &str) -> String {
+        marker_line(installation, self.id)
+    }
+}
+
+/// `cac:<installation>:<row id>`
+#[must_use]
+pub fn marker_line(installation: &str, id: i64) -> String {
+    format!("cac:{installation}:{id}")
+}
+
+/// Which containers a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Everyone's, for admins; an ordinary user always sees only their own.
+    pub all: bool,
+    /// One owner's, for admins.
+    pub user: Option<String>,
+    pub limit: u32,
+    pub offset: u32,
+}
+
+/// A page of containers with their services in order of their ids, and how many there are.
+pub async fn list(core: &Core, actor: &Actor, filter: &Filter) -> Result<(Vec<Container>, i64)> {
+    let everyone = actor.admin && filter.all && filter.user.is_none();
+    let owner = match &filter.user {
+        Some(user) if actor.admin => user.as_str(),
+        _ => actor.username.as_str(),
+    };
+    let total = core
+        .db
+        .one(
+            r#"SELECT COUNT(*) AS "n" FROM "Containers" WHERE (? OR "username" = ?)"#,
+            args![everyone, owner],
+        )
+        .await?;
+    let rows = core
+        .db
+        .all(
+            r#"SELECT * FROM "Containers" WHERE (? OR "username" = ?) ORDER BY "id" LIMIT ? OFFSET ?"#,
+            args![everyone, owner, filter.limit, filter.offset],
+        )
+        .await?;
+    let mut containers = rows
+        .iter()
+        .map(Container::from_row)
+        .collect::<Result<Vec<_>>>()?;
+    let mut services = service::list(&core.db, containers.iter().map(|c| c.id).collect()).await?;
+    for container in &mut containers {
+        container.services = services.remove(&container.id).unwrap_or_default();
+    }
+    Ok((containers, total.get("n")?))
+}
+
+/// One container with its services; somebody else's does not exist for an ordinary user.
+pub async fn find(core: &Core, actor: &Actor, id: i64) -> Result<Container> {
+    match find_any(core, id).await? {
+        Some(container) if actor.may_see(Some(&container.username)) => Ok(container),
+        _ => Err(Error::NotFound(format!("There is no container {id}."))),
+    }
+}
+
+/// One container with its services. Rights: none are checked.
+pub async fn find_any(core: &Core, id: i64) -> Result<Option<Container>> {
+    let Some(row) = core
+        .db
+        .opt(r#"SELECT * FROM "Containers" WHERE "id" = ?"#, args![id])
+        .await?
+    else {
+        return Ok(None);
+    };
+    let mut container = Container::from_row(&row)?;
+    container.services = service::list(&core.db, vec![id])
+        .await?
+        .remove(&id)
+        .unwrap_or_default();
+    Ok(Some(container))
+}
+
+/// Whether `text` is one lower-case DNS label: 1–63 of `a-z0-9-`, no dash at either end (RFC 1123).
+#[must_use]
+pub fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}

@@ -1,0 +1,422 @@
+//! Asking for a container: checks, then row, services, ports and job in one transaction.
+
+use sha2::{Digest as _, Sha256};
+
+use super::is_label;
+use crate::actor::Actor;
+use crate::db::Tx;
+use crate::error::Fields;
+use crate::job::{self, container_create};
+use crate::placement::Os;
+use crate::service::{self, NewService, ServiceType};
+use crate::{Core, Error, Result, args, db, node, secret, transaction};
+
+/// What somebody asks for. Absent sizes are the configured ones.
+#[derive(Debug, Clone, Default)]
+pub struct NewContainer {
+    pub hostname: String,
+    pub os_release: String,
+    /// The container's web port.
+    pub http_port: Option<i64>,
+    /// The label of a node; absent or `N` for any.
+    pub ai_container: Option<String>,
+    /// Names of the protocol table or forms such as `8080/tcp`.
+    pub additional_protocols: Vec<String>,
+    pub ssh_public_key: Option<String>,
+    pub cores: Option<i64>,
+    /// MiB
+    pub memory: Option<i64>,
+    /// GiB
+    pub disk: Option<i64>,
+    /// A node's name.
+    pub node: Option<String>,
+    /// A template's volume id or file name.
+    pub template: Option<String>,
+}
+
+/// The row and the job that makes it real.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Created {
+    pub id: i64,
+    pub job_id: i64,
+}
+
+/// A request that passed every check.
+struct Checked {
+    hostname: String,
+    os_release: String,
+    ai_container: String,
+    services: Vec<NewService>,
+    ssh_public_key: Option<String>,
+    cores: u32,
+    memory: u32,
+    disk: u32,
+    node: Option<String>,
+    template: Option<String>,
+}
+
+/// Asks for a container. The same `key` of the same owner within 24 h gives the same answer and makes nothing new.
+pub async fn create(
+    core: &Core,
+    actor: &Actor,
+    new: &NewContainer,
+    key: Option<&str>,
+) -> Result<Created> {
+    let hash = request_hash(new);
+    if let Some(key) = key {
+        check_key(key)?;
+        let mut tx = core.db.read().await?;
+        if let Some(before) = repeated(&mut tx, core, actor, key, &hash).await? {
+            return Ok(before);
+        }
+    }
+    let checked = check(core, new).await?;
+    let created = transaction!(core.db, tx => {
+        tx.lock("names").await?;
+        if let Some(key) = key
+            && let Some(before) = repeated(tx, core, actor, key, &hash).await?
+        {
+            return Ok(before);
+        }
+        let created = insert(tx, core, actor, &checked).await?;
+        if let Some(key) = key {
+            remember(tx, core, actor, key, &hash, created).await?;
+        }
+        created
+    })?;
+    core.wake.jobs();
+    core.wake.routes();
+    Ok(created)
+}
+
+async fn check(core: &Core, new: &NewContainer) -> Result<Checked> {
+    let mut fields = Fields::default();
+    let hostname = new.hostname.trim().to_lowercase();
+    check_hostname(core, &hostname, &mut fields);
+    if Os::parse(&new.os_release).is_none() {
+        fields.add(
+            "osRelease",
+            format!(
+                "Choose one of {}; a version may follow, as in `debian-12`.",
+                Os::names().join(", ")
+            ),
+        );
+    }
+    let ai_container = new
+        .ai_container
+        .as_deref()
+        .map(str::trim)
+        .filter(|label| !label.is_empty())
+        .unwrap_or("N")
+        .to_owned();
+    check_node(core, new, &ai_container, &mut fields).await?;
+    let http_port = check_http_port(core, new.http_port, &mut fields);
+    let services = services(
+        core,
+        &hostname,
+        http_port,
+        &new.additional_protocols,
+        &mut fields,
+    );
+    let limits = &core.config.containers;
+    let mut size = |field, value: Option<i64>, default: u32, max: u32, unit: &str| {
+        let min = if field == "memory" { 64 } else { 1 };
+        let value = value.unwrap_or(i64::from(default));
+        u32::try_from(value)
+            .ok()
+            .filter(|v| (min..=max).contains(v))
+            .unwrap_or_else(|| {
+                fields.add(field, format!("Give {unit} from {min} to {max}."));
+                default
+            })
+    };
+    let cores = size("cores", new.cores, limits.cores, 128, "a number of cores");
+    let memory = size(
+        "memory",
+        new.memory,
+        limits.memory,
+        1 << 20,
+        "MiB of memory",
+    );
+    let disk = size("disk", new.disk, limits.disk, 16384, "GiB of disk");
+    let ssh_public_key = new
+        .ssh_public_key
+        .as_deref()
+        .map(str::trim)
+        .filter(|key| !key.is_empty());
+    if ssh_public_key.is_some_and(|key| !is_public_key(key)) {
+        fields.add(
+            "sshPublicKey",
+            "Paste one public key as in `~/.ssh/id_ed25519.pub`: type, key, comment, on one line.",
+        );
+    }
+    fields.into_result()?;
+    Ok(Checked {
+        hostname,
+        os_release: new.os_release.trim().to_lowercase(),
+        ai_container,
+        services,
+        ssh_public_key: ssh_public_key.map(ToOwned::to_owned),
+        cores,
+        memory,
+        disk,
+        node: new.node.clone().filter(|name| !name.is_empty()),
+        template: new.template.clone().filter(|name| !name.is_empty()),
+    })
+}
+
+fn check_hostname(core: &Core, hostname: &str, fields: &mut Fields) {
+    let config = &core.config;
+    if !is_label(hostname) {
+        fields.add(
+            "hostname",
+            "Use 1 to 63 of a-z, 0-9 and `-`, with no `-` at either end.",
+        );
+        return;
+    }
+    let full = config.full_name(hostname);
+    let reserved = config
+        .containers
+        .reserved_hostnames
+        .iter()
+        .any(|name| name == hostname);
+    if reserved || config.public_url.host_str() == Some(full.as_str()) {
+        fields.add(
+            "hostname",
+            format!("`{hostname}` is reserved; choose another name."),
+        );
+    }
+}
+
+async fn check_node(
+    core: &Core,
+    new: &NewContainer,
+    label: &str,
+    fields: &mut Fields,
+) -> Result<()> {
+    let nodes = node::all(core).await?;
+    if let Some(name) = new.node.as_deref().filter(|name| !name.is_empty()) {
+        if !nodes.iter().any(|node| node.name == name) {
+            fields.add("node", format!("There is no node named `{name}`."));
+        }
+    } else if label != "N"
+        && !nodes
+            .iter()
+            .any(|node| node.ai_container.as_deref() == Some(label))
+    {
+        fields.add(
+            "aiContainer",
+            format!("No node has the label `{label}`; use `N` for any node."),
+        );
+    }
+    if let Some(template) = new.template.as_deref().filter(|t| !t.is_empty()) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/+".contains(c);
+        if template.len() > 255 || !template.chars().all(plain) {
+            fields.add("template", "Give a template as its node lists it, such as `local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst`.");
+        }
+    }
+    Ok(())
+}
+
+fn check_http_port(core: &Core, port: Option<i64>, fields: &mut Fields) -> u16 {
+    let (lowest, reason) = &core.config.containers.lowest_web_port;
+    let Some(port) = port
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| (80..=60000).contains(port))
+    else {
+        fields.add(
+            "httpPort",
+            "Give the port that your web server listens on in the container, from 80 to 60000.",
+        );
+        return 80;
+    };
+    if port < *lowest {
+        let reason = reason
+            .as_deref()
+            .unwrap_or("smaller ones are not allowed here");
+        fields.add(
+            "httpPort",
+            format!("Use a port from {lowest} on: {reason}."),
+        );
+    }
+    port
+}
+
+fn services(
+    core: &Core,
+    hostname: &str,
+    http_port: u16,
+    words: &[String],
+    fields: &mut Fields,
+) -> Vec<NewService> {
+    let config = &core.config.containers;
+    let mut services = vec![
+        NewService::Http {
+            internal_port: http_port,
+            name: hostname.to_owned(),
+        },
+        NewService::Port {
+            r#type: ServiceType::Tcp,
+            internal_port: config.ssh_port,
+            ssh: true,
+        },
+    ];
+    if words.len() > 32 {
+        fields.add(
+            "additionalProtocols",
+            "Ask for at most 32 protocols at once; more can be added later.",
+        );
+        return services;
+    }
+    for word in words.iter().filter(|word| !word.trim().is_empty()) {
+        match config.protocols.parse(word) {
+            // Every container has ssh already.
+            Ok(NewService::Port { ssh: true, .. }) => {}
+            Ok(service) if services.contains(&service) => {}
+            Ok(service) => services.push(service),
+            Err(message) => fields.add("additionalProtocols", message),
+        }
+    }
+    services
+}
+
+/// The shape that `authorized_keys` takes, without options: a known type, base64, an optional comment.
+fn is_public_key(key: &str) -> bool {
+    let mut words = key.split(' ').filter(|word| !word.is_empty());
+    let known = words.next().is_some_and(|kind| {
+        kind.starts_with("ssh-") || kind.starts_with("ecdsa-") || kind.starts_with("sk-")
+    });
+    let base64 = |c: u8| c.is_ascii_alphanumeric() || b"+/=".contains(&c);
+    let body = words
+        .next()
+        .is_some_and(|body| body.len() >= 40 && body.bytes().all(base64));
+    known && body && key.len() <= 8192 && !key.chars().any(char::is_control)
+}
+
+async fn insert(tx: &mut Tx, core: &Core, actor: &Actor, new: &Checked) -> Result<Created> {
+    let taken = || {
+        Error::conflict(
+            "hostname",
+            format!("`{}` is already taken; choose another name.", new.hostname),
+        )
+    };
+    let full = core.config.full_name(&new.hostname);
+    let named = tx
+        .opt(
+            r#"SELECT "id" FROM "Services" WHERE "externalHostname" = ? OR "externalHostname" = ?"#,
+            args![&new.hostname, full],
+        )
+        .await?;
+    if named.is_some() {
+        return Err(taken());
+    }
+    let now = core.clock.now();
+    let id = tx
+        .insert(
+            r#"INSERT INTO "Containers" ("hostname", "username", "osRelease", "aiContainer", "state", "cores", "memory", "disk",
+                                         "sshPublicKey", "createdAt", "updatedAt")
+               VALUES (?, ?, ?, ?, 'creating', ?, ?, ?, ?, ?, ?)"#,
+            args![
+                &new.hostname, &actor.username, &new.os_release, &new.ai_container, new.cores, new.memory, new.disk,
+                new.ssh_public_key.as_deref(), now, now
+            ],
+        )
+        .await
+        .map_err(|error| if matches!(error, db::Error::Unique(_)) { taken() } else { error.into() })?;
+    tx.lock("ports").await?;
+    service::create(tx, core, id, &new.services).await?;
+    let job_id = job::create(
+        tx,
+        core,
+        job::NewJob {
+            kind: container_create::KIND,
+            title: format!(
+                "create container {} ({}) for {}",
+                new.hostname, new.os_release, actor.username
+            ),
+            payload: serde_json::to_value(container_create::Payload {
+                container: id,
+                hostname: new.hostname.clone(),
+                node: new.node.clone(),
+                template: new.template.clone(),
+            })
+            .map_err(|error| Error::Internal(error.to_string()))?,
+            container_id: Some(id),
+            created_by: &actor.username,
+        },
+    )
+    .await?;
+    tx.exec(
+        r#"UPDATE "Containers" SET "jobId" = ? WHERE "id" = ?"#,
+        args![job_id, id],
+    )
+    .await?;
+    Ok(Created { id, job_id })
+}
+
+fn check_key(key: &str) -> Result<()> {
+    if key.is_empty() || key.len() > 255 || !key.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Error::invalid(
+            "Idempotency-Key",
+            "Use 1 to 255 printable ASCII characters without blanks.",
+        ));
+    }
+    Ok(())
+}
+
+fn request_hash(new: &NewContainer) -> String {
+    secret::hex(&Sha256::digest(format!("{new:?}")))
+}
+
+async fn repeated(
+    tx: &mut Tx,
+    core: &Core,
+    actor: &Actor,
+    key: &str,
+    hash: &str,
+) -> Result<Option<Created>> {
+    let since = core.clock.now() - chrono::Duration::hours(24);
+    let row = tx
+        .opt(
+            r#"SELECT "requestHash", "containerId", "jobId" FROM "IdempotencyKeys"
+               WHERE "username" = ? AND "idempotencyKey" = ? AND "createdAt" > ?"#,
+            args![&actor.username, key, since],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    if row.get::<String>("requestHash")? != hash {
+        return Err(Error::conflict(
+            "Idempotency-Key",
+            "This key was used for another request; use a new one.",
+        ));
+    }
+    Ok(Some(Created {
+        id: row.get("containerId")?,
+        job_id: row.get("jobId")?,
+    }))
+}
+
+async fn remember(
+    tx: &mut Tx,
+    core: &Core,
+    actor: &Actor,
+    key: &str,
+    hash: &str,
+    made: Created,
+) -> Result<()> {
+    let now = core.clock.now();
+    let owner_key = args![&actor.username, key];
+    // Only one that is older than 24 h can still be there: a younger one was found before.
+    tx.exec(
+        r#"DELETE FROM "IdempotencyKeys" WHERE "username" = ? AND "idempotencyKey" = ?"#,
+        owner_key,
+    )
+    .await?;
+    tx.insert(
+        r#"INSERT INTO "IdempotencyKeys" ("username", "idempotencyKey", "requestHash", "containerId", "jobId", "createdAt", "updatedAt")
+           VALUES (?, ?, ?, ?, ?, ?, ?)"#,
+        args![&actor.username, key, hash, made.id, made.job_id, now, now],
+    )
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! Ending a container: rights and state are checked here, the work is a durable job.
+
+use std::time::Duration;
+
+use super::Container;
+use crate::actor::Actor;
+use crate::db::Tx;
+use crate::job::{self, Status, container_delete};
+use crate::{Core, Error, Result, args, transaction};
+
+/// How a request to delete stands when the answer is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// It is gone, in Proxmox VE and here.
+    Done,
+    /// The job goes on.
+    Going { job_id: i64 },
+}
+
+/// Deletes a container and waits up to `limit` for it. One that is still being created has its creation cancelled.
+/// A stranger is told that it is not theirs, as scripts expect of this one call.
+pub async fn delete(core: &Core, actor: &Actor, id: i64, limit: Duration) -> Result<Deletion> {
+    let not_found = || Error::NotFound(format!("There is no container {id}."));
+    let container = super::find_any(core, id).await?.ok_or_else(not_found)?;
+    if !actor.may_see(Some(&container.username)) {
+        return Err(Error::Forbidden(
+            "This container belongs to somebody else.".to_owned(),
+        ));
+    }
+    let job_id = transaction!(core.db, tx => {
+        tx.lock("names").await?;
+        begin(tx, core, actor, &container).await?
+    })?;
+    let Some(job_id) = job_id else {
+        return if super::find_any(core, id).await?.is_none() {
+            Ok(Deletion::Done)
+        } else {
+            Err(not_found())
+        };
+    };
+    core.wake.jobs();
+    let job = job::wait(core, job_id, limit).await?;
+    if !job.status.ended() {
+        return Ok(Deletion::Going { job_id });
+    }
+    if super::find_any(core, id).await?.is_none() {
+        return Ok(Deletion::Done);
+    }
+    let reason = job
+        .reason
+        .unwrap_or_else(|| "the job ended without a reason".to_owned());
+    if job.status == Status::Success || job.status == Status::Cancelled {
+        // The creation ended just before its cancel, or what it made is still being undone.
+        return Ok(Deletion::Going { job_id });
+    }
+    if reason.starts_with(container_delete::MISMATCH) {
+        return Err(Error::conflict("id", reason));
+    }
+    Err(Error::Upstream(reason))
+}
+
+/// The job that will end the container; `None` when the row is gone meanwhile.
+async fn begin(
+    tx: &mut Tx,
+    core: &Core,
+    actor: &Actor,
+    container: &Container,
+) -> Result<Option<i64>> {
+    let row = tx
+        .opt(
+            r#"SELECT "state", "jobId" FROM "Containers" WHERE "id" = ?"#,
+            args![container.id],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let state: Option<String> = row.get("state")?;
+    let job_id: Option<i64> = row.get("jobId")?;
+    match (state.as_deref(), job_id) {
+        (Some("creating"), Some(job_id)) => {
+            job::request_cancel(tx, core, job_id).await?;
+            return Ok(Some(job_id));
+        }
+        (Some("deleting" | "undoing"), Some(job_id)) => return Ok(Some(job_id)),
+        _ => {}
+    }
+    let job_id = add_job(tx, core, container, &actor.username, false).await?;
+    tx.exec(
+        r#"UPDATE "Containers" SET "state" = 'deleting', "jobId" = ?, "updatedAt" = ? WHERE "id" = ?"#,
+        args![job_id, core.clock.now(), container.id],
+    )
+    .await?;
+    Ok(Some(job_id))
+}
+
+/// Adds the job that removes what is left of a creation that failed.
+pub(crate) async fn add_undo(tx: &mut Tx, core: &Core, container: &Container) -> Result<i64> {
+    add_job(tx, core, container, &container.username, true).await
+}
+
+async fn add_job(
+    tx: &mut Tx,
+    core: &Core,
+    container: &Container,
+    by: &str,
+    undo: bool,
+) -> Result<i64> {
+    let what = if undo {
+        "remove what is left of"
+    } else {
+        "delete"
+    };
+    let new = job::NewJob {
+        kind: container_delete::KIND,
+        title: format!(
+            "{what} container {} of {}",
+            container.hostname, container.username
+        ),
+        payload: serde_json::to_value(container_delete::Payload {
+            container: container.id,
+            undo,
+        })
+        .map_err(|error| Error::Internal(error.to_string()))?,
+        container_id: Some(container.id),
+        created_by: by,
+    };
+    job::create(tx, core, new).await
+}

@@ -1,0 +1,269 @@
+//! Jobs: durable work. This file is the noun (rows of `Jobs` and `JobStatuses`); `job/queue.rs` claims and finishes,
+//! `job/runner.rs` runs, `job/<kind>.rs` is one kind of work each.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::actor::Actor;
+use crate::db::{Row, Tx};
+use crate::{Core, Error, Result, args, transaction};
+
+pub mod container_create;
+pub mod container_delete;
+mod output;
+mod queue;
+mod registry;
+pub mod runner;
+mod running;
+mod shell;
+
+pub use running::{Running, Stop};
+
+/// The five values of `Jobs.status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Pending,
+    Running,
+    Success,
+    Failure,
+    Cancelled,
+}
+
+impl Status {
+    /// The stored word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether the job will not change any more.
+    #[must_use]
+    pub fn ended(self) -> bool {
+        matches!(self, Self::Success | Self::Failure | Self::Cancelled)
+    }
+}
+
+impl std::str::FromStr for Status {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        [
+            Self::Pending,
+            Self::Running,
+            Self::Success,
+            Self::Failure,
+            Self::Cancelled,
+        ]
+        .into_iter()
+        .find(|status| status.as_str() == text)
+        .ok_or_else(|| Error::Internal(format!("unknown job status `{text}`")))
+    }
+}
+
+/// A row of `Jobs`, as people see it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Job {
+    pub id: i64,
+    /// A shell command, or for typed jobs one readable line starting with `#`.
+    pub command: String,
+    pub status: Status,
+    pub created_by: Option<String>,
+    /// Absent for shell commands.
+    pub kind: Option<String>,
+    /// Row id of the container that the job works on.
+    pub container_id: Option<i64>,
+    /// Why it ended otherwise than well.
+    pub reason: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub started_at: Option<DateTime<Utc>>,
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+impl Job {
+    fn from_row(row: &Row) -> Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            command: row.get("command")?,
+            status: row.get::<String>("status")?.parse()?,
+            created_by: row.get("createdBy")?,
+            kind: row.get("kind")?,
+            container_id: row.get("containerId")?,
+            reason: row.get("reason")?,
+            created_at: row.get("createdAt")?,
+            updated_at: row.get("updatedAt")?,
+            started_at: row.get("startedAt")?,
+            finished_at: row.get("finishedAt")?,
+        })
+    }
+}
+
+/// A chunk of output: a row of `JobStatuses`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    pub id: i64,
+    pub job_id: i64,
+    pub output: String,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+/// A typed job to be added in the transaction that creates the need for it.
+#[derive(Debug, Clone)]
+pub struct NewJob<'a> {
+    pub kind: &'static str,
+    /// One readable line; `# ` is put before it.
+    pub title: String,
+    pub payload: serde_json::Value,
+    pub container_id: Option<i64>,
+    pub created_by: &'a str,
+}
+
+/// Adds a typed job; call [`crate::wake::Wake::jobs`] after the commit.
+pub async fn create(tx: &mut Tx, core: &Core, new: NewJob<'_>) -> Result<i64> {
+    let now = core.clock.now();
+    let command = format!("# {}", new.title.replace(['\n', '\r'], " "));
+    Ok(tx
+        .insert(
+            r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt", "createdBy", "kind", "payload", "containerId")
+               VALUES (?, 'pending', ?, ?, ?, ?, ?, ?)"#,
+            args![command, now, now, new.created_by, new.kind, new.payload.to_string(), new.container_id],
+        )
+        .await?)
+}
+
+/// The job, if it is the actor's or the actor is an admin; else it does not exist for them.
+pub async fn find(core: &Core, actor: &Actor, id: i64) -> Result<Job> {
+    let job = find_any(core, id).await?;
+    if job
+        .as_ref()
+        .is_some_and(|job| actor.may_see(job.created_by.as_deref()))
+    {
+        return Ok(job.expect("just seen"));
+    }
+    Err(Error::NotFound(format!("There is no job {id}.")))
+}
+
+async fn find_any(core: &Core, id: i64) -> Result<Option<Job>> {
+    let row = core
+        .db
+        .opt(r#"SELECT * FROM "Jobs" WHERE "id" = ?"#, args![id])
+        .await?;
+    row.as_ref().map(Job::from_row).transpose()
+}
+
+/// A page of jobs in order of their ids, and how many there are: the actor's own, or for admins everyone's.
+pub async fn list(core: &Core, actor: &Actor, limit: u32, offset: u32) -> Result<(Vec<Job>, i64)> {
+    let mut tx = core.db.read().await?;
+    let who = if actor.admin {
+        None
+    } else {
+        Some(actor.username.as_str())
+    };
+    let total = tx
+        .one(
+            r#"SELECT COUNT(*) AS "n" FROM "Jobs" WHERE (? OR "createdBy" = ?)"#,
+            args![actor.admin, who],
+        )
+        .await?;
+    let rows = tx
+        .all(
+            r#"SELECT * FROM "Jobs" WHERE (? OR "createdBy" = ?) ORDER BY "id" LIMIT ? OFFSET ?"#,
+            args![actor.admin, who, limit, offset],
+        )
+        .await?;
+    Ok((
+        rows.iter().map(Job::from_row).collect::<Result<_>>()?,
+        total.get("n")?,
+    ))
+}
+
+/// A page of output in order. Rights: [`find`] was called before.
+pub async fn output(core: &Core, id: i64, limit: u32, offset: u32) -> Result<Vec<Output>> {
+    let rows = core
+        .db
+        .all(
+            r#"SELECT * FROM "JobStatuses" WHERE "jobId" = ? ORDER BY "id" LIMIT ? OFFSET ?"#,
+            args![id, limit, offset],
+        )
+        .await?;
+    rows.iter().map(output_row).collect()
+}
+
+/// Output after the row `after`, in order, at most `limit` rows. Rights: [`find`] was called before.
+pub async fn output_after(core: &Core, id: i64, after: i64, limit: u32) -> Result<Vec<Output>> {
+    let rows = core
+        .db
+        .all(
+            r#"SELECT * FROM "JobStatuses" WHERE "jobId" = ? AND "id" > ? ORDER BY "id" LIMIT ?"#,
+            args![id, after, limit],
+        )
+        .await?;
+    rows.iter().map(output_row).collect()
+}
+
+fn output_row(row: &Row) -> Result<Output> {
+    Ok(Output {
+        id: row.get("id")?,
+        job_id: row.get("jobId")?,
+        output: row.get::<Option<String>>("output")?.unwrap_or_default(),
+        created_at: row.get("createdAt")?,
+        updated_at: row.get("updatedAt")?,
+    })
+}
+
+/// Asks a job to stop. A pending one ends at once; a running one is stopped by its runner.
+pub async fn cancel(core: &Core, actor: &Actor, id: i64) -> Result<Job> {
+    let job = find(core, actor, id).await?;
+    if !job.status.ended() {
+        transaction!(core.db, tx => { request_cancel(tx, core, id).await?; })?;
+        core.wake.jobs();
+    }
+    find(core, actor, id).await
+}
+
+/// Marks a job as to be cancelled. Typed jobs end themselves even when pending, since they may have something to undo.
+pub async fn request_cancel(tx: &mut Tx, core: &Core, id: i64) -> Result<()> {
+    let now = core.clock.now();
+    tx.exec(
+        r#"UPDATE "Jobs" SET "status" = 'cancelled', "reason" = 'Cancelled before it began.', "updatedAt" = ?, "finishedAt" = ?
+           WHERE "id" = ? AND "status" = 'pending' AND "kind" IS NULL"#,
+        args![now, now, id],
+    )
+    .await?;
+    tx.exec(
+        r#"UPDATE "Jobs" SET "cancelRequested" = ?, "startAfter" = NULL, "updatedAt" = ?
+           WHERE "id" = ? AND "status" IN ('pending', 'running')"#,
+        args![true, now, id],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Waits until the job has ended, `limit` at most; the job as it then is. Rights: none are checked.
+pub async fn wait(core: &Core, id: i64, limit: Duration) -> Result<Job> {
+    let deadline = tokio::time::Instant::now() + limit;
+    let mut changed = core.wake.watch_output();
+    loop {
+        changed.mark_unchanged();
+        let job = find_any(core, id)
+            .await?
+            .ok_or_else(|| Error::NotFound(format!("There is no job {id}.")))?;
+        if job.status.ended() || tokio::time::Instant::now() >= deadline {
+            return Ok(job);
+        }
+        let poll = tokio::time::Instant::now() + Duration::from_millis(300);
+        let _ = tokio::time::timeout_at(poll.min(deadline), changed.changed()).await;
+    }
+}

@@ -1,0 +1,659 @@
+//! The job that makes a container: place, VMID, create, rights, start, address, publish. Each outside effect is preceded by a
+//! stored checkpoint, so a job whose runner died looks at the world first and then goes on. What fails is undone.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::container_delete::{self, Ended, has_marker};
+use super::running::Asked;
+use super::{Running, Stop};
+use crate::container::{self, Container};
+use crate::node;
+use crate::placement::{self, Wish};
+use crate::pve::{self, LxcConfig, NewLxc, Pve, TaskStatus, Upid};
+use crate::service::ServiceType;
+use crate::{args, db, transaction};
+
+/// `Jobs.kind`
+pub const KIND: &str = "container_create";
+const STEPS: u8 = 7;
+const CREATE_LIMIT: Duration = Duration::from_secs(900);
+const START_LIMIT: Duration = Duration::from_secs(120);
+const ADDRESS_LIMIT: Duration = Duration::from_secs(120);
+
+/// `Jobs.payload`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Payload {
+    pub container: i64,
+    pub hostname: String,
+    pub node: Option<String>,
+    pub template: Option<String>,
+}
+
+/// How far the job is; stored before and after each outside effect.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Checkpoint {
+    place: Option<Placed>,
+    vmid: Option<u32>,
+    /// Numbers below this one are taken.
+    above: u32,
+    /// The create call may have been sent.
+    sent: bool,
+    create: Option<Upid>,
+    created: bool,
+    start: Option<Upid>,
+    undo: Option<Undo>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Placed {
+    node: i64,
+    node_name: String,
+    template: String,
+    storage: String,
+    bridge: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Undo {
+    reason: String,
+    cancelled: bool,
+}
+
+/// One run of the job.
+struct Making<'a> {
+    job: &'a Running,
+    container: Container,
+    payload: Payload,
+    at: Checkpoint,
+}
+
+pub(super) async fn run(job: &Running) -> Result<(), Stop> {
+    let payload: Payload = job.payload()?;
+    let at: Checkpoint = job.checkpoint()?;
+    let Some(container) = container::find_any(&job.core, payload.container).await? else {
+        // Undone by an earlier run that did not live to say so.
+        return Err(ended(at.undo.unwrap_or(Undo {
+            reason: "The container is gone.".to_owned(),
+            cancelled: false,
+        })));
+    };
+    if container.state.is_none() {
+        job.line("The container is ready already.").await;
+        return Ok(());
+    }
+    let mut making = Making {
+        job,
+        container,
+        payload,
+        at,
+    };
+    if making.at.undo.is_none() {
+        let undo = match making.make().await {
+            Err(Stop::Failed(reason)) => Undo {
+                reason,
+                cancelled: false,
+            },
+            Err(Stop::Cancelled(reason)) => Undo {
+                reason,
+                cancelled: true,
+            },
+            other => return other,
+        };
+        job.line(&undo.reason).await;
+        making.at.undo = Some(undo);
+        job.save(&making.at).await?;
+    }
+    making.undo().await
+}
+
+fn ended(undo: Undo) -> Stop {
+    if undo.cancelled {
+        Stop::Cancelled(undo.reason)
+    } else {
+        Stop::Failed(undo.reason)
+    }
+}
+
+impl Making<'_> {
+    async fn make(&mut self) -> Result<(), Stop> {
+        self.job.go_on()?;
+        let placed = self.place().await?;
+        let pve = self
+            .job
+            .core
+            .pve(&node::find(&self.job.core, placed.node).await?)?;
+        let vmid = self.create(&pve, &placed).await?;
+        self.grant(&pve, vmid).await?;
+        self.start(&pve, &placed, vmid).await?;
+        let address = self.address(&pve, &placed, vmid).await?;
+        self.publish(&pve, &placed, vmid, &address).await
+    }
+
+    async fn save(&self) -> Result<(), Stop> {
+        self.job.save(&self.at).await
+    }
+
+    fn marker(&self) -> String {
+        self.container.marker_line(&self.job.core.installation)
+    }
+
+    async fn place(&mut self) -> Result<Placed, Stop> {
+        if let Some(placed) = &self.at.place {
+            self.job.line("Going on after an interruption.").await;
+            return Ok(placed.clone());
+        }
+        self.job.step(1, STEPS, "choose a node").await;
+        let wish = Wish {
+            os_release: self.container.os_release.clone().unwrap_or_default(),
+            template: self.payload.template.clone(),
+            node: self.payload.node.clone(),
+            ai_container: self.container.ai_container.clone(),
+            disk: self.container.disk.unwrap_or_default(),
+            memory: self.container.memory.unwrap_or_default(),
+        };
+        let place = match placement::choose(&self.job.core, &wish).await? {
+            Ok(place) => place,
+            Err(reasons) => {
+                return Err(Stop::Failed(format!(
+                    "No node can take this container: {}.",
+                    reasons.join("; ")
+                )));
+            }
+        };
+        self.job
+            .line(format!(
+                "{}, template {}, disk on {}",
+                place.node.name, place.template, place.storage
+            ))
+            .await;
+        let placed = Placed {
+            node: place.node.id,
+            node_name: place.node.name,
+            template: place.template,
+            storage: place.storage,
+            bridge: place.bridge,
+        };
+        self.at.place = Some(placed.clone());
+        self.save().await?;
+        Ok(placed)
+    }
+
+    /// Makes the container exist; returns its VMID.
+    async fn create(&mut self, pve: &Pve, placed: &Placed) -> Result<u32, Stop> {
+        loop {
+            self.job.go_on()?;
+            let vmid = match self.at.vmid {
+                Some(vmid) => vmid,
+                None => self.reserve(pve, placed).await?,
+            };
+            if self.at.created {
+                return Ok(vmid);
+            }
+            if self.at.create.is_none() && self.at.sent {
+                match self.look(pve, placed, vmid).await? {
+                    Seen::Ours => return self.mark_created(vmid).await,
+                    Seen::Being(upid) => self.at.create = Some(upid),
+                    Seen::Foreign => {
+                        self.take_next(vmid).await?;
+                        continue;
+                    }
+                    Seen::Nothing => {}
+                }
+            }
+            if self.at.create.is_none() && !self.send_create(pve, placed, vmid).await? {
+                continue;
+            }
+            if let Some(upid) = self.at.create.clone() {
+                wait_for_task(self.job, pve, &upid, CREATE_LIMIT, true)
+                    .await?
+                    .well()?;
+                return self.mark_created(vmid).await;
+            }
+        }
+    }
+
+    async fn mark_created(&mut self, vmid: u32) -> Result<u32, Stop> {
+        self.at.created = true;
+        self.save().await?;
+        Ok(vmid)
+    }
+
+    /// Picks a VMID and stores it, before Proxmox VE hears of it.
+    async fn reserve(&mut self, pve: &Pve, placed: &Placed) -> Result<u32, Stop> {
+        self.job.step(2, STEPS, "reserve a VMID").await;
+        let next = self.job.ask(|| pve.next_vmid()).await?.max(self.at.above);
+        let (core, container, template) = (&self.job.core, self.container.id, &placed.template);
+        let vmid = transaction!(core.db, tx => {
+            tx.lock("vmids").await?;
+            let rows = tx
+                .all(r#"SELECT "containerId" FROM "Containers" WHERE "containerId" >= ? AND "id" <> ? ORDER BY "containerId""#, args![next, container])
+                .await?;
+            let mut vmid = next;
+            for row in rows {
+                if row.get::<u32>("containerId")? == vmid {
+                    vmid += 1;
+                }
+            }
+            tx.exec(
+                r#"UPDATE "Containers" SET "nodeId" = ?, "containerId" = ?, "marker" = ?, "template" = ?, "updatedAt" = ? WHERE "id" = ?"#,
+                args![placed.node, vmid, true, template, core.clock.now(), container],
+            )
+            .await?;
+            vmid
+        })
+        .map_err(|error: crate::Error| Stop::from(error))?;
+        self.at.vmid = Some(vmid);
+        self.at.sent = false;
+        self.save().await?;
+        Ok(vmid)
+    }
+
+    /// Somebody else has this number: go on with a higher one.
+    async fn take_next(&mut self, vmid: u32) -> Result<(), Stop> {
+        self.job
+            .line(format!("VMID {vmid} is taken; trying the next one."))
+            .await;
+        self.at.above = vmid + 1;
+        self.at.vmid = None;
+        self.at.sent = false;
+        self.save().await
+    }
+
+    /// Sends the create call; `false` when the world has to be looked at again.
+    async fn send_create(&mut self, pve: &Pve, placed: &Placed, vmid: u32) -> Result<bool, Stop> {
+        self.job
+            .step(
+                3,
+                STEPS,
+                &format!("create CT {vmid} on {}", placed.node_name),
+            )
+            .await;
+        let new = self.new_lxc(placed, vmid);
+        let began = Instant::now();
+        loop {
+            self.at.sent = true;
+            self.save().await?;
+            let error = match pve.lxc_create(&placed.node_name, &new).await {
+                Ok(upid) => {
+                    self.at.create = Some(upid);
+                    self.save().await?;
+                    return Ok(true);
+                }
+                Err(error) => error,
+            };
+            let patient = began.elapsed() < self.job.core.config.runner.patience;
+            match &error {
+                error if error.is_already_exists() => {
+                    // Perhaps it is ours, from a call whose answer was lost.
+                    match self.look(pve, placed, vmid).await? {
+                        Seen::Ours | Seen::Being(_) => {}
+                        Seen::Foreign | Seen::Nothing => self.take_next(vmid).await?,
+                    }
+                    return Ok(false);
+                }
+                error if patient && error.may_have_happened() => {
+                    self.job
+                        .line(format!("{error}; looking whether it was done…"))
+                        .await;
+                    self.job.pause(Duration::from_millis(500), true).await?;
+                    return Ok(false);
+                }
+                error if patient && (error.is_transient() || error.is_locked_or_lock_timeout()) => {
+                    self.job.line(format!("{error}; trying again…")).await;
+                    self.job.pause(Duration::from_secs(1), true).await?;
+                }
+                _ => return Err(Stop::Failed(error.to_string())),
+            }
+        }
+    }
+
+    fn new_lxc(&self, placed: &Placed, vmid: u32) -> NewLxc {
+        NewLxc {
+            vmid,
+            hostname: self.container.hostname.clone(),
+            ostemplate: placed.template.clone(),
+            storage: placed.storage.clone(),
+            disk_gib: self.container.disk.unwrap_or(8),
+            cores: self.container.cores.unwrap_or(1),
+            memory_mib: self.container.memory.unwrap_or(512),
+            swap_mib: 0,
+            bridge: placed.bridge.clone(),
+            description: self.description(),
+            tags: Vec::new(),
+            ssh_public_keys: self.container.ssh_public_key.clone(),
+            onboot: true,
+            pool: None,
+        }
+    }
+
+    /// Readable in Proxmox VE's own pages; the last line is the ownership marker.
+    fn description(&self) -> String {
+        let core = &self.job.core;
+        let mut lines = vec![
+            format!(
+                "{} of {}, made by {}",
+                core.config.full_name(&self.container.hostname),
+                self.container.username,
+                core.config.public_url
+            ),
+            String::new(),
+        ];
+        for service in &self.container.services {
+            let ssh = core.config.containers.ssh_port;
+            let kind = match service.r#type {
+                ServiceType::Tcp if service.internal_port == ssh => "ssh",
+                kind => kind.as_str(),
+            };
+            lines.push(format!("{kind} {}", service.internal_port));
+        }
+        lines.push(self.marker());
+        lines.join("\n")
+    }
+
+    /// What stands under a VMID that a lost call may have made.
+    async fn look(&self, pve: &Pve, placed: &Placed, vmid: u32) -> Result<Seen, Stop> {
+        let tasks = self
+            .job
+            .ask(|| pve.tasks(&placed.node_name, vmid))
+            .await
+            .unwrap_or_default();
+        if let Some(task) = tasks
+            .iter()
+            .find(|task| task.upid.kind() == "vzcreate" && task.status == TaskStatus::Running)
+        {
+            return Ok(Seen::Being(task.upid.clone()));
+        }
+        let deadline = Instant::now() + CREATE_LIMIT;
+        loop {
+            match self
+                .job
+                .ask(|| pve.lxc_config(&placed.node_name, vmid))
+                .await
+            {
+                Ok(config)
+                    if config.lock.as_deref() == Some("create") && Instant::now() < deadline =>
+                {
+                    self.job.pause(Duration::from_millis(300), true).await?;
+                }
+                Ok(config) if has_marker(&config, &self.marker()) => return Ok(Seen::Ours),
+                Ok(_) => return Ok(Seen::Foreign),
+                Err(Asked::Proxmox(error)) if error.is_does_not_exist() || error.is_forbidden() => {
+                    return Ok(Seen::Nothing);
+                }
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+
+    async fn grant(&self, pve: &Pve, vmid: u32) -> Result<(), Stop> {
+        self.job.go_on()?;
+        let owner = self.job.core.proxmox_user(&self.container.username);
+        self.job
+            .step(4, STEPS, &format!("give {owner} the role PVEVMUser"))
+            .await;
+        let path = format!("/vms/{vmid}");
+        match self
+            .job
+            .ask(|| pve.acl_grant(&path, "PVEVMUser", &owner))
+            .await
+        {
+            Ok(()) => Ok(()),
+            Err(Asked::Proxmox(error)) => {
+                // The container works without it; only Proxmox VE's own console is closed to the owner.
+                self.job.line(format!("Left out: {error}")).await;
+                Ok(())
+            }
+            Err(Asked::Stop(stop)) => Err(stop),
+        }
+    }
+
+    async fn start(&mut self, pve: &Pve, placed: &Placed, vmid: u32) -> Result<(), Stop> {
+        self.job.go_on()?;
+        self.job.step(5, STEPS, &format!("start CT {vmid}")).await;
+        for _ in 0..5 {
+            if self.running(pve, placed, vmid).await? {
+                return Ok(());
+            }
+            if self.at.start.is_none() {
+                self.job.go_on()?;
+                match pve.lxc_start(&placed.node_name, vmid).await {
+                    Ok(upid) => {
+                        self.at.start = Some(upid);
+                        self.save().await?;
+                    }
+                    // Starting twice is no harm: look again whether it runs.
+                    Err(error)
+                        if error.is_transient()
+                            || error.is_locked_or_lock_timeout()
+                            || error.to_string().contains("already running") =>
+                    {
+                        self.job.pause(Duration::from_secs(1), true).await?;
+                        continue;
+                    }
+                    Err(error) => return Err(Stop::Failed(error.to_string())),
+                }
+            }
+            if let Some(upid) = self.at.start.take() {
+                wait_for_task(self.job, pve, &upid, START_LIMIT, true)
+                    .await?
+                    .well()?;
+            }
+        }
+        if self.running(pve, placed, vmid).await? {
+            return Ok(());
+        }
+        Err(Stop::Failed(format!(
+            "CT {vmid} does not stay running; its template may be broken."
+        )))
+    }
+
+    async fn running(&self, pve: &Pve, placed: &Placed, vmid: u32) -> Result<bool, Stop> {
+        let status = self
+            .job
+            .ask(|| pve.lxc_status(&placed.node_name, vmid))
+            .await?;
+        Ok(status.status == "running")
+    }
+
+    async fn address(&self, pve: &Pve, placed: &Placed, vmid: u32) -> Result<String, Stop> {
+        self.job.step(6, STEPS, "wait for its address").await;
+        let deadline = Instant::now() + ADDRESS_LIMIT;
+        let mut pause = Duration::from_millis(30);
+        while Instant::now() < deadline {
+            self.job.go_on()?;
+            let interfaces = self
+                .job
+                .ask(|| pve.lxc_interfaces(&placed.node_name, vmid))
+                .await?;
+            if let Some(address) = interfaces.iter().flatten().find_map(pve::Interface::ipv4) {
+                self.job.line(format!("{address}")).await;
+                return Ok(address.to_string());
+            }
+            self.job.pause(pause, true).await?;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+        Err(Stop::Failed(format!(
+            "CT {vmid} got no IPv4 address in {} s; is there a DHCP server on {}?",
+            ADDRESS_LIMIT.as_secs(),
+            placed.bridge
+        )))
+    }
+
+    async fn publish(
+        &self,
+        pve: &Pve,
+        placed: &Placed,
+        vmid: u32,
+        address: &str,
+    ) -> Result<(), Stop> {
+        self.job.go_on()?;
+        let config: LxcConfig = self
+            .job
+            .ask(|| pve.lxc_config(&placed.node_name, vmid))
+            .await?;
+        let mac = config.mac();
+        self.job.step(7, STEPS, "publish its name and ports").await;
+        let (core, id) = (&self.job.core, self.container.id);
+        transaction!(core.db, tx => {
+            tx.lock("names").await?;
+            let now = core.clock.now();
+            // Proxmox VE has just shown this address on this VMID: whoever has it in our books has lost it.
+            tx.exec(
+                r#"UPDATE "Containers" SET "ipv4Address" = NULL, "updatedAt" = ? WHERE "ipv4Address" = ? AND "id" <> ?"#,
+                args![now, address, id],
+            )
+            .await?;
+            tx.exec(
+                r#"UPDATE "Containers" SET "ipv4Address" = ?, "macAddress" = ?, "state" = NULL, "jobId" = NULL, "updatedAt" = ?
+                   WHERE "id" = ?"#,
+                args![address, mac, now, id],
+            )
+            .await
+            .map_err(|error| match error {
+                db::Error::Unique(_) => crate::Error::conflict("macAddress", "Another container has this MAC address already."),
+                other => other.into(),
+            })?;
+        })
+        .map_err(|error: crate::Error| Stop::from(error))?;
+        core.wake.routes();
+        for line in self.reached_by() {
+            self.job.line(line).await;
+        }
+        Ok(())
+    }
+
+    fn reached_by(&self) -> Vec<String> {
+        let config = &self.job.core.config;
+        let mut lines = Vec::new();
+        for service in &self.container.services {
+            if let Some(name) = &service.external_hostname {
+                let port = config.nginx.https_ports.first().copied().unwrap_or(443);
+                let port = if port == 443 {
+                    String::new()
+                } else {
+                    format!(":{port}")
+                };
+                lines.push(format!("Ready: https://{}{port}/", config.full_name(name)));
+            }
+            if let Some(port) = service.external_port {
+                lines.push(format!(
+                    "{} {} of the container: port {port} of {}",
+                    service.r#type.as_str(),
+                    service.internal_port,
+                    config.domain
+                ));
+            }
+        }
+        lines
+    }
+
+    /// Leaves nothing in Proxmox VE, then frees name and ports. What cannot be removed now stays marked and is removed by a job.
+    async fn undo(&mut self) -> Result<(), Stop> {
+        let undo = self.at.undo.clone().unwrap_or(Undo {
+            reason: "Undone.".to_owned(),
+            cancelled: false,
+        });
+        self.job.line("Undoing what was made…").await;
+        match self.remove().await {
+            Ok(()) => {
+                container_delete::forget(self.job, self.container.id).await?;
+                self.job
+                    .line("Nothing is left; the name and the ports are free again.")
+                    .await;
+            }
+            Err(Stop::Failed(reason)) => {
+                self.job
+                    .line(format!(
+                        "Not everything could be removed yet ({reason}); a job goes on with it."
+                    ))
+                    .await;
+                self.leave_to_job().await?;
+            }
+            Err(other) => return Err(other),
+        }
+        Err(ended(undo))
+    }
+
+    async fn remove(&mut self) -> Result<(), Stop> {
+        let (Some(placed), Some(_), true) = (&self.at.place, self.at.vmid, self.at.sent) else {
+            return Ok(());
+        };
+        let pve = self
+            .job
+            .core
+            .pve(&node::find(&self.job.core, placed.node).await?)?;
+        let container = container::find_any(&self.job.core, self.container.id).await?;
+        let Some(container) = container else {
+            return Ok(());
+        };
+        container_delete::remove(self.job, &container, &pve, self.at.create.as_ref()).await
+    }
+
+    async fn leave_to_job(&self) -> Result<(), Stop> {
+        self.job.allowed()?;
+        let core = &self.job.core;
+        transaction!(core.db, tx => {
+            let job_id = container::add_undo(tx, core, &self.container).await?;
+            tx.exec(
+                r#"UPDATE "Containers" SET "state" = 'undoing', "jobId" = ?, "updatedAt" = ? WHERE "id" = ?"#,
+                args![job_id, core.clock.now(), self.container.id],
+            )
+            .await?;
+        })
+        .map_err(|error: crate::Error| Stop::from(error))?;
+        core.wake.jobs();
+        Ok(())
+    }
+}
+
+/// What stands under a VMID.
+enum Seen {
+    /// A container with our marker.
+    Ours,
+    /// A creation that is still under way.
+    Being(Upid),
+    /// Somebody else's container.
+    Foreign,
+    Nothing,
+}
+
+/// Waits for a task of Proxmox VE while its log flows into the job's; on a cancel, when it is heeded, the task is stopped first.
+pub(super) async fn wait_for_task(
+    job: &Running,
+    pve: &Pve,
+    upid: &Upid,
+    limit: Duration,
+    heed_cancel: bool,
+) -> Result<Ended, Stop> {
+    let (sender, mut lines) = mpsc::unbounded_channel::<String>();
+    let wait = pve.task_wait(upid, limit, move |line| {
+        let _ = sender.send(line);
+    });
+    tokio::pin!(wait);
+    let result = loop {
+        tokio::select! {
+            biased;
+            Some(line) = lines.recv() => job.line(format!("  {line}")).await,
+            result = &mut wait => break result,
+            () = job.lost.cancelled() => return Err(Stop::Lost),
+            () = job.hand_back.cancelled() => return Err(Stop::HandBack),
+            () = job.cancel.cancelled(), if heed_cancel => {
+                job.line("Stopping the task of Proxmox VE…").await;
+                let _ = job.ask(|| pve.task_stop(upid)).await;
+                return Err(Stop::Cancelled("Cancelled.".to_owned()));
+            }
+        }
+    };
+    while let Ok(line) = lines.try_recv() {
+        job.line(format!("  {line}")).await;
+    }
+    job.allowed()?;
+    match result {
+        Ok(exit) => Ok(Ended::from(exit)),
+        Err(error) => Err(Stop::Failed(format!("{}: {error}", upid.kind()))),
+    }
+}

@@ -1,0 +1,306 @@
+//! The job that destroys a container: proves that it is ours, destroys it, proves that it is gone, then lets go of the row.
+//! Also undoes what is left of a creation that failed.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::container_create::wait_for_task;
+use super::running::Asked;
+use super::{Running, Stop};
+use crate::container::{self, Container};
+use crate::node::{self, Node};
+use crate::pve::{ExitStatus, LxcConfig, Pve, TaskStatus, Upid};
+use crate::{Core, args, transaction};
+
+/// `Jobs.kind`
+pub const KIND: &str = "container_delete";
+/// How a reason begins when the container in Proxmox VE is not the one of the row.
+pub const MISMATCH: &str = "The container in Proxmox VE is another one";
+
+const TASK_LIMIT: Duration = Duration::from_secs(600);
+
+/// `Jobs.payload`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Payload {
+    pub container: i64,
+    /// It is what is left of a failed creation: tried again until it is gone.
+    #[serde(default)]
+    pub undo: bool,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Checkpoint {
+    upid: Option<Upid>,
+    tries: u32,
+}
+
+pub(super) async fn run(job: &Running) -> Result<(), Stop> {
+    let payload: Payload = job.payload()?;
+    let Some(container) = container::find_any(&job.core, payload.container).await? else {
+        job.line("The container is gone already.").await;
+        return Ok(());
+    };
+    let mut checkpoint: Checkpoint = job.checkpoint()?;
+    let result = destroy(job, &container, &mut checkpoint).await;
+    match result {
+        Ok(()) => {
+            job.step(3, 3, "forget the container").await;
+            forget(job, container.id).await
+        }
+        Err(Stop::Failed(reason)) if payload.undo => {
+            checkpoint.tries += 1;
+            checkpoint.upid = None;
+            job.save(&checkpoint).await?;
+            let after = Duration::from_secs(5 << checkpoint.tries.min(7));
+            job.line(format!("{reason} Trying again in {} s.", after.as_secs()))
+                .await;
+            Err(Stop::Retry { after, reason })
+        }
+        Err(Stop::Failed(reason) | Stop::Cancelled(reason)) => {
+            release(&job.core, container.id, job.id()).await?;
+            Err(Stop::Failed(reason))
+        }
+        Err(other) => Err(other),
+    }
+}
+
+async fn destroy(
+    job: &Running,
+    container: &Container,
+    checkpoint: &mut Checkpoint,
+) -> Result<(), Stop> {
+    let Some(vmid) = container.container_id else {
+        return Ok(());
+    };
+    let node = match container.node_id {
+        Some(id) => node::find(&job.core, id).await?,
+        None => {
+            let reason = "The container's node is not configured; an admin can set it.";
+            return Err(Stop::Failed(reason.to_owned()));
+        }
+    };
+    let pve = job.core.pve(&node)?;
+    if let Some(upid) = checkpoint.upid.clone() {
+        job.line("Going on after an interruption.").await;
+        if wait_for_task(job, &pve, &upid, TASK_LIMIT, false).await? == Ended::Well {
+            return Ok(());
+        }
+    }
+    job.step(1, 3, &format!("check that CT {vmid} is this container"))
+        .await;
+    let Some((found_on, config)) = locate(job, &pve, &node, vmid).await? else {
+        job.line(format!("CT {vmid} does not exist any more in Proxmox VE."))
+            .await;
+        return Ok(());
+    };
+    check_identity(job, container, &config)?;
+    job.go_on()?;
+    job.step(2, 3, &format!("destroy CT {vmid} on {found_on}"))
+        .await;
+    if let Some(upid) = send_destroy(job, &pve, &found_on, vmid).await? {
+        checkpoint.upid = Some(upid.clone());
+        job.save(checkpoint).await?;
+        return wait_for_task(job, &pve, &upid, TASK_LIMIT, false)
+            .await?
+            .well();
+    }
+    prove_gone(job, &pve, &node, vmid).await
+}
+
+/// Undoes a creation: ends its task, then removes the container if it is there and carries our marker.
+pub(super) async fn remove(
+    job: &Running,
+    container: &Container,
+    pve: &Pve,
+    task: Option<&Upid>,
+) -> Result<(), Stop> {
+    let (Some(vmid), Some(node)) = (container.container_id, container.node_id) else {
+        return Ok(());
+    };
+    let node = node::find(&job.core, node).await?;
+    if let Some(upid) = task
+        && job.ask(|| pve.task_status(upid)).await? == TaskStatus::Running
+    {
+        let _ = job.ask(|| pve.task_stop(upid)).await;
+        wait_for_task(job, pve, upid, TASK_LIMIT, false).await?;
+    }
+    let Some((found_on, config)) = locate(job, pve, &node, vmid).await? else {
+        return Ok(());
+    };
+    if !has_marker(&config, &container.marker_line(&job.core.installation)) {
+        // Somebody else's, made under the number that we meant to use.
+        return Ok(());
+    }
+    match send_destroy(job, pve, &found_on, vmid).await? {
+        Some(upid) => wait_for_task(job, pve, &upid, TASK_LIMIT, false)
+            .await?
+            .well(),
+        None => prove_gone(job, pve, &node, vmid).await,
+    }
+}
+
+async fn prove_gone(job: &Running, pve: &Pve, node: &Node, vmid: u32) -> Result<(), Stop> {
+    match locate(job, pve, node, vmid).await? {
+        None => Ok(()),
+        Some((on, _)) => Err(Stop::Failed(format!("CT {vmid} is still on {on}."))),
+    }
+}
+
+/// Sends the request to destroy; `None` when an earlier one, whose answer was lost, has been carried out meanwhile.
+async fn send_destroy(
+    job: &Running,
+    pve: &Pve,
+    node: &str,
+    vmid: u32,
+) -> Result<Option<Upid>, Stop> {
+    let began = Instant::now();
+    let mut pause = Duration::from_millis(200);
+    let mut repeated = false;
+    loop {
+        job.allowed()?;
+        match pve.lxc_destroy(node, vmid).await {
+            Ok(upid) => return Ok(Some(upid)),
+            Err(error) if repeated && error.is_does_not_exist() => return Ok(None),
+            // Destroying twice is no harm: the second finds nothing, and the first one's lock is waited for.
+            Err(error)
+                if began.elapsed() < job.core.config.runner.patience
+                    && (error.is_transient()
+                        || error.may_have_happened()
+                        || error.is_locked_or_lock_timeout()) =>
+            {
+                job.line(format!("{error}; trying again…")).await;
+                job.pause(pause, false).await?;
+                pause = (pause * 2).min(Duration::from_secs(5));
+                repeated = true;
+            }
+            Err(error) => return Err(Stop::Failed(error.to_string())),
+        }
+    }
+}
+
+/// Where the VMID is now, with its config once no creation hides it; `None` only when it is proved gone.
+async fn locate(
+    job: &Running,
+    pve: &Pve,
+    node: &Node,
+    vmid: u32,
+) -> Result<Option<(String, LxcConfig)>, Stop> {
+    let resources = job.ask(|| pve.resources("vm")).await?;
+    let listed = resources
+        .iter()
+        .find(|r| r.vmid == Some(vmid))
+        .and_then(|r| r.node.clone());
+    let on = listed.clone().unwrap_or_else(|| node.name.clone());
+    let deadline = tokio::time::Instant::now() + TASK_LIMIT;
+    loop {
+        match job.ask(|| pve.lxc_config(&on, vmid)).await {
+            // While it is locked for its creation the config hides the description.
+            Ok(config) if config.lock.as_deref() == Some("create") => {
+                if tokio::time::Instant::now() > deadline {
+                    return Err(Stop::Failed(format!(
+                        "CT {vmid} stays locked by its creation."
+                    )));
+                }
+                job.pause(Duration::from_millis(500), false).await?;
+            }
+            Ok(config) => return Ok(Some((on, config))),
+            Err(Asked::Proxmox(error)) if error.is_does_not_exist() && listed.is_none() => {
+                return if sees_all(job, pve).await? {
+                    Ok(None)
+                } else {
+                    Err(Stop::Failed("Whether the container is gone cannot be proved: the node's token needs VM.Audit on /vms.".to_owned()))
+                };
+            }
+            Err(Asked::Proxmox(error)) => return Err(Stop::Failed(error.to_string())),
+            Err(Asked::Stop(stop)) => return Err(stop),
+        }
+    }
+}
+
+/// Whether the lists that Proxmox VE gives us are complete.
+async fn sees_all(job: &Running, pve: &Pve) -> Result<bool, Stop> {
+    let rights = job.ask(|| pve.permissions(Some("/vms"))).await?;
+    Ok(rights.has("/vms", "VM.Audit"))
+}
+
+fn check_identity(job: &Running, container: &Container, config: &LxcConfig) -> Result<(), Stop> {
+    let vmid = container.container_id.unwrap_or_default();
+    if container.marker {
+        let marker = container.marker_line(&job.core.installation);
+        if has_marker(config, &marker) {
+            return Ok(());
+        }
+        return Err(Stop::Failed(format!(
+            "{MISMATCH}: CT {vmid} does not carry the marker `{marker}`. Nothing was touched; an admin may forget the row."
+        )));
+    }
+    let hostname = config.hostname.as_deref().unwrap_or_default();
+    let mac = config.mac().unwrap_or_default();
+    let same_mac = container
+        .mac_address
+        .as_deref()
+        .is_some_and(|ours| ours.eq_ignore_ascii_case(mac));
+    if hostname.eq_ignore_ascii_case(&container.hostname) && same_mac {
+        return Ok(());
+    }
+    Err(Stop::Failed(format!(
+        "{MISMATCH}: CT {vmid} is `{hostname}` with MAC {mac}. Nothing was touched; an admin may forget the row."
+    )))
+}
+
+/// Whether a config's description carries the marker as a line of its own.
+pub(super) fn has_marker(config: &LxcConfig, marker: &str) -> bool {
+    config
+        .description
+        .as_deref()
+        .unwrap_or_default()
+        .lines()
+        .any(|line| line.trim() == marker)
+}
+
+/// Removes the row and its services: name and ports are free again.
+pub(super) async fn forget(job: &Running, container: i64) -> Result<(), Stop> {
+    job.allowed()?;
+    let core = &job.core;
+    transaction!(core.db, tx => {
+        tx.exec(r#"DELETE FROM "Services" WHERE "containerId" = ?"#, args![container]).await?;
+        tx.exec(r#"DELETE FROM "Containers" WHERE "id" = ?"#, args![container]).await?;
+    })?;
+    core.wake.routes();
+    Ok(())
+}
+
+/// The container stays; it may be asked for again.
+async fn release(core: &Core, container: i64, job: i64) -> Result<(), Stop> {
+    core.db
+        .exec(
+            r#"UPDATE "Containers" SET "state" = NULL, "jobId" = NULL, "updatedAt" = ? WHERE "id" = ? AND "jobId" = ?"#,
+            args![core.clock.now(), container, job],
+        )
+        .await?;
+    Ok(())
+}
+
+/// How a task of Proxmox VE ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Well,
+    Badly(String),
+}
+
+impl Ended {
+    pub(super) fn from(exit: ExitStatus) -> Self {
+        match exit {
+            ExitStatus::Ok | ExitStatus::Warnings(_) => Self::Well,
+            ExitStatus::Failed(reason) => Self::Badly(reason),
+        }
+    }
+
+    pub(super) fn well(self) -> Result<(), Stop> {
+        match self {
+            Self::Well => Ok(()),
+            Self::Badly(reason) => Err(Stop::Failed(reason)),
+        }
+    }
+}

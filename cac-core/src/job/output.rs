@@ -1,0 +1,143 @@
+//! Output on its way to the database: joined into few rows, in order, bounded in memory, never a torn character.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::queue::{self, Claim};
+use crate::Core;
+
+/// Well under the 65,535 bytes that MariaDB's `TEXT` holds.
+const CHUNK: usize = 16 * 1024;
+/// How long a chunk may grow before it is written, once one was written just before.
+const GATHER: Duration = Duration::from_millis(60);
+/// A database that is away for longer than this loses the job to somebody else anyway.
+const GIVE_UP: Duration = Duration::from_secs(60);
+
+/// Where a running job's output goes in.
+pub(super) type Sink = mpsc::Sender<String>;
+
+/// Starts the writer for one claim. The writer ends when every sink is dropped and all is written;
+/// `lost` is cancelled when the job is found to be no longer this claim's.
+pub(super) fn start(
+    core: Core,
+    claim: Claim,
+    lost: CancellationToken,
+) -> (Sink, tokio::task::JoinHandle<()>) {
+    let (sink, source) = mpsc::channel(256);
+    (sink, tokio::spawn(write(core, claim, source, lost)))
+}
+
+async fn write(
+    core: Core,
+    claim: Claim,
+    mut source: mpsc::Receiver<String>,
+    lost: CancellationToken,
+) {
+    let mut next = Instant::now();
+    let mut open = true;
+    while open {
+        let Some(mut chunk) = source.recv().await else {
+            return;
+        };
+        while chunk.len() < CHUNK && open {
+            match tokio::time::timeout_at(next, source.recv()).await {
+                Ok(Some(more)) => chunk.push_str(&more),
+                Ok(None) => open = false,
+                Err(_) => break,
+            }
+        }
+        while !chunk.is_empty() {
+            let rest = chunk.split_off(cut(&chunk));
+            if !append(&core, &claim, &chunk).await {
+                lost.cancel();
+                // Let the senders go on without blocking; nothing they say counts any more.
+                while source.recv().await.is_some() {}
+                return;
+            }
+            chunk = rest;
+        }
+        next = Instant::now() + GATHER;
+    }
+}
+
+async fn append(core: &Core, claim: &Claim, chunk: &str) -> bool {
+    let started = Instant::now();
+    loop {
+        match queue::append(core, claim, chunk).await {
+            Ok(still_ours) => return still_ours,
+            Err(error) if started.elapsed() < GIVE_UP => {
+                tracing::warn!(job = claim.id, %error, "output not written yet, trying again");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            Err(error) => {
+                tracing::error!(job = claim.id, %error, "output lost");
+                return false;
+            }
+        }
+    }
+}
+
+/// Where to cut so that the first part is at most [`CHUNK`] bytes of whole characters.
+fn cut(text: &str) -> usize {
+    if text.len() <= CHUNK {
+        return text.len();
+    }
+    (0..=CHUNK)
+        .rev()
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(text.len())
+}
+
+/// Bytes as text: what is not UTF-8, and NUL (which PostgreSQL cannot store), becomes U+FFFD.
+/// A character that is not complete yet stays in `bytes`, unless this is the end.
+pub(super) fn decode(bytes: &mut Vec<u8>, end: bool) -> String {
+    let mut text = String::new();
+    let mut used = 0;
+    for part in bytes.utf8_chunks() {
+        text.push_str(part.valid());
+        used += part.valid().len();
+        let bad = part.invalid();
+        let unfinished = !end
+            && used + bad.len() == bytes.len()
+            && bad.len() < 4
+            && std::str::from_utf8(bad).is_err_and(|e| e.error_len().is_none());
+        if !bad.is_empty() && !unfinished {
+            text.push('\u{FFFD}');
+            used += bad.len();
+        }
+    }
+    bytes.drain(..used);
+    text.replace('\0', "\u{FFFD}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_are_never_torn() {
+        let mut bytes = "ab\u{2705}".as_bytes()[..4].to_vec();
+        assert_eq!(decode(&mut bytes, false), "ab");
+        bytes.extend(&"\u{2705}c".as_bytes()[2..]);
+        assert_eq!(decode(&mut bytes, false), "\u{2705}c");
+        assert!(bytes.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_text_becomes_a_replacement() {
+        let mut bytes = b"a\xff\0b\xe2\x9c".to_vec();
+        assert_eq!(decode(&mut bytes, false), "a\u{FFFD}\u{FFFD}b");
+        assert_eq!(decode(&mut bytes, true), "\u{FFFD}");
+    }
+
+    #[test]
+    fn chunks_fit_and_end_at_characters() {
+        let text = "\u{2705}".repeat(CHUNK);
+        let at = cut(&text);
+        assert!(at <= CHUNK && at > CHUNK - 4 && text.is_char_boundary(at));
+        assert_eq!(cut("short"), 5);
+    }
+}

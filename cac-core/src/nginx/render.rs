@@ -1,0 +1,343 @@
+//! Typed data to text: what stands in the file, in which order, and what is left out of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
+
+use minijinja::value::{Serde, ValueKind};
+use minijinja::{
+    AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value,
+};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::value::breaks_out;
+use super::{
+    ErrorLog, Flavour, HttpService, LeftOut, Protocol, PublicName, Rendered, Service, Settings,
+    StreamModule, StreamService,
+};
+
+/// The file for these services, whatever order they come in. Of two services with one name or port the one with the
+/// lower address stands; the other is in [`Rendered::left_out`].
+pub fn render(settings: &Settings, http: &[HttpService], streams: &[StreamService]) -> Rendered {
+    let mut left_out = Vec::new();
+    let http = choose_http(settings, http, &mut left_out);
+    let streams = choose_streams(settings, streams, &mut left_out);
+    let text = write(&File::new(settings, &http, &streams));
+    let etag = format!("\"{:x}\"", Sha256::digest(text.as_bytes()));
+    Rendered {
+        text,
+        etag,
+        left_out,
+    }
+}
+
+fn choose_http<'a>(
+    settings: &'a Settings,
+    services: &'a [HttpService],
+    left_out: &mut Vec<LeftOut>,
+) -> BTreeMap<&'a PublicName, SocketAddr> {
+    let mut chosen = BTreeMap::new();
+    if let Some((name, upstream)) = &settings.portal {
+        chosen.insert(name, *upstream);
+    }
+    for service in services.iter().collect::<BTreeSet<_>>() {
+        let portal = settings
+            .portal
+            .as_ref()
+            .is_some_and(|(name, _)| *name == service.name);
+        let reason = if portal {
+            Some(format!("{} is the name of the portal.", service.name))
+        } else if let Some(other) = chosen.get(&service.name) {
+            Some(format!("{} already leads to {other}.", service.name))
+        } else {
+            unreachable_upstream(service.upstream)
+        };
+        match reason {
+            None => drop(chosen.insert(&service.name, service.upstream)),
+            Some(reason) => left_out.push(LeftOut {
+                service: Service::Http(service.clone()),
+                reason,
+            }),
+        }
+    }
+    chosen
+}
+
+fn choose_streams(
+    settings: &Settings,
+    services: &[StreamService],
+    left_out: &mut Vec<LeftOut>,
+) -> BTreeMap<(Protocol, u16), SocketAddr> {
+    let web: BTreeSet<u16> = settings
+        .http_listen
+        .iter()
+        .chain(&settings.https_listen)
+        .map(SocketAddr::port)
+        .collect();
+    let mut chosen = BTreeMap::new();
+    for service in services.iter().collect::<BTreeSet<_>>() {
+        let (protocol, port) = (service.protocol, service.port);
+        let reason = if settings.stream_module == StreamModule::Missing {
+            Some(
+                "nginx' stream module is not installed (libnginx-mod-stream on Debian).".to_owned(),
+            )
+        } else if port == 0 {
+            Some("Port 0 is not a port.".to_owned())
+        } else if web.contains(&port) {
+            Some(format!("Port {port} is nginx' own port for web pages."))
+        } else if settings.stream_listen.is_empty() {
+            Some("No address is set on which TCP and UDP services listen.".to_owned())
+        } else if let Some(other) = chosen.get(&(protocol, port)) {
+            Some(format!("Port {port}/{protocol} already leads to {other}."))
+        } else {
+            unreachable_upstream(service.upstream)
+        };
+        match reason {
+            None => drop(chosen.insert((protocol, port), service.upstream)),
+            Some(reason) => left_out.push(LeftOut {
+                service: Service::Stream(service.clone()),
+                reason,
+            }),
+        }
+    }
+    chosen
+}
+
+/// nginx refuses port 0, and reads 0.0.0.0 as itself.
+fn unreachable_upstream(upstream: SocketAddr) -> Option<String> {
+    let ip = upstream.ip();
+    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    let bad = upstream.port() == 0 || ip.is_unspecified() || ip.is_multicast() || broadcast;
+    bad.then(|| format!("{upstream} is not an address that a container can have."))
+}
+
+/// What the template sees; every text in it comes out of a checked type.
+#[derive(Serialize)]
+struct File {
+    stream_module: Option<String>,
+    user: Option<String>,
+    worker_shutdown: u64,
+    open_files: Option<u32>,
+    pid: String,
+    error_log: String,
+    worker_connections: u32,
+    access_log: Option<String>,
+    temp_dir: Option<String>,
+    /// Port to add to a name, where it is not 443.
+    https_suffix: Option<u16>,
+    map_hash_max_size: usize,
+    map_hash_bucket_size: usize,
+    http: Vec<Name>,
+    servers: Vec<Server>,
+    http2_directive: bool,
+    http3: bool,
+    certificate: String,
+    certificate_key: String,
+    include: Option<String>,
+    streams: Vec<Stream>,
+}
+
+#[derive(Serialize)]
+struct Name {
+    name: String,
+    upstream: String,
+}
+
+#[derive(Serialize)]
+struct Server {
+    listen: Vec<String>,
+    tls: bool,
+    redirect: bool,
+}
+
+#[derive(Serialize)]
+struct Stream {
+    listen: Vec<String>,
+    udp: bool,
+    upstream: String,
+}
+
+impl File {
+    fn new(
+        settings: &Settings,
+        http: &BTreeMap<&PublicName, SocketAddr>,
+        streams: &BTreeMap<(Protocol, u16), SocketAddr>,
+    ) -> Self {
+        let text = |path: &super::ConfigPath| path.to_string();
+        let (map_hash_max_size, map_hash_bucket_size) = map_hash(http.keys().copied());
+        let first = settings
+            .https_listen
+            .iter()
+            .find(|listen| listen.port() != 0);
+        let stream_module = match &settings.stream_module {
+            StreamModule::Dynamic(path) if !streams.is_empty() => Some(text(path)),
+            _ => None,
+        };
+        Self {
+            stream_module,
+            user: settings.user.as_ref().map(ToString::to_string),
+            worker_shutdown: settings.worker_shutdown.as_secs().max(1),
+            open_files: settings.open_files,
+            pid: text(&settings.pid),
+            error_log: match &settings.error_log {
+                ErrorLog::Stderr => "stderr".to_owned(),
+                ErrorLog::File(path) => text(path),
+            },
+            worker_connections: settings.worker_connections.max(16),
+            access_log: settings.access_log.as_ref().map(text),
+            temp_dir: settings.temp_dir.as_ref().map(text),
+            https_suffix: first.map(SocketAddr::port).filter(|&port| port != 443),
+            map_hash_max_size,
+            map_hash_bucket_size,
+            http: http
+                .iter()
+                .map(|(name, upstream)| Name::new(name, *upstream))
+                .collect(),
+            servers: servers(settings),
+            http2_directive: matches!(settings.flavour, Flavour::V1_25 { .. }),
+            http3: settings.flavour == (Flavour::V1_25 { http3: true }),
+            certificate: text(&settings.certificate),
+            certificate_key: text(&settings.certificate_key),
+            include: settings.include.as_ref().map(text),
+            streams: streams
+                .iter()
+                .map(|(key, upstream)| Stream::new(settings, *key, *upstream))
+                .collect(),
+        }
+    }
+}
+
+impl Name {
+    fn new(name: &PublicName, upstream: SocketAddr) -> Self {
+        Self {
+            name: name.to_string(),
+            upstream: literal(upstream),
+        }
+    }
+}
+
+impl Stream {
+    fn new(settings: &Settings, (protocol, port): (Protocol, u16), upstream: SocketAddr) -> Self {
+        let listen: BTreeSet<_> = settings.stream_listen.iter().collect();
+        Self {
+            listen: listen
+                .into_iter()
+                .map(|&ip| literal(SocketAddr::new(ip, port)))
+                .collect(),
+            udp: protocol == Protocol::Udp,
+            upstream: literal(upstream),
+        }
+    }
+}
+
+fn servers(settings: &Settings) -> Vec<Server> {
+    let usable = |listen: &&SocketAddr| listen.port() != 0;
+    let https: BTreeSet<_> = settings
+        .https_listen
+        .iter()
+        .filter(usable)
+        .map(|&a| literal(a))
+        .collect();
+    let http: BTreeSet<_> = settings
+        .http_listen
+        .iter()
+        .filter(usable)
+        .map(|&a| literal(a))
+        .collect();
+    let redirect = !https.is_empty();
+    let http = Server {
+        listen: http.difference(&https).cloned().collect(),
+        tls: false,
+        redirect,
+    };
+    let https = Server {
+        listen: https.into_iter().collect(),
+        tls: true,
+        redirect: false,
+    };
+    [http, https]
+        .into_iter()
+        .filter(|server| !server.listen.is_empty())
+        .collect()
+}
+
+/// An address as nginx reads it: it knows no IPv6 zone.
+fn literal(address: SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V4(ip) => format!("{ip}:{}", address.port()),
+        IpAddr::V6(ip) => format!("[{ip}]:{}", address.port()),
+    }
+}
+
+/// `map_hash_max_size` and `map_hash_bucket_size` that hold these names without a warning and without a long search:
+/// twice as many buckets as names, each with room for eight of the longest
+/// (an entry is a pointer and the name with its length, aligned; `NGX_HASH_ELT_SIZE` in `ngx_hash.c`).
+fn map_hash<'a>(names: impl Iterator<Item = &'a PublicName>) -> (usize, usize) {
+    let (count, longest) = names.fold((0, 0), |(count, longest): (usize, usize), name| {
+        (count + 1, longest.max(name.as_str().len()))
+    });
+    let entry = 8 + (longest + 2).next_multiple_of(8);
+    let bucket = (entry * 8 + 8).next_multiple_of(64).max(256);
+    ((count * 2).next_power_of_two().max(2048), bucket)
+}
+
+static TEMPLATE: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_formatter(plain_words_only);
+    environment
+        .add_template("nginx.conf", include_str!("../../templates/nginx.conf"))
+        .expect("the embedded template is well formed");
+    environment
+});
+
+fn write(file: &File) -> String {
+    let template = TEMPLATE.get_template("nginx.conf").expect("added above");
+    // Every text comes out of a type that refuses what the formatter refuses; should one slip through, no file at
+    // all is better than a file with somebody's directive in it.
+    let mut text = template
+        .render(Value::from(Serde(file)))
+        .expect("checked types render");
+    text.push('\n');
+    text
+}
+
+/// The last line of defence: whatever is put into the file is a number or one bare word.
+fn plain_words_only(output: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
+    let refuse = || {
+        Error::new(
+            ErrorKind::InvalidOperation,
+            format!("{value:?} cannot stand in nginx.conf"),
+        )
+    };
+    match (value.kind(), value.as_str()) {
+        (ValueKind::Number, _) => write!(output, "{value}").map_err(Error::from),
+        (_, Some(word)) if !word.is_empty() && !word.contains(breaks_out) => {
+            output.write_str(word).map_err(Error::from)
+        }
+        _ => Err(refuse()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_formatter_refuses_what_the_types_should_have_refused() {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_formatter(plain_words_only);
+        let render =
+            |value: &str| environment.render_str("a {{ v }};", minijinja::context! { v => value });
+        assert_eq!(render("b.example.org").unwrap(), "a b.example.org;");
+        for bad in [
+            "", "a b", "a;", "a\n", "a{", "a}", "$a", "a\"", "a'", "a\\", "#", "a\0", "a\u{a0}b",
+        ] {
+            assert!(render(bad).is_err(), "{bad:?}");
+        }
+        assert!(environment.render_str("a {{ missing }};", ()).is_err());
+    }
+}

@@ -1,0 +1,326 @@
+//! Nodes: the Proxmox VE hosts that containers are made on, and the clients that talk to them.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::actor::Actor;
+use crate::db::Row;
+use crate::error::Fields;
+use crate::pve::{Auth, Pve, Secret, Target, Tls};
+use crate::{Core, Error, Result, args, config, db, transaction};
+
+/// A row of `Nodes`. The secret stays inside.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    pub id: i64,
+    /// The name the node has in Proxmox VE.
+    pub name: String,
+    pub api_url: Option<String>,
+    /// `user@realm!name`
+    pub token_id: Option<String>,
+    #[serde(skip)]
+    pub secret: Option<Secret>,
+    /// Absent means verify.
+    pub tls_verify: Option<bool>,
+    /// SHA-256 of the certificate, when it is pinned.
+    pub tls_fingerprint: Option<String>,
+    /// The label that requests name by `aiContainer`.
+    pub ai_container: Option<String>,
+    pub enabled: bool,
+    /// Where root disks go; absent: the storage with the most room.
+    pub storage: Option<String>,
+    /// Absent: `vmbr0`.
+    pub bridge: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+/// What an admin gives to add a node.
+#[derive(Debug, Clone, Default)]
+pub struct NewNode {
+    pub name: String,
+    pub api_url: Option<String>,
+    pub token_id: Option<String>,
+    pub secret: Option<String>,
+    pub tls_verify: Option<bool>,
+    pub tls_fingerprint: Option<String>,
+    pub ai_container: Option<String>,
+    pub enabled: Option<bool>,
+    pub storage: Option<String>,
+    pub bridge: Option<String>,
+}
+
+const ALL: &str = r#"SELECT * FROM "Nodes" ORDER BY "id""#;
+const ONE: &str = r#"SELECT * FROM "Nodes" WHERE "id" = ?"#;
+
+impl Node {
+    fn from_row(row: &Row) -> Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            name: row.get("name")?,
+            api_url: row.get("apiUrl")?,
+            token_id: row.get("tokenId")?,
+            secret: row
+                .get::<Option<String>>("secret")?
+                .map(|text| Secret::new(text)),
+            tls_verify: row.get("tlsVerify")?,
+            tls_fingerprint: row.get("tlsFingerprint")?,
+            ai_container: row.get("aiContainer")?,
+            enabled: row.get("enabled")?,
+            storage: row.get("storage")?,
+            bridge: row.get("bridge")?,
+            created_at: row.get("createdAt")?,
+            updated_at: row.get("updatedAt")?,
+        })
+    }
+
+    /// How to reach this node's API as the service token, or why that is not possible.
+    pub fn target(&self) -> Result<Target> {
+        let missing = |what: &str| {
+            Error::Upstream(format!(
+                "Node {} is not configured: it has no {what}.",
+                self.name
+            ))
+        };
+        let api_url = self.api_url.clone().ok_or_else(|| missing("API address"))?;
+        let id = self.token_id.clone().ok_or_else(|| missing("API token"))?;
+        let secret = self.secret.clone().ok_or_else(|| missing("token secret"))?;
+        Ok(Target {
+            api_url,
+            tls: self.tls()?,
+            auth: Auth::Token { id, secret },
+        })
+    }
+
+    /// How its certificate is trusted: a pinned fingerprint wins, then `tlsVerify`.
+    pub fn tls(&self) -> Result<Tls> {
+        if let Some(pinned) = &self.tls_fingerprint {
+            return config::tls(pinned).map_err(|message| {
+                Error::Upstream(format!("Node {}: tlsFingerprint {message}.", self.name))
+            });
+        }
+        Ok(if self.tls_verify == Some(false) {
+            Tls::Off
+        } else {
+            Tls::SystemRoots
+        })
+    }
+}
+
+/// One client for each node, made at first use and again when the row changes.
+#[derive(Debug, Default)]
+pub struct Clients(Mutex<HashMap<i64, (DateTime<Utc>, Pve)>>);
+
+impl Core {
+    /// The client that acts on this node as its service token.
+    pub fn pve(&self, node: &Node) -> Result<Pve> {
+        let mut clients = self
+            .clients
+            .0
+            .lock()
+            .expect("nothing panics while it holds the clients");
+        if let Some((updated_at, pve)) = clients.get(&node.id)
+            && *updated_at == node.updated_at
+        {
+            return Ok(pve.clone());
+        }
+        let pve = Pve::new(node.target()?)
+            .map_err(|error| Error::Upstream(format!("Node {}: {error}", node.name)))?;
+        clients.insert(node.id, (node.updated_at, pve.clone()));
+        Ok(pve)
+    }
+}
+
+/// All nodes in order of their ids. Rights: none are checked; [`list`] is for people.
+pub async fn all(core: &Core) -> Result<Vec<Node>> {
+    core.db
+        .all(ALL, vec![])
+        .await?
+        .iter()
+        .map(Node::from_row)
+        .collect()
+}
+
+/// All nodes, for admins.
+pub async fn list(core: &Core, actor: &Actor) -> Result<Vec<Node>> {
+    admin_only(actor)?;
+    all(core).await
+}
+
+/// One node by its row id. Rights: none are checked.
+pub async fn find(core: &Core, id: i64) -> Result<Node> {
+    match core.db.opt(ONE, args![id]).await? {
+        Some(row) => Node::from_row(&row),
+        None => Err(Error::NotFound(format!("There is no node {id}."))),
+    }
+}
+
+/// Adds a node, for admins.
+pub async fn create(core: &Core, actor: &Actor, new: NewNode) -> Result<Node> {
+    admin_only(actor)?;
+    check(&new)?;
+    let now = core.clock.now();
+    let id = transaction!(core.db, tx => {
+        tx.insert(
+            r#"INSERT INTO "Nodes" ("name", "apiUrl", "tokenId", "secret", "tlsVerify", "tlsFingerprint", "aiContainer", "enabled", "storage", "bridge", "createdAt", "updatedAt")
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#,
+            args![
+                &new.name, new.api_url.as_deref(), new.token_id.as_deref(), new.secret.as_deref(), new.tls_verify,
+                new.tls_fingerprint.as_deref(), new.ai_container.as_deref(), new.enabled.unwrap_or(true),
+                new.storage.as_deref(), new.bridge.as_deref(), now, now
+            ],
+        )
+        .await
+        .map_err(|error| match error {
+            db::Error::Unique(_) => Error::conflict("name", format!("There is already a node named `{}`.", new.name)),
+            other => other.into(),
+        })?
+    })?;
+    find(core, id).await
+}
+
+/// Removes a node, for admins; refused while containers refer to it.
+pub async fn delete(core: &Core, actor: &Actor, id: i64) -> Result<()> {
+    admin_only(actor)?;
+    let deleted = transaction!(core.db, tx => {
+        let used = tx.one(r#"SELECT COUNT(*) AS "n" FROM "Containers" WHERE "nodeId" = ?"#, args![id]).await?;
+        let used: i64 = used.get("n")?;
+        if used > 0 {
+            return Err(Error::conflict("id", format!("{used} containers are on this node; delete or move them first.")));
+        }
+        tx.exec(r#"DELETE FROM "Nodes" WHERE "id" = ?"#, args![id]).await?
+    })?;
+    if deleted == 0 {
+        return Err(Error::NotFound(format!("There is no node {id}.")));
+    }
+    Ok(())
+}
+
+/// What a look at a node's API showed.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Check {
+    /// Proxmox VE's version.
+    pub version: String,
+    /// Templates it can create containers from.
+    pub templates: Vec<String>,
+    /// What will not work, each with what to do.
+    pub problems: Vec<String>,
+}
+
+/// Asks the node what it can do, for admins.
+pub async fn test(core: &Core, actor: &Actor, id: i64) -> Result<Check> {
+    admin_only(actor)?;
+    let node = find(core, id).await?;
+    let pve = core.pve(&node)?;
+    let told = |error: crate::pve::Error| Error::Upstream(format!("Node {}: {error}", node.name));
+    let version = pve.version().await.map_err(told)?.version;
+    let mut problems = Vec::new();
+    let names: Vec<String> = pve
+        .nodes()
+        .await
+        .map_err(told)?
+        .into_iter()
+        .map(|info| info.node)
+        .collect();
+    if !names.contains(&node.name) {
+        problems.push(format!(
+            "Proxmox VE there knows no node `{}`, only {}; change the name.",
+            node.name,
+            names.join(", ")
+        ));
+    }
+    let templates = match crate::placement::templates(&pve, &node).await {
+        Ok(found) => found.into_iter().map(|template| template.volid).collect(),
+        Err(error) => {
+            problems.push(format!("The templates cannot be listed: {error}"));
+            Vec::new()
+        }
+    };
+    if templates.is_empty() && problems.is_empty() {
+        problems.push("No storage has a container template; download one (`pveam download local …`), and give the token Datastore.Audit.".to_owned());
+    }
+    let root = pve.permissions(Some("/vms")).await.map_err(told)?;
+    for right in [
+        "VM.Allocate",
+        "VM.Audit",
+        "VM.PowerMgmt",
+        "VM.Config.Disk",
+        "VM.Config.Memory",
+        "VM.Config.CPU",
+        "VM.Config.Network",
+        "VM.Config.Options",
+    ] {
+        if !root.has("/vms", right) {
+            let token = node.token_id.as_deref().unwrap_or_default();
+            problems.push(format!("The token has no {right} on /vms; run `pveum acl modify /vms --tokens '{token}' --roles PVEVMAdmin`."));
+        }
+    }
+    Ok(Check {
+        version,
+        templates,
+        problems,
+    })
+}
+
+fn admin_only(actor: &Actor) -> Result<()> {
+    if actor.admin {
+        Ok(())
+    } else {
+        Err(Error::Forbidden("Only admins may do this.".to_owned()))
+    }
+}
+
+fn check(new: &NewNode) -> Result<()> {
+    let mut fields = Fields::default();
+    if !crate::container::is_label(&new.name.to_lowercase()) {
+        fields.add(
+            "name",
+            "Give the name that the node has in Proxmox VE, such as `pve1`.",
+        );
+    }
+    if new
+        .api_url
+        .as_deref()
+        .is_some_and(|url| !url.starts_with("https://"))
+    {
+        fields.add(
+            "apiUrl",
+            "Must begin with `https://`, such as `https://pve1.example.org:8006`.",
+        );
+    }
+    if new
+        .token_id
+        .as_deref()
+        .is_some_and(|id| !(id.contains('@') && id.contains('!')))
+    {
+        fields.add("tokenId", "Must look like `user@realm!name`.");
+    }
+    if new.token_id.is_some() != new.secret.is_some() {
+        fields.add(
+            "secret",
+            "Token id and secret belong together; give both or none.",
+        );
+    }
+    if let Some(Err(message)) = new.tls_fingerprint.as_deref().map(config::tls) {
+        fields.add("tlsFingerprint", message);
+    }
+    let label = |text: &str| {
+        !text.is_empty()
+            && text.len() <= 50
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+    };
+    if new.ai_container.as_deref().is_some_and(|text| !label(text)) {
+        fields.add(
+            "aiContainer",
+            "A label has 1 to 50 letters, digits, `-` or `_`.",
+        );
+    }
+    fields.into_result()
+}

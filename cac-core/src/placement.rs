@@ -1,0 +1,271 @@
+//! Placement: which node, storage and template a container is made from. Asks Proxmox VE, decides, explains.
+
+use std::cmp::Reverse;
+
+use crate::node::{self, Node};
+use crate::pve::{self, Content, Pve, Template};
+use crate::{Core, Result};
+
+/// Where a container will be made.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub node: Node,
+    /// The template's volume id, such as `local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst`.
+    pub template: String,
+    pub storage: String,
+    pub bridge: String,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Wish {
+    pub os_release: String,
+    /// A volume id, or a template's file name.
+    pub template: Option<String>,
+    /// A node's name.
+    pub node: Option<String>,
+    /// A node's label; `N` means any node without a label.
+    pub ai_container: String,
+    pub disk: u32,
+    pub memory: u32,
+}
+
+/// The best place, or why no node will do (one sentence a node).
+pub async fn choose(core: &Core, wish: &Wish) -> Result<std::result::Result<Place, Vec<String>>> {
+    let mut passed_over = Vec::new();
+    let mut places = Vec::new();
+    for node in node::all(core).await? {
+        match look(core, &node, wish).await {
+            Ok((room, place)) => places.push((room, place)),
+            Err(Some(reason)) => passed_over.push(format!("{}: {reason}", node.name)),
+            Err(None) => {}
+        }
+    }
+    places.sort_by_key(|(room, place)| (Reverse(*room), place.node.id));
+    Ok(match places.into_iter().next() {
+        Some((_, place)) => Ok(place),
+        None if passed_over.is_empty() => {
+            Err(vec!["no node is configured for this request".to_owned()])
+        }
+        None => Err(passed_over),
+    })
+}
+
+/// `Err(None)`: not a candidate at all, so there is nothing to say about it.
+async fn look(core: &Core, node: &Node, wish: &Wish) -> Result<(u64, Place), Option<String>> {
+    if wish.node.as_ref().is_some_and(|name| *name != node.name) {
+        return Err(None);
+    }
+    let label = node.ai_container.as_deref();
+    let wanted = Some(wish.ai_container.as_str()).filter(|label| *label != "N");
+    if wish.node.is_none() && label != wanted {
+        return Err(None);
+    }
+    if !node.enabled {
+        return Err(Some("is disabled".to_owned()));
+    }
+    let told = |error: pve::Error| Some(error.to_string());
+    let pve = core.pve(node).map_err(|error| Some(error.to_string()))?;
+    let info = pve
+        .nodes()
+        .await
+        .map_err(told)?
+        .into_iter()
+        .find(|info| info.node == node.name);
+    let info =
+        info.ok_or_else(|| Some("Proxmox VE there knows no node of this name".to_owned()))?;
+    if info.status == "offline" {
+        return Err(Some("is offline".to_owned()));
+    }
+    let found = templates(&pve, node).await.map_err(told)?;
+    let template = pick(&found, wish)
+        .ok_or_else(|| Some(format!("has no template for `{}`", wish.os_release)))?;
+    let (storage, free) = storage(&pve, node, wish.disk).await?;
+    let memory = info.maxmem.unwrap_or_default();
+    let free_memory = memory.saturating_sub(info.mem.unwrap_or_default());
+    // Without Sys.Audit the node's memory is not shown (0); then the disk alone decides.
+    if memory > 0 && free_memory < u64::from(wish.memory) << 20 {
+        return Err(Some(format!(
+            "has only {} MiB of memory free",
+            free_memory >> 20
+        )));
+    }
+    let room = if memory > 0 {
+        free_memory.min(free)
+    } else {
+        free
+    };
+    let bridge = node.bridge.clone().unwrap_or_else(|| "vmbr0".to_owned());
+    Ok((
+        room,
+        Place {
+            node: node.clone(),
+            template: template.volid.clone(),
+            storage,
+            bridge,
+        },
+    ))
+}
+
+async fn storage(pve: &Pve, node: &Node, disk: u32) -> Result<(String, u64), Option<String>> {
+    let mut found = pve
+        .storages(&node.name, Content::RootDir)
+        .await
+        .map_err(|error| Some(error.to_string()))?;
+    found.retain(|storage| {
+        storage.active.unwrap_or(true)
+            && node
+                .storage
+                .as_ref()
+                .is_none_or(|name| *name == storage.storage)
+    });
+    let best = found
+        .into_iter()
+        .max_by_key(|storage| storage.avail.unwrap_or_default());
+    let best = best.ok_or_else(|| Some("has no active storage for container disks".to_owned()))?;
+    let avail = best.avail.unwrap_or_default();
+    if avail < u64::from(disk) << 30 {
+        return Err(Some(format!(
+            "its storage {} has only {} GiB free",
+            best.storage,
+            avail >> 30
+        )));
+    }
+    Ok((best.storage, avail))
+}
+
+/// All container templates on the node's active storages.
+pub async fn templates(pve: &Pve, node: &Node) -> Result<Vec<Template>, pve::Error> {
+    let mut found = Vec::new();
+    for storage in pve.storages(&node.name, Content::Templates).await? {
+        if storage.active.unwrap_or(true) {
+            found.extend(pve.templates(&node.name, &storage.storage).await?);
+        }
+    }
+    Ok(found)
+}
+
+/// The template that was named, else the newest one of the distribution.
+fn pick<'a>(found: &'a [Template], wish: &Wish) -> Option<&'a Template> {
+    if let Some(named) = &wish.template {
+        return found
+            .iter()
+            .find(|t| t.volid == *named || t.volid.rsplit('/').next() == Some(named));
+    }
+    let wanted = Os::parse(&wish.os_release)?;
+    found
+        .iter()
+        .filter_map(|template| Some((version_of(&template.volid, &wanted)?, template)))
+        .max_by(|a, b| a.0.cmp(&b.0))
+        .map(|(_, template)| template)
+}
+
+/// An `osRelease`: a distribution's name, with or without a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Os {
+    distribution: &'static str,
+    version: Vec<u32>,
+}
+
+/// Names that people use, and the names in Proxmox VE's template files.
+const DISTRIBUTIONS: [(&str, &str); 14] = [
+    ("almalinux", "almalinux"),
+    ("alma", "almalinux"),
+    ("alpine", "alpine"),
+    ("arch", "archlinux"),
+    ("archlinux", "archlinux"),
+    ("centos", "centos"),
+    ("debian", "debian"),
+    ("devuan", "devuan"),
+    ("fedora", "fedora"),
+    ("gentoo", "gentoo"),
+    ("opensuse", "opensuse"),
+    ("rocky", "rockylinux"),
+    ("rockylinux", "rockylinux"),
+    ("ubuntu", "ubuntu"),
+];
+
+impl Os {
+    /// `debian`, `debian-12`, `debian 12` and `debian12` are all understood.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim().to_lowercase();
+        let split = text
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(text.len());
+        let (name, version) = text.split_at(split);
+        let (_, distribution) = DISTRIBUTIONS.iter().find(|(known, _)| *known == name)?;
+        let version = version.trim_start_matches(['-', ' ', ':']);
+        let version = if version.is_empty() {
+            Some(Vec::new())
+        } else {
+            numbers(version)
+        };
+        Some(Self {
+            distribution,
+            version: version?,
+        })
+    }
+
+    /// The names that may be asked for.
+    #[must_use]
+    pub fn names() -> Vec<&'static str> {
+        DISTRIBUTIONS.iter().map(|(name, _)| *name).collect()
+    }
+}
+
+fn numbers(text: &str) -> Option<Vec<u32>> {
+    text.split('.').map(|part| part.parse().ok()).collect()
+}
+
+/// What orders templates of one distribution: its version, then the template's own.
+fn version_of(volid: &str, wanted: &Os) -> Option<(Vec<u32>, Vec<u32>)> {
+    let file = volid.rsplit('/').next()?;
+    let rest = file.strip_prefix(wanted.distribution)?.strip_prefix('-')?;
+    let (release, rest) = rest.split_once(['-', '_'])?;
+    let release = numbers(release).unwrap_or_default();
+    if !release.starts_with(&wanted.version) {
+        return None;
+    }
+    let build = rest.split('_').find_map(|part| {
+        let digits: String = part
+            .chars()
+            .map(|c| if c == '-' { '.' } else { c })
+            .collect();
+        numbers(&digits)
+    });
+    Some((release, build.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picked(os: &str, files: &[&str]) -> Option<String> {
+        let wanted = Os::parse(os)?;
+        let mut found: Vec<_> = files
+            .iter()
+            .filter_map(|f| Some((version_of(f, &wanted)?, *f)))
+            .collect();
+        found.sort();
+        found.pop().map(|(_, file)| file.to_owned())
+    }
+
+    #[test]
+    fn the_newest_template_of_a_distribution_is_taken() {
+        let files = [
+            "local:vztmpl/debian-9-standard_9.7-1_amd64.tar.gz",
+            "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst",
+            "local:vztmpl/debian-12-standard_12.12-1_amd64.tar.zst",
+            "local:vztmpl/rockylinux-9-default_20240912_amd64.tar.xz",
+            "local:vztmpl/ubuntu-24.04-standard_24.04-2_amd64.tar.zst",
+        ];
+        assert_eq!(picked("debian", &files).as_deref(), Some(files[2]));
+        assert_eq!(picked("debian-9", &files).as_deref(), Some(files[0]));
+        assert_eq!(picked("Rocky", &files).as_deref(), Some(files[3]));
+        assert_eq!(picked("ubuntu 24.04", &files).as_deref(), Some(files[4]));
+        assert_eq!(picked("debian-11", &files), None);
+        assert_eq!(Os::parse("windows"), None);
+        assert_eq!(Os::parse("debian-x"), None);
+    }
+}

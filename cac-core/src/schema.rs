@@ -1,0 +1,97 @@
+//! The tables, by numbered migrations: up, down, where they stand, and the adoption of the original's database.
+//!
+//! A migration is a directory of `migrations/` with a text for each direction and database, compiled in. Progress is
+//! recorded for each statement in the table `Migrations`, so one that was killed is continued where it stood: on
+//! SQLite and PostgreSQL a statement and its record commit together; MariaDB commits each DDL statement by itself, so
+//! there it is announced before and confirmed after. Not here: what the tables mean (the noun files).
+
+mod adoption;
+mod inspect;
+mod migration;
+mod naming;
+mod record;
+mod report;
+mod run;
+
+pub use adoption::Adoption;
+pub use migration::new;
+pub use naming::{NamingViolation, dns_label, naming_violations};
+pub use report::{MigrationState, MigrationStatus, Report};
+
+use crate::db::Db;
+use crate::{Error, Result};
+use inspect::State;
+use run::{Runner, Stop};
+
+/// Brings the database to the newest migration (`cac migrate up`), adopting one of the original program if it is one.
+///
+/// Whoever calls this says that the original is stopped. Foreign and half-migrated databases are refused untouched.
+pub async fn up(db: &Db) -> Result<Report> {
+    up_until(db, &mut Stop::never()).await
+}
+
+/// Brings a fresh database, or one that is already ours, to the newest migration; meant for the start of a program,
+/// also of ten at once. A database of the original that nobody adopted yet is refused.
+pub async fn start(db: &Db) -> Result<()> {
+    let guard = db.exclusive().await?;
+    match inspect::prepare(db, false).await? {
+        State::Original => return Err(refused(NOT_ADOPTED)),
+        State::Ours(records) if records.half_adopted() => return Err(refused(HALF_ADOPTED)),
+        State::Ours(_) => {}
+    }
+    let outcome = Runner::new(db, &mut Stop::never()).up().await;
+    guard.release().await;
+    outcome.map(drop)
+}
+
+/// Undoes the last migration (`cac migrate down`) and names it. Tables of the original are never dropped.
+pub async fn down(db: &Db) -> Result<String> {
+    down_until(db, &mut Stop::never()).await
+}
+
+/// Where each migration stands, oldest first. Changes nothing.
+pub async fn status(db: &Db) -> Result<Vec<MigrationStatus>> {
+    let records = inspect::look(db).await?;
+    Ok(report::statuses(db.dialect(), &records))
+}
+
+/// Like [`up`], but fails as if killed after `statements` of them, with or without the last one's record.
+#[cfg(feature = "testing")]
+pub async fn up_stopping_after(db: &Db, statements: usize, before_record: bool) -> Result<Report> {
+    up_until(db, &mut Stop::after(statements, before_record)).await
+}
+
+/// Like [`down`], but fails as if killed after `statements` of them, with or without the last one's record.
+#[cfg(feature = "testing")]
+pub async fn down_stopping_after(
+    db: &Db,
+    statements: usize,
+    before_record: bool,
+) -> Result<String> {
+    down_until(db, &mut Stop::after(statements, before_record)).await
+}
+
+const NOT_ADOPTED: &str = "this is a database of the original program that has not been adopted: \
+     stop the original first, then run `cac migrate up`";
+const HALF_ADOPTED: &str =
+    "the adoption of the original's database was interrupted: run `cac migrate up` again";
+
+async fn up_until(db: &Db, stop: &mut Stop) -> Result<Report> {
+    let guard = db.exclusive().await?;
+    inspect::prepare(db, true).await?;
+    let outcome = Runner::new(db, stop).up().await;
+    guard.release().await;
+    outcome
+}
+
+async fn down_until(db: &Db, stop: &mut Stop) -> Result<String> {
+    let guard = db.exclusive().await?;
+    let outcome = Runner::new(db, stop).down().await;
+    guard.release().await;
+    outcome
+}
+
+/// A state of the database that only its operator can change; the text says how.
+fn refused(message: impl Into<String>) -> Error {
+    Error::conflict("database", message)
+}

@@ -1,0 +1,396 @@
+//! Services: what a container offers to the outside. Types, protocol names, external ports, and what of it is published.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::db::{Db, Row, Tx};
+use crate::nginx::{HttpService, Protocol, PublicName, StreamService};
+use crate::{Core, Error, Result, args, db};
+
+/// What kind of traffic a service takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceType {
+    /// Reached by public name over TLS.
+    Http,
+    /// Reached by external port.
+    Tcp,
+    /// Reached by external port.
+    Udp,
+}
+
+impl ServiceType {
+    /// The word stored in `Services.type`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl std::str::FromStr for ServiceType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "http" => Ok(Self::Http),
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            other => Err(format!(
+                "`{other}` is not a service type; use `http`, `tcp` or `udp`"
+            )),
+        }
+    }
+}
+
+/// A row of `Services`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Service {
+    pub id: i64,
+    /// The row id of the container, not a VMID.
+    pub container_id: i64,
+    pub r#type: ServiceType,
+    pub internal_port: u16,
+    /// Only tcp and udp.
+    pub external_port: Option<u16>,
+    /// Only tcp.
+    pub tls: Option<bool>,
+    /// Only http: a bare label under `CAC_DOMAIN`, or a full name.
+    pub external_hostname: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+const COLUMNS: &str = r#"SELECT "id", "containerId", "type", "internalPort", "externalPort", "tls", "externalHostname",
+    "createdAt", "updatedAt" FROM "Services" WHERE "containerId" IN ? ORDER BY "id""#;
+
+impl Service {
+    fn from_row(row: &Row) -> Result<Self> {
+        let kind: String = row.get("type")?;
+        Ok(Self {
+            id: row.get("id")?,
+            container_id: row.get("containerId")?,
+            r#type: kind.parse().map_err(Error::Internal)?,
+            internal_port: row.get("internalPort")?,
+            external_port: row.get("externalPort")?,
+            tls: row.get("tls")?,
+            external_hostname: row.get("externalHostname")?,
+            created_at: row.get("createdAt")?,
+            updated_at: row.get("updatedAt")?,
+        })
+    }
+}
+
+/// The services of some containers, by container, in order of their ids.
+pub async fn list(db: &Db, containers: Vec<i64>) -> Result<BTreeMap<i64, Vec<Service>>> {
+    let mut by_container: BTreeMap<i64, Vec<Service>> = BTreeMap::new();
+    for row in db.all(COLUMNS, args![containers]).await? {
+        let service = Service::from_row(&row)?;
+        by_container
+            .entry(service.container_id)
+            .or_default()
+            .push(service);
+    }
+    Ok(by_container)
+}
+
+/// A service that is about to be added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewService {
+    /// Published under the name.
+    Http { internal_port: u16, name: String },
+    /// Published on the first free port of its range.
+    Port {
+        r#type: ServiceType,
+        internal_port: u16,
+        ssh: bool,
+    },
+}
+
+/// Adds services to a container, giving each its external port. The caller holds the lock `ports`
+/// (so that a hundred requests at once get a hundred ports) and, for names, the lock `names`.
+pub async fn create(tx: &mut Tx, core: &Core, container: i64, new: &[NewService]) -> Result<()> {
+    let now = core.clock.now();
+    for service in new {
+        let (kind, internal, external, tls, name) = match service {
+            NewService::Http {
+                internal_port,
+                name,
+            } => (
+                ServiceType::Http,
+                *internal_port,
+                None,
+                None,
+                Some(name.as_str()),
+            ),
+            NewService::Port {
+                r#type,
+                internal_port,
+                ssh,
+            } => {
+                let port = free_port(tx, &core.config, *r#type, *ssh).await?;
+                (
+                    *r#type,
+                    *internal_port,
+                    Some(port),
+                    (*r#type == ServiceType::Tcp).then_some(false),
+                    None,
+                )
+            }
+        };
+        tx.insert(
+            r#"INSERT INTO "Services" ("containerId", "type", "internalPort", "externalPort", "tls", "externalHostname", "createdAt", "updatedAt")
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?)"#,
+            args![container, kind.as_str(), internal, external, tls, name, now, now],
+        )
+        .await
+        .map_err(|error| match error {
+            db::Error::Unique(_) if name.is_some() => Error::conflict("hostname", "This name is already taken; choose another."),
+            db::Error::Unique(_) => Error::conflict("additionalProtocols", "A port was taken meanwhile; try again."),
+            other => other.into(),
+        })?;
+    }
+    Ok(())
+}
+
+async fn free_port(tx: &mut Tx, config: &Config, kind: ServiceType, ssh: bool) -> Result<u16> {
+    let range: &RangeInclusive<u16> = if ssh {
+        &config.containers.ssh_ports
+    } else {
+        &config.containers.service_ports
+    };
+    let rows = tx
+        .all(
+            r#"SELECT "externalPort" FROM "Services" WHERE "type" = ? AND "externalPort" BETWEEN ? AND ?"#,
+            args![kind.as_str(), *range.start(), *range.end()],
+        )
+        .await?;
+    let mut taken = BTreeSet::new();
+    for row in rows {
+        taken.insert(row.get::<u16>("externalPort")?);
+    }
+    if kind == ServiceType::Tcp {
+        // nginx itself, and we, listen there.
+        taken.extend(
+            config
+                .nginx
+                .http_ports
+                .iter()
+                .chain(&config.nginx.https_ports),
+        );
+        taken.insert(config.listen.port());
+    }
+    range.clone().find(|port| !taken.contains(port)).ok_or_else(|| {
+        let message = format!(
+            "No free {} port is left between {} and {}; ask an admin to delete unused services or to widen the range.",
+            kind.as_str(), range.start(), range.end()
+        );
+        Error::conflict("additionalProtocols", message)
+    })
+}
+
+/// The protocol names that requests may use, from one data file in the original's format.
+#[derive(Debug, Clone)]
+pub struct Protocols(BTreeMap<String, Known>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+struct Known {
+    port: u16,
+    protocol: ServiceType,
+}
+
+impl Default for Protocols {
+    fn default() -> Self {
+        Self::from_text(include_str!("../data/services.json"))
+            .expect("the embedded table is tested")
+    }
+}
+
+impl Protocols {
+    /// Reads a table such as `{"ssh": {"port": 22, "protocol": "tcp"}}`.
+    pub fn from_file(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot be read ({}): {error}", path.display()))?;
+        Self::from_text(&text)
+    }
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let table: BTreeMap<String, Known> = serde_json::from_str(text)
+            .map_err(|error| format!("must be a table such as {{\"ssh\": {{\"port\": 22, \"protocol\": \"tcp\"}}}}: {error}"))?;
+        Ok(Self(
+            table
+                .into_iter()
+                .map(|(name, known)| (name.to_lowercase(), known))
+                .collect(),
+        ))
+    }
+
+    /// The service that a word of `additionalProtocols` asks for: a name of the table in any case, or `8080/tcp`.
+    pub fn parse(&self, word: &str) -> Result<NewService, String> {
+        let word = word.trim().to_lowercase();
+        if let Some(known) = self.0.get(&word) {
+            let ssh = word == "ssh";
+            // `http` and `https` by name mean a port of their own; the web service has the public name.
+            let kind = if known.protocol == ServiceType::Udp {
+                ServiceType::Udp
+            } else {
+                ServiceType::Tcp
+            };
+            return Ok(NewService::Port {
+                r#type: kind,
+                internal_port: known.port,
+                ssh,
+            });
+        }
+        let numbered = word.split_once('/').and_then(|(port, kind)| {
+            let kind = kind
+                .parse()
+                .ok()
+                .filter(|kind| *kind != ServiceType::Http)?;
+            Some((port.parse().ok().filter(|port| *port > 0)?, kind))
+        });
+        match numbered {
+            Some((internal_port, r#type)) => Ok(NewService::Port {
+                r#type,
+                internal_port,
+                ssh: false,
+            }),
+            None => {
+                let names: Vec<_> = self.0.keys().map(String::as_str).collect();
+                Err(format!(
+                    "`{word}` is not known; use one of {}, or a port such as `8080/tcp`",
+                    names.join(", ")
+                ))
+            }
+        }
+    }
+}
+
+/// What `/nginx.conf` shows now, and what it leaves out with the reason.
+#[derive(Debug, Default)]
+pub struct Published {
+    pub http: Vec<HttpService>,
+    pub streams: Vec<StreamService>,
+    /// Service row id and reason.
+    pub left_out: Vec<(i64, String)>,
+}
+
+/// Reads everything that is published: services of containers that have an address.
+pub async fn published(core: &Core) -> Result<Published> {
+    let rows = core
+        .db
+        .all(
+            r#"SELECT s."id", s."type", s."internalPort", s."externalPort", s."externalHostname", c."hostname", c."ipv4Address"
+               FROM "Services" s JOIN "Containers" c ON c."id" = s."containerId"
+               WHERE c."ipv4Address" IS NOT NULL ORDER BY s."id""#,
+            vec![],
+        )
+        .await?;
+    let mut published = Published::default();
+    for row in rows {
+        let id = row.get("id")?;
+        if let Err(reason) = publish(&core.config, &row, &mut published) {
+            published.left_out.push((id, reason));
+        }
+    }
+    Ok(published)
+}
+
+fn publish(config: &Config, row: &Row, published: &mut Published) -> Result<(), String> {
+    let text = |name: &str| row.get::<Option<String>>(name).map_err(|e| e.to_string());
+    let port = |name: &str| row.get::<Option<i64>>(name).map_err(|e| e.to_string());
+    let hostname = text("hostname")?.unwrap_or_default();
+    if !crate::container::is_label(&hostname) {
+        return Err(format!(
+            "the container's name `{hostname}` is not a valid label"
+        ));
+    }
+    let address = text("ipv4Address")?.unwrap_or_default();
+    let address: IpAddr = address
+        .parse()
+        .map_err(|_| format!("`{address}` is not an address"))?;
+    if !config
+        .containers
+        .networks
+        .iter()
+        .any(|net| net.contains(&address))
+    {
+        return Err(format!("{address} is not in CONTAINER_NETWORKS"));
+    }
+    let checked = |value: Option<i64>, what: &str| {
+        value
+            .and_then(|v| u16::try_from(v).ok())
+            .filter(|v| *v > 0)
+            .ok_or_else(|| format!("the {what} port is not a port number"))
+    };
+    let upstream = SocketAddr::new(address, checked(port("internalPort")?, "internal")?);
+    match text("type")?.unwrap_or_default().parse()? {
+        ServiceType::Http => {
+            let name = text("externalHostname")?
+                .filter(|name| !name.is_empty())
+                .ok_or("the service has no public name")?;
+            let name: PublicName = config
+                .full_name(&name.to_lowercase())
+                .parse()
+                .map_err(|e| format!("{e}"))?;
+            published.http.push(HttpService { name, upstream });
+        }
+        kind => published.streams.push(StreamService {
+            protocol: if kind == ServiceType::Udp {
+                Protocol::Udp
+            } else {
+                Protocol::Tcp
+            },
+            port: checked(port("externalPort")?, "external")?,
+            upstream,
+        }),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocol_words_of_the_contract() {
+        let protocols = Protocols::default();
+        let port = |r#type, internal_port, ssh| {
+            Ok(NewService::Port {
+                r#type,
+                internal_port,
+                ssh,
+            })
+        };
+        assert_eq!(protocols.parse("SSH"), port(ServiceType::Tcp, 22, true));
+        assert_eq!(protocols.parse(" dns "), port(ServiceType::Udp, 53, false));
+        assert_eq!(protocols.parse("domain"), port(ServiceType::Udp, 53, false));
+        assert_eq!(protocols.parse("rdp"), port(ServiceType::Tcp, 3389, false));
+        assert_eq!(
+            protocols.parse("8080/tcp"),
+            port(ServiceType::Tcp, 8080, false)
+        );
+        for bad in [
+            "",
+            "gopher",
+            "0/tcp",
+            "70000/tcp",
+            "80/http",
+            "80/",
+            "/tcp",
+            "-1/udp",
+        ] {
+            assert!(protocols.parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Databases for tests: a fresh one on each of SQLite, MariaDB and PostgreSQL, gone when dropped. Never in a release.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, SqlSafeStr as _};
+
+use crate::db::{Db, Dialect};
+use crate::schema;
+
+/// A database of one test; it is dropped with this value.
+pub struct TestDb {
+    pub db: Db,
+    /// `sqlite`, `mariadb` or `postgres`.
+    pub name: &'static str,
+    /// For a second handle: `Db::connect(&test.url)`.
+    pub url: String,
+    _place: Place,
+}
+
+enum Place {
+    Directory { _directory: tempfile::TempDir },
+    Server { admin: String, database: String },
+}
+
+/// A fresh, migrated database on each of the three.
+pub async fn databases() -> Vec<TestDb> {
+    let databases = empty_databases().await;
+    for test in &databases {
+        schema::up(&test.db)
+            .await
+            .expect("a fresh database can be migrated");
+    }
+    databases
+}
+
+/// A database without any table on each of the three.
+pub async fn empty_databases() -> Vec<TestDb> {
+    vec![sqlite().await, mariadb().await, postgres().await]
+}
+
+/// An empty SQLite database in a temporary directory.
+pub async fn sqlite() -> TestDb {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let url = format!("sqlite:{}", directory.path().join("cac.db").display());
+    open(
+        url,
+        Place::Directory {
+            _directory: directory,
+        },
+    )
+    .await
+}
+
+/// An empty database on the MariaDB server of `CAC_TEST_MARIADB_URL`, in the server's default character set.
+pub async fn mariadb() -> TestDb {
+    server("CAC_TEST_MARIADB_URL").await
+}
+
+/// An empty database on the PostgreSQL server of `CAC_TEST_POSTGRES_URL`.
+pub async fn postgres() -> TestDb {
+    server("CAC_TEST_POSTGRES_URL").await
+}
+
+async fn open(url: String, place: Place) -> TestDb {
+    let db = Db::connect(&url)
+        .await
+        .expect("the test's database answers");
+    TestDb {
+        name: db.dialect().name(),
+        db,
+        url,
+        _place: place,
+    }
+}
+
+async fn server(variable: &str) -> TestDb {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let admin = std::env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: run the tests by `.ci/test`, or any command by `.ci/servers COMMAND`")
+    });
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let database = format!(
+        "cac_test_{}_{number}_{:08x}",
+        std::process::id(),
+        rand::random::<u32>()
+    );
+    run(&admin, &format!("CREATE DATABASE {database}"))
+        .await
+        .expect("the administrator's URL works");
+    let mut url = url::Url::parse(&admin).expect("the administrator's URL is well-formed");
+    url.set_path(&database);
+    open(url.into(), Place::Server { admin, database }).await
+}
+
+async fn run(admin: &str, sql: &str) -> Result<(), sqlx::Error> {
+    let sql = AssertSqlSafe(sql.to_owned()).into_sql_str();
+    if admin.starts_with("postgres") {
+        let mut conn = sqlx::postgres::PgConnectOptions::from_url(&url(admin))?
+            .connect()
+            .await?;
+        conn.execute(sqlx::raw_sql(sql)).await?;
+        conn.close().await
+    } else {
+        let mut conn = sqlx::mysql::MySqlConnectOptions::from_url(&url(admin))?
+            .connect()
+            .await?;
+        conn.execute(sqlx::raw_sql(sql)).await?;
+        conn.close().await
+    }
+}
+
+fn url(text: &str) -> url::Url {
+    url::Url::parse(text).expect("the administrator's URL is well-formed")
+}
+
+impl TestDb {
+    /// Statements as they stand, such as a dump; on its own connection and not rendered.
+    pub async fn script(&self, sql: &str) {
+        let outcome = match self.db.dialect() {
+            Dialect::Sqlite => {
+                let path = self.url.trim_start_matches("sqlite:");
+                let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+                let mut conn = options.connect().await.expect("the file opens");
+                conn.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()).into_sql_str()))
+                    .await
+                    .map(drop)
+            }
+            Dialect::MariaDb | Dialect::Postgres => run(&self.url, sql).await,
+        };
+        outcome.expect("the script runs");
+    }
+}
+
+impl Drop for TestDb {
+    fn drop(&mut self) {
+        let Place::Server { admin, database } = &self._place else {
+            return;
+        };
+        let force = if admin.starts_with("postgres") {
+            " WITH (FORCE)"
+        } else {
+            ""
+        };
+        let sql = format!("DROP DATABASE {database}{force}");
+        let admin = admin.clone();
+        // Dropping is not async and may happen inside a runtime, so it gets a thread and a runtime of its own.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.is_ok_and(|runtime| runtime.block_on(run(&admin, &sql)).is_ok())
+        });
+        if !dropped.join().unwrap_or(false) {
+            eprintln!("the test's database was left behind");
+        }
+    }
+}

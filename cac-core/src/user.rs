@@ -1,0 +1,300 @@
+//! Users are Proxmox VE's: names and realms, signing in, and who is an admin. Passwords are never kept.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::actor::Actor;
+use crate::node;
+use crate::pve::{self, Auth, Login, Pve, Secret, Target, Ticket, Tls};
+use crate::{Core, Error, Result, session, setting, transaction};
+
+const LOGIN_URL: &str = "login.url";
+const LOGIN_REALM: &str = "login.realm";
+/// Admin rights are looked up again this often, well within their lifetime.
+const LOOK_UP_EVERY: chrono::Duration = chrono::Duration::minutes(5);
+
+/// What a right password leads to.
+#[derive(Debug)]
+pub enum SignIn {
+    /// Signed in: the session's id for the cookie.
+    Done { session: String, actor: Actor },
+    /// Proxmox VE asks for a second factor; send `challenge` back with the code.
+    SecondFactor {
+        challenge: Secret,
+        kinds: Vec<String>,
+    },
+}
+
+/// The answer to a second factor's challenge.
+#[derive(Debug)]
+pub struct SecondFactor {
+    pub challenge: Secret,
+    /// A code of six digits, or in Proxmox VE's form such as `recovery:KEY`.
+    pub code: Secret,
+}
+
+/// The login node: how to reach it, and the service token that may look people up.
+struct LoginNode {
+    url: String,
+    tls: Tls,
+    token: Option<(String, Secret)>,
+}
+
+impl Core {
+    /// `name@realm` as Proxmox VE knows a stored user name.
+    #[must_use]
+    pub fn proxmox_user(&self, username: &str) -> String {
+        if username.contains('@') {
+            username.to_owned()
+        } else {
+            format!("{username}@{}", self.config.proxmox.realm)
+        }
+    }
+}
+
+/// The stored form of a name that somebody typed: bare in the default realm, else `name@realm`.
+pub fn canonical(core: &Core, typed: &str) -> Result<String> {
+    let typed = typed.trim();
+    let (name, realm) = typed
+        .rsplit_once('@')
+        .unwrap_or((typed, &core.config.proxmox.realm));
+    // Proxmox VE's own rule for user ids: PVE::Auth::Plugin, 3 to 64 characters in all.
+    let name_ok = !name.is_empty()
+        && name
+            .chars()
+            .all(|c| !c.is_whitespace() && !c.is_control() && !":/@".contains(c));
+    let realm_ok = realm.starts_with(|c: char| c.is_ascii_alphabetic())
+        && (2..=32).contains(&realm.len())
+        && realm
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    if !name_ok || !realm_ok || !(3..=64).contains(&(name.chars().count() + 1 + realm.len())) {
+        return Err(Error::invalid(
+            "username",
+            "Give your Proxmox VE user name, such as `alice` or `alice@pam`.",
+        ));
+    }
+    Ok(if realm == core.config.proxmox.realm {
+        name.to_owned()
+    } else {
+        format!("{name}@{realm}")
+    })
+}
+
+/// Signs somebody in with their Proxmox VE password.
+pub async fn sign_in(
+    core: &Core,
+    typed: &str,
+    password: &Secret,
+    second: Option<&SecondFactor>,
+) -> Result<SignIn> {
+    let username = canonical(core, typed)?;
+    if password.expose().is_empty() && second.is_none() {
+        return Err(Error::invalid("password", "Give your Proxmox VE password."));
+    }
+    let login_node = login_node(core).await?;
+    check_login_node(core, &login_node).await?;
+    let userid = core.proxmox_user(&username);
+    let pve = Pve::new(Target {
+        api_url: login_node.url.clone(),
+        tls: login_node.tls.clone(),
+        auth: Auth::None,
+    })
+    .map_err(unreachable)?;
+    let answer = match second {
+        None => pve.login(&userid, password).await,
+        Some(second) => {
+            let code = second.code.expose().trim();
+            let response = if code.contains(':') {
+                code.to_owned()
+            } else {
+                format!("totp:{code}")
+            };
+            pve.login_second_factor(&userid, &second.challenge, &Secret::new(response))
+                .await
+        }
+    };
+    let ticket = match answer {
+        Ok(Login::Ticket(ticket)) => ticket,
+        Ok(Login::SecondFactor { challenge, kinds }) => {
+            return Ok(SignIn::SecondFactor { challenge, kinds });
+        }
+        Err(error) if error.is_unauthenticated() => {
+            let what = if second.is_some() {
+                "The code is wrong or too old."
+            } else {
+                "User name or password is wrong."
+            };
+            return Err(Error::Unauthenticated(what.to_owned()));
+        }
+        Err(error) => return Err(unreachable(error)),
+    };
+    remember_login_node(core, &login_node).await?;
+    let admin = is_admin(core, &login_node, &pve, &ticket, &userid).await;
+    let actor = Actor::new(username, admin);
+    let session = session::create(core, &actor).await?;
+    Ok(SignIn::Done { session, actor })
+}
+
+fn unreachable(error: pve::Error) -> Error {
+    tracing::warn!(%error, "Proxmox VE cannot be asked for a login");
+    Error::Unreachable(
+        "Proxmox VE cannot be reached now, so nobody can sign in. Try again in a moment."
+            .to_owned(),
+    )
+}
+
+async fn login_node(core: &Core) -> Result<LoginNode> {
+    let proxmox = &core.config.proxmox;
+    if let Some(url) = &proxmox.url {
+        return Ok(LoginNode {
+            url: url.clone(),
+            tls: proxmox.tls.clone(),
+            token: proxmox.token.clone(),
+        });
+    }
+    let nodes = node::all(core).await?;
+    let Some(node) = nodes
+        .into_iter()
+        .find(|node| node.enabled && node.api_url.is_some())
+    else {
+        return Err(Error::Unreachable(
+            "No Proxmox VE is configured yet; an operator sets PROXMOX_URL or runs `cac node add`."
+                .to_owned(),
+        ));
+    };
+    let tls = node.tls()?;
+    let token = node.token_id.clone().zip(node.secret.clone());
+    Ok(LoginNode {
+        url: node.api_url.unwrap_or_default(),
+        tls,
+        token,
+    })
+}
+
+/// Bare user names mean people of one realm of one cluster: after the first login neither may change unnoticed.
+async fn check_login_node(core: &Core, node: &LoginNode) -> Result<()> {
+    let mut tx = core.db.read().await?;
+    let realm = &core.config.proxmox.realm;
+    for (name, now, what) in [
+        (LOGIN_URL, &node.url, "address"),
+        (LOGIN_REALM, realm, "realm"),
+    ] {
+        if let Some(before) = setting::find(&mut tx, name).await?
+            && before != *now
+        {
+            tracing::error!(%before, %now, "the login {what} has changed");
+            return Err(Error::Unreachable(format!(
+                "The Proxmox VE {what} for logins has changed from {before} to {now}, so user names could mean other people. \
+                 An operator confirms it with `cac login-node confirm`."
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn remember_login_node(core: &Core, node: &LoginNode) -> Result<()> {
+    transaction!(core.db, tx => {
+        tx.lock("settings").await?;
+        for (name, now) in [(LOGIN_URL, &node.url), (LOGIN_REALM, &core.config.proxmox.realm)] {
+            if setting::find(tx, name).await?.is_none() {
+                setting::create(tx, &core.clock, name, now).await?;
+            }
+        }
+    })
+}
+
+/// Says at a program's start whether people can sign in as before; the same check is made at every login.
+pub async fn check_start(core: &Core) -> Result<()> {
+    match login_node(core).await {
+        Ok(node) => check_login_node(core, &node).await,
+        // Nodes may be added later.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Confirms that names mean the users of the login node that is configured now. For a local command.
+pub async fn confirm_login_node(core: &Core) -> Result<String> {
+    let node = login_node(core).await?;
+    transaction!(core.db, tx => {
+        tx.lock("settings").await?;
+        setting::update(tx, &core.clock, LOGIN_URL, &node.url).await?;
+        setting::update(tx, &core.clock, LOGIN_REALM, &core.config.proxmox.realm).await?;
+    })?;
+    Ok(format!("{} realm {}", node.url, core.config.proxmox.realm))
+}
+
+/// With the service token, since a user may not even read himself; else with the fresh ticket. A refusal means: no admin.
+async fn is_admin(core: &Core, node: &LoginNode, pve: &Pve, ticket: &Ticket, userid: &str) -> bool {
+    let group = &core.config.proxmox.admin_group;
+    if let Some(service) = service_client(node) {
+        match service.user(userid).await {
+            Ok(user) => return user.groups.iter().any(|g| g == group),
+            Err(error) => {
+                tracing::warn!(%error, "the service token cannot look users up; give it Sys.Audit on /access/groups")
+            }
+        }
+    }
+    let users = pve.with_ticket(ticket).users().await.unwrap_or_default();
+    users
+        .iter()
+        .any(|user| user.userid == userid && user.groups.iter().any(|g| g == group))
+}
+
+fn service_client(node: &LoginNode) -> Option<Pve> {
+    let (id, secret) = node.token.clone()?;
+    Pve::new(Target {
+        api_url: node.url.clone(),
+        tls: node.tls.clone(),
+        auth: Auth::Token { id, secret },
+    })
+    .ok()
+}
+
+/// Whether admin rights can be looked up again without the user; the page names the missing setting otherwise.
+pub async fn has_service_token(core: &Core) -> bool {
+    login_node(core)
+        .await
+        .is_ok_and(|node| node.token.is_some())
+}
+
+/// Looks up everyone who has a session, again and again: admin rights follow the group, and who was disabled, expired or
+/// deleted in Proxmox VE is signed out. While Proxmox VE is away nothing is renewed, so admin rights lapse.
+pub async fn keep_looking_up(core: Core, stop: CancellationToken) {
+    loop {
+        if let Err(error) = look_up(&core).await {
+            tracing::warn!(%error, "admin rights cannot be looked up");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(60)) => {}
+        }
+    }
+}
+
+/// One round of [`keep_looking_up`].
+pub async fn look_up(core: &Core) -> Result<()> {
+    let stale = session::stale(core, LOOK_UP_EVERY).await?;
+    if stale.is_empty() {
+        return Ok(());
+    }
+    let Some(service) = service_client(&login_node(core).await?) else {
+        return Ok(());
+    };
+    let now = u64::try_from(core.clock.now().timestamp()).unwrap_or_default();
+    for username in stale {
+        match service.user(&core.proxmox_user(&username)).await {
+            Ok(user) if user.is_active(now) => {
+                let admin = user.groups.contains(&core.config.proxmox.admin_group);
+                session::set_admin(core, &username, admin).await?;
+            }
+            Ok(_) => session::delete_all(core, &username).await?,
+            Err(error) if error.to_string().contains("no such user") => {
+                session::delete_all(core, &username).await?
+            }
+            Err(error) => tracing::warn!(%error, username, "cannot be looked up"),
+        }
+    }
+    Ok(())
+}

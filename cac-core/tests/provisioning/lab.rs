@@ -1,0 +1,184 @@
+//! What every test here stands on: a database, a simulator with a service token, a core with nodes.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use cac_core::config::{Config, Program, Vars};
+use cac_core::container::{self, Container, Created, NewContainer};
+use cac_core::job::{self, Job};
+use cac_core::node::{self, NewNode};
+use cac_core::testing::TestDb;
+use cac_core::{Actor, Core};
+use cac_simulator::Simulator;
+use tokio_util::sync::CancellationToken;
+
+/// Long enough for a busy machine, short enough to end a test that hangs.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+static NETWORK: AtomicU8 = AtomicU8::new(100);
+
+pub struct Lab {
+    pub core: Core,
+    pub simulator: Simulator,
+    pub database: TestDb,
+    runners: Vec<CancellationToken>,
+}
+
+pub fn alice() -> Actor {
+    Actor::new("alice", false)
+}
+
+pub fn admin() -> Actor {
+    Actor::new("admin", true)
+}
+
+pub async fn simulator(delay: cac_simulator::Delay) -> Simulator {
+    let network = [127, NETWORK.fetch_add(1, Ordering::Relaxed)];
+    let config = cac_simulator::Config {
+        network,
+        delay,
+        ..cac_simulator::Config::default()
+    };
+    let simulator = Simulator::start(config).await.unwrap();
+    simulator.add_user("alice@pve", "alice-demo", &[]);
+    simulator.add_user("admin@pve", "admin-demo", &["administrators"]);
+    simulator.add_user("cac@pve", "unused-password", &[]);
+    simulator
+}
+
+pub fn config(database_url: &str, more: &[(&str, &str)]) -> Config {
+    let mut vars = Vars(BTreeMap::new());
+    vars.set("DATABASE_URL", database_url);
+    vars.set("SESSION_SECRET", "a secret for tests only");
+    vars.set("CONTAINER_NETWORKS", "127.0.0.0/8");
+    vars.set("CONTAINER_SSH_PORT", "2022");
+    vars.set("JOB_RUNNER_POLL_MS", "100");
+    vars.set("JOB_RUNNER_LEASE_SECONDS", "3");
+    vars.set("JOB_RUNNER_PATIENCE_SECONDS", "3");
+    for (name, value) in more {
+        vars.set(name, *value);
+    }
+    Config::load(&vars, Program::Http).unwrap()
+}
+
+impl Lab {
+    pub async fn new(database: TestDb) -> Self {
+        Self::with(database, cac_simulator::Delay::none(), &[]).await
+    }
+
+    pub async fn with(
+        database: TestDb,
+        delay: cac_simulator::Delay,
+        more: &[(&str, &str)],
+    ) -> Self {
+        let simulator = simulator(delay).await;
+        let core = Core::start(config(&database.url, more)).await.unwrap();
+        let secret = simulator.add_token("cac@pve", "web", false);
+        simulator.grant("/", "cac@pve", "Administrator");
+        for name in ["pve1", "pve2", "pve3"] {
+            let new = NewNode {
+                name: name.to_owned(),
+                api_url: Some(simulator.url()),
+                token_id: Some("cac@pve!web".to_owned()),
+                secret: Some(secret.clone()),
+                tls_fingerprint: Some(simulator.fingerprint()),
+                ..NewNode::default()
+            };
+            node::create(&core, &admin(), new).await.unwrap();
+        }
+        Self {
+            core,
+            simulator,
+            database,
+            runners: Vec::new(),
+        }
+    }
+
+    /// Starts a runner in this process.
+    pub fn runner(&mut self) -> CancellationToken {
+        let stop = CancellationToken::new();
+        tokio::spawn(job::runner::run(self.core.clone(), stop.clone()));
+        self.runners.push(stop.clone());
+        stop
+    }
+
+    pub async fn ask(&self, hostname: &str) -> Created {
+        container::create(&self.core, &alice(), &new(hostname), None)
+            .await
+            .unwrap()
+    }
+
+    pub async fn job(&self, id: i64) -> Job {
+        let job = job::wait(&self.core, id, PATIENCE).await.unwrap();
+        assert!(
+            job.status.ended(),
+            "{} ({}): job {id} has not ended: {}",
+            self.database.name,
+            job.status.as_str(),
+            self.log(id).await
+        );
+        job
+    }
+
+    pub async fn log(&self, id: i64) -> String {
+        let rows = job::output(&self.core, id, 10_000, 0).await.unwrap();
+        rows.into_iter().map(|row| row.output).collect()
+    }
+
+    pub async fn row(&self, id: i64) -> Option<Container> {
+        container::find_any(&self.core, id).await.unwrap()
+    }
+
+    /// Everything that must be so when a creation has been undone.
+    pub async fn assert_nothing_left(&self, id: i64) {
+        let name = self.database.name;
+        assert!(
+            self.simulator.containers().is_empty(),
+            "{name}: an orphan in Proxmox VE"
+        );
+        assert!(
+            self.row(id).await.is_none(),
+            "{name}: the row is still there"
+        );
+        let services = self
+            .core
+            .db
+            .one(r#"SELECT COUNT(*) AS "n" FROM "Services""#, vec![])
+            .await
+            .unwrap();
+        assert_eq!(
+            services.get::<i64>("n").unwrap(),
+            0,
+            "{name}: services are left"
+        );
+    }
+
+    pub async fn end(self) {
+        for runner in &self.runners {
+            runner.cancel();
+        }
+        self.core.db.close().await;
+        self.simulator.stop().await;
+    }
+}
+
+pub fn new(hostname: &str) -> NewContainer {
+    NewContainer {
+        hostname: hostname.to_owned(),
+        os_release: "debian".to_owned(),
+        http_port: Some(8080),
+        ..NewContainer::default()
+    }
+}
+
+/// Polls until `check` holds.
+pub async fn until<F: AsyncFnMut() -> bool>(what: &str, mut check: F) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !check().await {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "never came true: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,141 @@
+//! Jobs that are shell commands: rows without a kind, inserted by hand as the documentation of the original shows.
+
+use cac_core::job::Status;
+use cac_core::{args, testing};
+
+use crate::lab::{Lab, until};
+
+async fn insert(lab: &Lab, command: &str) -> i64 {
+    let now = chrono::Utc::now() - chrono::Duration::hours(5);
+    let mut tx = lab.core.db.write().await.unwrap();
+    let sql = r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt") VALUES (?, 'pending', ?, ?)"#;
+    let id = tx.insert(sql, args![command, now, now]).await.unwrap();
+    tx.commit().await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn a_row_inserted_by_hand_runs() {
+    for database in testing::databases().await {
+        let mut lab = Lab::new(database).await;
+        lab.runner();
+        let id = insert(&lab, "echo \"Hello\" && sleep 0.2 && echo \"World\"").await;
+        assert_eq!(lab.job(id).await.status, Status::Success);
+        assert_eq!(lab.log(id).await, "Hello\nWorld\n");
+        lab.end().await;
+    }
+}
+
+/// J8 of the original: output swapped, and the last lines came after the end or never.
+#[tokio::test]
+async fn output_keeps_its_order_and_its_last_line() {
+    for database in testing::databases().await {
+        let mut lab = Lab::new(database).await;
+        lab.runner();
+        let id = insert(&lab, "for i in $(seq 1 20000); do echo \"line $i\"; done; printf 'the end, no newline \\342\\234\\205'").await;
+        assert_eq!(lab.job(id).await.status, Status::Success);
+        let mut expected: String = (1..=20_000).map(|n| format!("line {n}\n")).collect();
+        expected.push_str("the end, no newline \u{2705}");
+        assert!(
+            lab.log(id).await == expected,
+            "{}: the log differs",
+            lab.database.name
+        );
+        lab.end().await;
+    }
+}
+
+/// J12 of the original: death by a signal was told as an exit with code null.
+#[tokio::test]
+async fn the_exit_is_told_as_it_was() {
+    for database in testing::databases().await {
+        let mut lab = Lab::new(database).await;
+        lab.runner();
+        for (command, reason) in [("exit 3", "status 3"), ("kill -9 $$", "signal 9")] {
+            let id = insert(&lab, command).await;
+            let job = lab.job(id).await;
+            assert_eq!(job.status, Status::Failure);
+            assert!(job.reason.as_deref().unwrap().contains(reason), "{job:?}");
+        }
+        lab.end().await;
+    }
+}
+
+/// J7: the child saw the database password and the session secret.
+#[tokio::test]
+async fn the_environment_of_a_command_holds_nothing_of_ours() {
+    for database in testing::databases().await {
+        let mut lab = Lab::new(database).await;
+        lab.runner();
+        let id = insert(&lab, "env").await;
+        lab.job(id).await;
+        let log = lab.log(id).await;
+        for name in ["CAC_", "MYSQL", "DATABASE_URL", "SESSION_SECRET", "CARGO"] {
+            assert!(!log.contains(name), "{log}");
+        }
+        assert!(log.contains("PATH="), "{log}");
+        lab.end().await;
+    }
+}
+
+/// J5 of the original: only the shell was signalled, what it had started went on.
+#[tokio::test]
+async fn a_cancel_ends_the_whole_group() {
+    for database in testing::databases().await {
+        let mut lab = Lab::new(database).await;
+        lab.runner();
+        let id = insert(&lab, "sh -c 'echo child $$; exec sleep 1000' & wait").await;
+        until("the child has begun", async || {
+            lab.log(id).await.contains("child ")
+        })
+        .await;
+        let log = lab.log(id).await;
+        let pid: i32 = log.trim().rsplit(' ').next().unwrap().parse().unwrap();
+        cac_core::job::cancel(&lab.core, &crate::lab::admin(), id)
+            .await
+            .unwrap();
+        assert_eq!(lab.job(id).await.status, Status::Cancelled);
+        until("the child is gone", async || {
+            std::fs::read_to_string(format!("/proc/{pid}/stat"))
+                .map_or(true, |stat| stat.contains(") Z "))
+        })
+        .await;
+        lab.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_cancels_commands() {
+    for database in testing::databases().await {
+        let mut lab = Lab::new(database).await;
+        let stop = lab.runner();
+        let id = insert(&lab, "echo begun; sleep 1000").await;
+        until("the command has begun", async || {
+            lab.log(id).await.contains("begun")
+        })
+        .await;
+        stop.cancel();
+        assert_eq!(lab.job(id).await.status, Status::Cancelled);
+        lab.end().await;
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_kind_fails_with_a_message() {
+    for database in testing::databases().await {
+        let mut lab = Lab::new(database).await;
+        lab.runner();
+        let now = chrono::Utc::now();
+        let mut tx = lab.core.db.write().await.unwrap();
+        let sql = r#"INSERT INTO "Jobs" ("command", "status", "kind", "createdAt", "updatedAt") VALUES ('# x', 'pending', 'from_the_future', ?, ?)"#;
+        let id = tx.insert(sql, args![now, now]).await.unwrap();
+        tx.commit().await.unwrap();
+        let job = lab.job(id).await;
+        assert_eq!(job.status, Status::Failure);
+        assert!(
+            job.reason.as_deref().unwrap().contains("from_the_future"),
+            "{job:?}"
+        );
+        lab.end().await;
+    }
+}

@@ -1,0 +1,1 @@
+-- It holds the tables of the original program, and those are never dropped.

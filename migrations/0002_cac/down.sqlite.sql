@@ -1,0 +1,38 @@
+DROP TABLE "LoginFailures";
+DROP TABLE "IdempotencyKeys";
+DROP TABLE "Locks";
+DROP TABLE "Settings";
+
+DROP INDEX "jobs_status_id";
+DROP INDEX "sessions_username";
+DROP INDEX "sessions_expires";
+
+ALTER TABLE "Containers" DROP COLUMN "sshPublicKey";
+ALTER TABLE "Containers" DROP COLUMN "disk";
+ALTER TABLE "Containers" DROP COLUMN "memory";
+ALTER TABLE "Containers" DROP COLUMN "cores";
+ALTER TABLE "Containers" DROP COLUMN "template";
+ALTER TABLE "Containers" DROP COLUMN "marker";
+ALTER TABLE "Containers" DROP COLUMN "jobId";
+ALTER TABLE "Containers" DROP COLUMN "state";
+ALTER TABLE "Jobs" DROP COLUMN "finishedAt";
+ALTER TABLE "Jobs" DROP COLUMN "startedAt";
+ALTER TABLE "Jobs" DROP COLUMN "attempts";
+ALTER TABLE "Jobs" DROP COLUMN "startAfter";
+ALTER TABLE "Jobs" DROP COLUMN "cancelRequested";
+ALTER TABLE "Jobs" DROP COLUMN "runner";
+ALTER TABLE "Jobs" DROP COLUMN "leaseUntil";
+ALTER TABLE "Jobs" DROP COLUMN "fence";
+ALTER TABLE "Jobs" DROP COLUMN "reason";
+ALTER TABLE "Jobs" DROP COLUMN "containerId";
+ALTER TABLE "Jobs" DROP COLUMN "checkpoint";
+ALTER TABLE "Jobs" DROP COLUMN "payload";
+ALTER TABLE "Jobs" DROP COLUMN "kind";
+ALTER TABLE "Nodes" DROP COLUMN "bridge";
+ALTER TABLE "Nodes" DROP COLUMN "storage";
+ALTER TABLE "Nodes" DROP COLUMN "enabled";
+ALTER TABLE "Nodes" DROP COLUMN "tlsFingerprint";
+ALTER TABLE "Nodes" DROP COLUMN "aiContainer";
+ALTER TABLE "Sessions" DROP COLUMN "adminCheckedAt";
+ALTER TABLE "Sessions" DROP COLUMN "admin";
+ALTER TABLE "Sessions" DROP COLUMN "username";
