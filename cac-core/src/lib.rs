@@ -2,18 +2,92 @@
 //!
 //! One noun per file (type, rules, SQL); a rule lives once, here, because API, pages, CLI and jobs share it.
 //!
-//! - [`db`] the one door to SQLite, MariaDB and PostgreSQL; `schema` migrations and adoption
+//! - [`config`] what comes from the environment; [`setting`] what the installation remembers about itself
+//! - [`db`] the one door to SQLite, MariaDB and PostgreSQL; [`schema`] migrations and adoption
 //! - [`error`] one error without HTTP; every edge maps it once
-//! - [`pve`] the Proxmox VE client
-//! - The other files are parts that are not wired in yet.
+//! - [`pve`] the Proxmox VE client; [`node`] the hosts, [`placement`] which of them takes a container
+//! - [`container`], [`service`] what people own; [`user`], [`session`], [`actor`] who they are
+//! - [`job`] durable work: the queue, its runner, one file per kind of work
+//! - [`nginx`] the configuration from typed data, and the loop that keeps an nginx on it
 
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the migrations that use the rest follow"
-)]
+use std::ops::Deref;
+use std::sync::Arc;
+
+pub mod actor;
+pub mod clock;
+pub mod config;
+pub mod container;
 pub mod db;
 pub mod error;
+pub mod job;
+pub mod nginx;
+pub mod node;
+pub mod placement;
 pub mod pve;
+pub mod routes;
+pub mod schema;
+pub mod secret;
+pub mod service;
+pub mod session;
+pub mod setting;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod user;
+pub mod wake;
 
+pub use actor::Actor;
+pub use config::Config;
 pub use error::{Error, Result};
+
+/// The library at work: one database, one configuration. Cheap to clone.
+#[derive(Clone)]
+pub struct Core(Arc<Parts>);
+
+/// What every noun function may use.
+pub struct Parts {
+    pub db: db::Db,
+    pub config: Config,
+    pub clock: clock::Clock,
+    pub wake: wake::Wake,
+    /// The random name of this installation; part of every ownership marker.
+    pub installation: String,
+    pub(crate) clients: node::Clients,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("installation", &self.installation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Deref for Core {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl Core {
+    /// Connects, brings the schema up to date (a database of the original is refused until `cac migrate up` adopted it).
+    pub async fn start(config: Config) -> Result<Self> {
+        let db = db::Db::connect(&config.database_url).await?;
+        schema::start(&db).await?;
+        Self::with(db, config, clock::Clock::System).await
+    }
+
+    /// A core on a database whose schema is up to date.
+    pub async fn with(db: db::Db, config: Config, clock: clock::Clock) -> Result<Self> {
+        let installation = setting::installation(&db, &clock).await?;
+        Ok(Self(Arc::new(Parts {
+            db,
+            config,
+            clock,
+            wake: wake::Wake::default(),
+            installation,
+            clients: node::Clients::default(),
+        })))
+    }
+}

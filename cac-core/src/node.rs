@@ -64,9 +64,7 @@ impl Node {
             name: row.get("name")?,
             api_url: row.get("apiUrl")?,
             token_id: row.get("tokenId")?,
-            secret: row
-                .get::<Option<String>>("secret")?
-                .map(|text| Secret::new(text)),
+            secret: row.get::<Option<String>>("secret")?.map(Secret::new),
             tls_verify: row.get("tlsVerify")?,
             tls_fingerprint: row.get("tlsFingerprint")?,
             ai_container: row.get("aiContainer")?,

@@ -14,7 +14,6 @@
 //! A guest serves SSH's greeting on `Config::ssh_port` and what its description names, one service a line:
 //! `http PORT` a web page, `tcp PORT` and `udp PORT` an echo; without an `http` line the page is at port 80.
 
-#![allow(dead_code, reason = "parts to come use it")]
 mod answer;
 mod api;
 mod auth;

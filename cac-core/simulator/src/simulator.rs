@@ -12,7 +12,7 @@ use crate::certificate::Identity;
 use crate::core::{Core, Fixed};
 use crate::faults::Faults;
 use crate::guest::Guests;
-use crate::world::{AclEntry, AclKind, Token, User, World, hash_password, now, random_uuid};
+use crate::world::{AclEntry, AclKind, Pool, Token, User, World, hash_password, now, random_uuid};
 use crate::{Config, Error, api, server, store, task};
 
 /// A running simulator; it ends with `stop`.
@@ -175,7 +175,10 @@ impl Simulator {
     /// Adds a pool when there is none of that name.
     pub fn add_pool(&self, name: &str) {
         let mut world = self.core.change();
-        world.pools.entry(name.to_owned()).or_default();
+        world
+            .pools
+            .entry(name.to_owned())
+            .or_insert_with(Pool::default);
     }
 
     /// Adds a template file to the storage `local` of a node.

@@ -1,6 +1,6 @@
 //! Ending a container: rights and state are checked here, the work is a durable job.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Container;
 use crate::actor::Actor;
@@ -27,36 +27,41 @@ pub async fn delete(core: &Core, actor: &Actor, id: i64, limit: Duration) -> Res
             "This container belongs to somebody else.".to_owned(),
         ));
     }
-    let job_id = transaction!(core.db, tx => {
-        tx.lock("names").await?;
-        begin(tx, core, actor, &container).await?
-    })?;
-    let Some(job_id) = job_id else {
-        return if super::find_any(core, id).await?.is_none() {
-            Ok(Deletion::Done)
-        } else {
-            Err(not_found())
+    let deadline = Instant::now() + limit;
+    loop {
+        let Some(job_id) = transaction!(core.db, tx => {
+            tx.lock("names").await?;
+            begin(tx, core, actor, &container).await?
+        })?
+        else {
+            return Ok(Deletion::Done);
         };
-    };
-    core.wake.jobs();
-    let job = job::wait(core, job_id, limit).await?;
-    if !job.status.ended() {
-        return Ok(Deletion::Going { job_id });
+        core.wake.jobs();
+        let job = job::wait(
+            core,
+            job_id,
+            deadline.saturating_duration_since(Instant::now()),
+        )
+        .await?;
+        if super::find_any(core, id).await?.is_none() {
+            return Ok(Deletion::Done);
+        }
+        if !job.status.ended() || Instant::now() >= deadline {
+            return Ok(Deletion::Going { job_id });
+        }
+        if job.kind.as_deref() == Some(container_delete::KIND) && job.status == Status::Failure {
+            return Err(refused(job.reason));
+        }
+        // A creation that ended before the cancel reached it, or one whose rest is still being removed: look again.
     }
-    if super::find_any(core, id).await?.is_none() {
-        return Ok(Deletion::Done);
-    }
-    let reason = job
-        .reason
-        .unwrap_or_else(|| "the job ended without a reason".to_owned());
-    if job.status == Status::Success || job.status == Status::Cancelled {
-        // The creation ended just before its cancel, or what it made is still being undone.
-        return Ok(Deletion::Going { job_id });
-    }
+}
+
+fn refused(reason: Option<String>) -> Error {
+    let reason = reason.unwrap_or_else(|| "The job ended without a reason.".to_owned());
     if reason.starts_with(container_delete::MISMATCH) {
-        return Err(Error::conflict("id", reason));
+        return Error::conflict("id", reason);
     }
-    Err(Error::Upstream(reason))
+    Error::Upstream(reason)
 }
 
 /// The job that will end the container; `None` when the row is gone meanwhile.
@@ -68,20 +73,19 @@ async fn begin(
 ) -> Result<Option<i64>> {
     let row = tx
         .opt(
-            r#"SELECT "state", "jobId" FROM "Containers" WHERE "id" = ?"#,
+            r#"SELECT c."state", j."id" AS "job" FROM "Containers" c
+               LEFT JOIN "Jobs" j ON j."id" = c."jobId" AND j."status" IN ('pending', 'running')
+               WHERE c."id" = ?"#,
             args![container.id],
         )
         .await?;
     let Some(row) = row else { return Ok(None) };
     let state: Option<String> = row.get("state")?;
-    let job_id: Option<i64> = row.get("jobId")?;
-    match (state.as_deref(), job_id) {
-        (Some("creating"), Some(job_id)) => {
+    if let Some(job_id) = row.get("job")? {
+        if state.as_deref() == Some("creating") {
             job::request_cancel(tx, core, job_id).await?;
-            return Ok(Some(job_id));
         }
-        (Some("deleting" | "undoing"), Some(job_id)) => return Ok(Some(job_id)),
-        _ => {}
+        return Ok(Some(job_id));
     }
     let job_id = add_job(tx, core, container, &actor.username, false).await?;
     tx.exec(

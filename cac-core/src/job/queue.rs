@@ -16,7 +16,6 @@ pub(super) struct Claim {
     pub(super) kind: Option<String>,
     pub(super) payload: Option<String>,
     pub(super) checkpoint: Option<String>,
-    pub(super) created_by: Option<String>,
     pub(super) cancel_requested: bool,
     /// Somebody else held it before and let its lease lapse.
     pub(super) taken_over: bool,
@@ -34,7 +33,6 @@ fn claim_row(row: &Row) -> Result<Claim> {
         kind: row.get("kind")?,
         payload: row.get("payload")?,
         checkpoint: row.get("checkpoint")?,
-        created_by: row.get("createdBy")?,
         cancel_requested: row.get("cancelRequested")?,
         taken_over: row.get::<String>("status")? == "running",
     })

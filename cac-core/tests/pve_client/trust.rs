@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use base64::Engine as _;
 use cac_core::pve::{Error, Fingerprint, Pve, Target, Tls};
+use tokio::io::AsyncWriteExt;
 
 use crate::server::{Server, certificate, read_request, token, version};
 
@@ -105,6 +107,53 @@ async fn the_systems_roots_do_not_know_a_self_signed_certificate() {
         "{error:?}"
     );
     assert_eq!(requests.load(Ordering::SeqCst), 0);
+}
+
+/// Run by the next test in a process whose system trusts the server's certificate.
+#[tokio::test]
+#[ignore = "needs the environment that the_systems_roots_are_believed makes"]
+async fn a_call_by_the_systems_roots() {
+    let target = Target {
+        api_url: std::env::var("PVE_TEST_URL").unwrap(),
+        tls: Tls::SystemRoots,
+        auth: token(),
+    };
+    let pve = Pve::new(target).unwrap();
+    assert_eq!(pve.version().await.unwrap().release, "8.4");
+}
+
+#[tokio::test]
+async fn the_systems_roots_are_believed() {
+    let (der, key) = certificate();
+    let base64 = base64::engine::general_purpose::STANDARD.encode(&der);
+    let pem = format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n");
+    let folder = tempfile::tempdir().unwrap();
+    let roots = folder.path().join("roots.pem");
+    std::fs::write(&roots, pem).unwrap();
+    let server = Server::raw_with(der, key, |mut stream| async move {
+        read_request(&mut stream).await.unwrap();
+        stream.write_all(&version()).await.unwrap();
+        let _ = stream.shutdown().await;
+    })
+    .await;
+    let url = server.url();
+    let call = |trusted: bool| {
+        let mut run = tokio::process::Command::new(std::env::current_exe().unwrap());
+        run.args(["--ignored", "--exact", "trust::a_call_by_the_systems_roots"])
+            .env("PVE_TEST_URL", &url)
+            .kill_on_drop(true);
+        if trusted {
+            run.env("SSL_CERT_FILE", &roots);
+        }
+        run.output()
+    };
+    let output = call(true).await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+    assert!(!call(false).await.unwrap().status.success());
 }
 
 #[tokio::test]

@@ -1,0 +1,122 @@
+//! The configuration: what each program demands, and what it says about what is wrong.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use cac_core::config::{Config, Program, Vars};
+
+fn load(program: Program, vars: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let map = vars
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    Config::load(&Vars(map), program).map_err(|problems| problems.0)
+}
+
+const FIVE: [(&str, &str); 5] = [
+    ("MYSQL_HOST", "127.0.0.1"),
+    ("MYSQL_PORT", "3307"),
+    ("MYSQL_USER", "container_manager"),
+    ("MYSQL_PASSWORD", "p@ss/w:rd?"),
+    ("MYSQL_DATABASE", "opensource_containers"),
+];
+
+#[test]
+fn the_runner_and_local_commands_start_with_the_five_mysql_variables_alone() {
+    for program in [Program::Runner, Program::Local] {
+        for environment in ["development", "production"] {
+            let mut vars = FIVE.to_vec();
+            vars.push(("NODE_ENV", environment));
+            let config = load(program, &vars).unwrap();
+            let url = "mariadb://container%5Fmanager:p%40ss%2Fw%3Ard%3F@127.0.0.1:3307/opensource%5Fcontainers";
+            assert_eq!(config.database_url, url);
+        }
+    }
+}
+
+#[test]
+fn production_demands_what_must_not_be_guessed() {
+    let problems = load(Program::Http, &[("NODE_ENV", "production")]).unwrap_err();
+    for name in ["DATABASE_URL", "CAC_PUBLIC_URL", "CAC_DOMAIN"] {
+        assert!(
+            problems.iter().any(|problem| problem.starts_with(name)),
+            "{name}: {problems:?}"
+        );
+    }
+    let mut vars = FIVE.to_vec();
+    vars.extend([
+        ("NODE_ENV", "production"),
+        ("CAC_PUBLIC_URL", "https://portal.example.org"),
+        ("CAC_DOMAIN", "apps.example.org"),
+    ]);
+    let problems = load(Program::Http, &vars).unwrap_err();
+    assert!(
+        problems.len() == 1 && problems[0].starts_with("SESSION_SECRET"),
+        "{problems:?}"
+    );
+    vars.push(("SESSION_SECRET", "0123456789abcdef0123456789abcdef"));
+    let config = load(Program::Http, &vars).unwrap();
+    assert!(
+        config.nginx_conf_allow.is_empty()
+            && config.registration_allow.is_empty()
+            && config.metrics_allow.is_empty()
+    );
+    assert!(config.secure());
+}
+
+#[test]
+fn every_problem_is_told_at_once_with_what_to_do() {
+    let problems = load(
+        Program::Runner,
+        &[
+            ("DATABASE_URL", "oracle:x"),
+            ("CAC_LISTEN", "here"),
+            ("JOB_RUNNER_POLL_MS", "soon"),
+            ("SHELL_JOBS", "maybe"),
+            ("TRUSTED_PROXIES", "127.0.0.1, nonsense"),
+            ("SSH_PORTS", "9-1"),
+            ("PROXMOX_URL", "http://127.0.0.1"),
+            ("PROXMOX_TLS", "perhaps"),
+            ("NODE_ENV", "prod"),
+        ],
+    )
+    .unwrap_err();
+    assert_eq!(problems.len(), 9, "{problems:#?}");
+    assert!(
+        problems.iter().all(|problem| problem.contains("must be")),
+        "{problems:#?}"
+    );
+}
+
+#[test]
+fn without_a_database_development_uses_sqlite_and_keeps_its_secret() {
+    let dir = std::env::temp_dir().join(format!("cac-config-{}", std::process::id()));
+    let vars = [("CAC_DATA_DIR", dir.to_str().unwrap())];
+    let first = load(Program::Http, &vars).unwrap();
+    let second = load(Program::Http, &vars).unwrap();
+    assert_eq!(
+        first.database_url,
+        format!("sqlite:{}", dir.join("cac.db").display())
+    );
+    assert_eq!(
+        first.session_secret.expose(),
+        second.session_secret.expose()
+    );
+    assert!(first.session_secret.expose().len() >= 64);
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(dir.join("session-secret"))
+            .unwrap()
+            .permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn port_sets_the_port_of_the_listen_address() {
+    let config = load(
+        Program::Runner,
+        &[("CAC_LISTEN", "127.0.0.1:3000"), ("PORT", "8080")],
+    )
+    .unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.public_url.as_str(), "http://localhost:8080/");
+}

@@ -1,0 +1,9 @@
+//! The main job without HTTP: a core, a runner and a simulated Proxmox VE on the wire, on all three databases.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod create;
+mod delete;
+mod faults;
+mod lab;
+mod shell;
+mod sign_in;
