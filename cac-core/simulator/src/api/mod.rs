@@ -11,6 +11,7 @@ mod pools;
 pub(crate) mod power;
 mod storage;
 pub(crate) mod tasks;
+mod unpack;
 mod users;
 
 use std::sync::Arc;

@@ -1,13 +1,9 @@
 //! What a simulator with a data file keeps when it is stopped and started again, and that it starts at once.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
-
-mod common;
-
 use std::path::PathBuf;
 
+use crate::common::{Client, config};
 use cac_simulator::{Action, Config, Simulator};
-use common::{Client, config};
 use tokio::net::TcpStream;
 
 /// A data file of this test alone, without what an earlier run left.
@@ -88,7 +84,7 @@ async fn a_creation_cut_short_leaves_a_failed_task_and_no_container() {
     let simulator = Simulator::start(config.clone()).await.unwrap();
     let client = Client::login(&simulator, "root@pam", "simulator").await;
     simulator.faults().once("POST", "/lxc", Action::HangTask);
-    let form = [("vmid", "101"), ("ostemplate", common::DEBIAN)];
+    let form = [("vmid", "101"), ("ostemplate", crate::common::DEBIAN)];
     let answer = client.send("POST", "/nodes/pve1/lxc", &form).await;
     assert!(answer.data().is_string());
     simulator.stop().await;

@@ -1,13 +1,9 @@
 //! Every fault that can be ordered, seen from a client.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
+use crate::common::{Client, config, http};
 use cac_simulator::{Action, Delay, Simulator};
-use common::{Client, config, http};
 use serde_json::json;
 
 async fn lab(network: u8) -> (Simulator, Client) {
@@ -18,7 +14,7 @@ async fn lab(network: u8) -> (Simulator, Client) {
 
 const CREATE: [(&str, &str); 3] = [
     ("vmid", "101"),
-    ("ostemplate", common::DEBIAN),
+    ("ostemplate", crate::common::DEBIAN),
     ("rootfs", "local:8"),
 ];
 

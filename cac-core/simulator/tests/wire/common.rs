@@ -1,7 +1,5 @@
 //! A client for the tests: one login, JSON in and out, tasks waited for.
 
-#![allow(dead_code)] // each test file uses its own part of this
-
 use std::sync::Once;
 use std::time::{Duration, Instant};
 

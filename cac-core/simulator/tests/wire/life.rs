@@ -1,11 +1,9 @@
 //! A container's life through the API: made, started, alive, stopped, destroyed.
 
-mod common;
-
 use std::net::Ipv4Addr;
 
+use crate::common::{Client, config, http};
 use cac_simulator::Simulator;
-use common::{Client, config, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
