@@ -25,10 +25,17 @@ pub(crate) enum Home {
     Containers(#[oai(header = "Location")] String),
 }
 
-fn ok() -> Json<Health> {
-    Json(Health {
+#[derive(ApiResponse)]
+pub(crate) enum Answer {
+    /// It does
+    #[oai(status = 200)]
+    Health(Json<Health>),
+}
+
+fn ok() -> Answer {
+    Answer::Health(Json(Health {
         status: "ok".to_owned(),
-    })
+    }))
 }
 
 #[OpenApi]
@@ -51,7 +58,7 @@ impl Api {
         operation_id = "health_find",
         tag = "Tag::Health"
     )]
-    async fn health(&self) -> Result<Json<Health>> {
+    async fn health(&self) -> Result<Answer> {
         Ok(ok())
     }
 
@@ -62,7 +69,7 @@ impl Api {
         operation_id = "readiness_find",
         tag = "Tag::Health"
     )]
-    async fn ready(&self, carried: Data<&Carried>) -> Result<Json<Health>> {
+    async fn ready(&self, carried: Data<&Carried>) -> Result<Answer> {
         match node::all(&carried.core).await {
             Ok(_) => Ok(ok()),
             Err(error) => {

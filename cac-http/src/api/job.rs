@@ -136,6 +136,20 @@ pub(crate) enum Added {
 }
 
 #[derive(ApiResponse)]
+pub(crate) enum Found {
+    /// The job as it is now
+    #[oai(status = 200)]
+    Job(Json<Job>),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Outputs {
+    /// A page of output in order
+    #[oai(status = 200)]
+    Rows(Json<Vec<JobOutput>>),
+}
+
+#[derive(ApiResponse)]
 pub(crate) enum StatusPage {
     /// The page
     #[oai(status = 200)]
@@ -192,8 +206,10 @@ impl Api {
         operation_id = "job_find",
         tag = "Tag::Jobs"
     )]
-    async fn job_find(&self, who: Signed, id: Path<i64>) -> Result<Json<Job>> {
-        Ok(Json(job::find(&who.core, &who.actor, id.0).await?.into()))
+    async fn job_find(&self, who: Signed, id: Path<i64>) -> Result<Found> {
+        Ok(Found::Job(Json(
+            job::find(&who.core, &who.actor, id.0).await?.into(),
+        )))
     }
 
     /// A job's output
@@ -211,11 +227,13 @@ impl Api {
         limit: Query<Option<u64>>,
         /// Rows to skip.
         offset: Query<Option<u64>>,
-    ) -> Result<Json<Vec<JobOutput>>> {
+    ) -> Result<Outputs> {
         job::find(&who.core, &who.actor, id.0).await?;
         let (limit, offset) = bounds(limit.0, offset.0);
         let rows = job::output(&who.core, id.0, limit, offset).await?;
-        Ok(Json(rows.into_iter().map(JobOutput::from).collect()))
+        Ok(Outputs::Rows(Json(
+            rows.into_iter().map(JobOutput::from).collect(),
+        )))
     }
 
     /// Stop a job
@@ -225,8 +243,10 @@ impl Api {
         operation_id = "job_cancel",
         tag = "Tag::Jobs"
     )]
-    async fn job_cancel(&self, who: Signed, id: Path<i64>) -> Result<Json<Job>> {
-        Ok(Json(job::cancel(&who.core, &who.actor, id.0).await?.into()))
+    async fn job_cancel(&self, who: Signed, id: Path<i64>) -> Result<Found> {
+        Ok(Found::Job(Json(
+            job::cancel(&who.core, &who.actor, id.0).await?.into(),
+        )))
     }
 
     /// Follow a job

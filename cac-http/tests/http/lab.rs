@@ -13,34 +13,34 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
-pub const HTML: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const HTML: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 static NETWORK: AtomicU8 = AtomicU8::new(180);
 
-pub struct Lab {
-    pub core: Core,
-    pub simulator: Simulator,
-    pub url: String,
-    pub stop: CancellationToken,
-    pub served: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
+pub(crate) struct Lab {
+    pub(crate) core: Core,
+    pub(crate) simulator: Simulator,
+    pub(crate) url: String,
+    pub(crate) stop: CancellationToken,
+    pub(crate) served: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
     client: reqwest::Client,
     _database: TestDb,
 }
 
 impl Lab {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(&[]).await
     }
 
     /// With further variables; a runner works.
-    pub async fn with(more: &[(&str, &str)]) -> Self {
+    pub(crate) async fn with(more: &[(&str, &str)]) -> Self {
         let lab = Self::idle(more).await;
         tokio::spawn(job::runner::run(lab.core.clone(), lab.stop.clone()));
         lab
     }
 
     /// Without a runner.
-    pub async fn idle(more: &[(&str, &str)]) -> Self {
+    pub(crate) async fn idle(more: &[(&str, &str)]) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let simulator = Simulator::start(cac_simulator::Config {
             network: [127, NETWORK.fetch_add(1, Ordering::Relaxed)],
@@ -92,7 +92,7 @@ impl Lab {
     }
 
     /// A request as the holder of a session, or as nobody with an empty one.
-    pub fn ask(&self, method: Method, path: &str, session: &str) -> RequestBuilder {
+    pub(crate) fn ask(&self, method: Method, path: &str, session: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.url));
         if session.is_empty() {
             request
@@ -101,20 +101,20 @@ impl Lab {
         }
     }
 
-    pub fn get(&self, path: &str, session: &str) -> RequestBuilder {
+    pub(crate) fn get(&self, path: &str, session: &str) -> RequestBuilder {
         self.ask(Method::GET, path, session)
     }
 
-    pub fn post(&self, path: &str, session: &str) -> RequestBuilder {
+    pub(crate) fn post(&self, path: &str, session: &str) -> RequestBuilder {
         self.ask(Method::POST, path, session)
     }
 
-    pub fn delete(&self, path: &str, session: &str) -> RequestBuilder {
+    pub(crate) fn delete(&self, path: &str, session: &str) -> RequestBuilder {
         self.ask(Method::DELETE, path, session)
     }
 
     /// Signs in; the session as a `Cookie` header.
-    pub async fn login(&self, name: &str) -> String {
+    pub(crate) async fn login(&self, name: &str) -> String {
         let body = json!({"username": name, "password": format!("{name}-demo")});
         let answer = self.post("/login", "").json(&body).send().await.unwrap();
         assert_eq!(answer.status(), 200);
@@ -122,7 +122,7 @@ impl Lab {
     }
 
     /// Asks for a container that must be accepted: row id and job id.
-    pub async fn create(&self, session: &str, hostname: &str) -> (i64, i64) {
+    pub(crate) async fn create(&self, session: &str, hostname: &str) -> (i64, i64) {
         let answer = self
             .post("/containers?init=true", session)
             .json(&wanted(hostname))
@@ -137,7 +137,7 @@ impl Lab {
     }
 
     /// Waits until a job has ended; its status.
-    pub async fn ended(&self, job: i64) -> String {
+    pub(crate) async fn ended(&self, job: i64) -> String {
         let job = job::wait(&self.core, job, PATIENCE).await.unwrap();
         assert!(job.status.ended(), "{job:?}");
         job.status.as_str().to_owned()
@@ -150,18 +150,18 @@ impl Drop for Lab {
     }
 }
 
-pub fn wanted(hostname: &str) -> Value {
+pub(crate) fn wanted(hostname: &str) -> Value {
     json!({"hostname": hostname, "osRelease": "debian", "httpPort": 8080, "aiContainer": "N"})
 }
 
 /// The session that an answer sets.
-pub fn cookie(answer: &Response) -> String {
+pub(crate) fn cookie(answer: &Response) -> String {
     let set = answer.headers()["set-cookie"].to_str().unwrap();
     set.split(';').next().unwrap().to_owned()
 }
 
 /// The JSON of an answer that must have this status.
-pub async fn expect(answer: Response, status: u16) -> Value {
+pub(crate) async fn expect(answer: Response, status: u16) -> Value {
     let (got, url) = (answer.status(), answer.url().clone());
     let kind = answer
         .headers()

@@ -147,7 +147,7 @@ async fn a_second_factor_is_asked_for_and_answered() {
     assert_eq!(page.status(), 401);
     let page = page.text().await.unwrap();
     assert!(
-        page.contains("name=\"code\"") && page.contains("value=\"/jobs\""),
+        page.contains("name=\"code\"") && page.contains("value=\"&#x2f;jobs\""),
         "{page}"
     );
     let (_, rest) = page.split_once("name=\"challenge\" value=\"").unwrap();
