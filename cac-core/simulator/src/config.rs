@@ -51,8 +51,6 @@ pub struct Delay {
     pub shutdown: Duration,
     /// Destroying one.
     pub destroy: Duration,
-    /// Copying one.
-    pub clone: Duration,
     /// From the start of a guest until DHCP has given it an address.
     pub dhcp: Duration,
     /// Until `/cluster/resources` knows the state of a new container.
@@ -72,7 +70,6 @@ impl Delay {
             stop: Duration::ZERO,
             shutdown: Duration::ZERO,
             destroy: Duration::ZERO,
-            clone: Duration::ZERO,
             dhcp: Duration::ZERO,
             overview: Duration::ZERO,
             denied: Duration::ZERO,
@@ -88,7 +85,6 @@ impl Delay {
             stop: Duration::from_millis(1100),
             shutdown: Duration::from_millis(1400),
             destroy: Duration::from_millis(200),
-            clone: Duration::from_millis(1500),
             dhcp: Duration::from_millis(1500),
             overview: Duration::from_secs(10),
             denied: Duration::from_secs(3),

@@ -174,9 +174,7 @@ impl Container {
             .iter()
             .map(|(k, v)| format!("{k}: {v}\n"))
             .collect();
-        let parent = self.parent.clone().unwrap_or_default();
-        let snapshots: Vec<&String> = self.snapshots.keys().collect();
-        let hash = Sha256::digest(format!("{text}{parent}{snapshots:?}"));
+        let hash = Sha256::digest(text);
         hex(&hash)[..40].to_owned()
     }
 }

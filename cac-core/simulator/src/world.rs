@@ -94,7 +94,7 @@ pub(crate) struct Template {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Storage {
-    /// `dir` or `btrfs`; only the second can do snapshots and linked clones here.
+    /// `dir` or `btrfs`.
     pub(crate) kind: String,
     pub(crate) path: String,
     pub(crate) content: Vec<String>,
@@ -106,22 +106,11 @@ pub(crate) struct Container {
     pub(crate) node: String,
     /// Options as the configuration file holds them, `lock` included.
     pub(crate) config: BTreeMap<String, String>,
-    pub(crate) snapshots: BTreeMap<String, Snapshot>,
-    /// Name of the snapshot the present state descends from.
-    pub(crate) parent: Option<String>,
     pub(crate) running: Option<Running>,
     /// Where the running guest answers; kept so that a restart gives the same one.
     pub(crate) address: Option<Ipv4Addr>,
     /// Milliseconds since 1970 of the creation; the cluster overview learns of it later.
     pub(crate) created: u64,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Snapshot {
-    pub(crate) config: BTreeMap<String, String>,
-    pub(crate) description: Option<String>,
-    pub(crate) time: u64,
-    pub(crate) parent: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
