@@ -108,13 +108,7 @@ pub(crate) fn decode_body(
                 "Not a HASH reference at /usr/share/perl5/PVE/APIServer/AnyEvent.pm line 957."
                     .to_owned(),
             )),
-            Err(error) => Err(Refusal::Plain(
-                500,
-                format!(
-                    "malformed JSON string, at character offset {}",
-                    error.column()
-                ),
-            )),
+            Err(error) => Err(Refusal::Plain(500, broken_json(body, &error))),
         };
     }
     if kind.starts_with("application/x-www-form-urlencoded") {
@@ -124,6 +118,30 @@ pub(crate) fn decode_body(
         506,
         format!("upload 'Content-Type '{kind}' not implemented"),
     ))
+}
+
+/// What Perl's parser says of a text that is no JSON.
+fn broken_json(body: &[u8], error: &serde_json::Error) -> String {
+    let text = String::from_utf8_lossy(body);
+    let place = if error.is_eof() {
+        text.chars().count()
+    } else {
+        error.column().saturating_sub(1)
+    };
+    let rest: String = text.chars().skip(place).take(20).collect();
+    let before = if rest.is_empty() {
+        "(end of string)"
+    } else {
+        rest.as_str()
+    };
+    let expected = match text.trim_end().chars().last() {
+        Some(',' | '{') if error.is_eof() => r#"'"' expected"#,
+        _ if error.is_eof() => ", or } expected while parsing object/hash",
+        _ => "malformed JSON string, neither tag, array, object, number, string or atom",
+    };
+    format!(
+        "{expected}, at character offset {place} (before \"{before}\") at /usr/share/perl5/PVE/APIServer/AnyEvent.pm line 917."
+    )
 }
 
 #[cfg(test)]

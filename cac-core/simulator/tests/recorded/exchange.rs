@@ -8,7 +8,7 @@ use serde_json::Value;
 const REQUESTS: &str = include_str!("../../../tests/fixtures/pve/requests.jsonl");
 const ANSWERS: &str = include_str!("../../../tests/fixtures/pve/recorded.jsonl");
 
-/// Where the time of the answer was spent or what was sent with which proof; secrets are left out.
+/// A request with the kind of proof it carried, and its answer; secrets are left out.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Exchange {
     pub(crate) file: String,

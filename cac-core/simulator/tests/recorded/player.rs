@@ -38,15 +38,16 @@ pub(crate) fn encode(text: &str) -> String {
 }
 
 fn delay() -> Delay {
-    let step = Duration::from_millis(60);
+    // Long enough that a task is still seen running on a busy machine.
+    let step = Duration::from_millis(200);
     Delay {
-        create: step * 2,
+        create: step,
         start: step,
         stop: step,
         shutdown: step,
         destroy: step,
-        dhcp: Duration::from_millis(250),
-        overview: Duration::from_secs(3),
+        dhcp: Duration::from_millis(800),
+        overview: Duration::from_secs(5),
         ..Delay::none()
     }
 }
@@ -272,6 +273,9 @@ impl Player {
             && recorded.starts_with("UPID:")
         {
             self.upids.insert(recorded.to_owned(), own.to_owned());
+        }
+        if exchange.path() == Some("/nodes/pve1/lxc") && got.status == 200 {
+            self.strange.remove(&exchange.json_or_form("vmid"));
         }
         if let (Some(id), Some(secret)) = (ours["full-tokenid"].as_str(), ours["value"].as_str()) {
             self.secrets.insert(id.to_owned(), secret.to_owned());

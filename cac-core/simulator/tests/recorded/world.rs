@@ -13,6 +13,9 @@ fn is(simulator: &Simulator, vmid: u32, look: impl Fn(&ContainerView) -> bool) -
     containers.iter().any(|c| c.vmid == vmid && look(c))
 }
 
+/// Longer than anything here takes, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 impl Player {
     /// Brings about what had happened before the exchange.
     pub(crate) async fn happen(&mut self, exchange: &Exchange) {
@@ -22,7 +25,7 @@ impl Player {
             133 => self.simulator.set_totp("bob@pve", Some("123456")),
             138 => self.simulator.set_totp("bob@pve", None),
             364 => {
-                let (name, ms) = ("backup".to_owned(), 1500);
+                let (name, ms) = ("backup".to_owned(), 4000);
                 faults.once("GET", "/lxc/101/status/current", Action::Lock { name, ms });
             }
             377 => self.unlocked(101).await,
@@ -37,7 +40,7 @@ impl Player {
                     self.destroy(&vmid.to_string()).await;
                 }
             }
-            979 => faults.once("PUT", "/lxc/360/config", Action::HoldLock { ms: 3000 }),
+            979 => faults.once("PUT", "/lxc/360/config", Action::HoldLock { ms: 4000 }),
             688..=711 | 756 => self.grant_step(number).await,
             1044 => self.service().await,
             _ => {}
@@ -61,7 +64,7 @@ impl Player {
     }
 
     async fn until(&self, good: impl Fn(&Simulator) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(8);
+        let deadline = Instant::now() + PATIENCE;
         while !good(&self.simulator) && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -69,7 +72,7 @@ impl Player {
 
     async fn has_address(&mut self, vmid: u32) {
         let path = format!("/nodes/pve1/lxc/{vmid}/interfaces");
-        let deadline = Instant::now() + Duration::from_secs(8);
+        let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             let body = self.as_root("GET", &path, &[]).await;
             if body["data"][1]["inet"].is_string() {
@@ -81,7 +84,7 @@ impl Player {
 
     /// Until the cluster's overview has caught up.
     async fn in_overview(&mut self, vmid: u32) {
-        let deadline = Instant::now() + Duration::from_secs(8);
+        let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             let body = self.as_root("GET", "/cluster/resources?type=vm", &[]).await;
             let rows = body["data"].as_array().cloned().unwrap_or_default();
@@ -102,7 +105,7 @@ impl Player {
             return;
         };
         let path = format!("/nodes/pve1/tasks/{own}/status");
-        let deadline = Instant::now() + Duration::from_secs(8);
+        let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             let body = self.as_root("GET", &path, &[]).await;
             if body["data"]["status"] == "stopped" {
