@@ -1,1 +1,96 @@
+//! The web server of Create-a-Container: API, pages and event streams, thin over [`cac_core`].
+//!
+//! - `edge.rs` the outermost layer; `origin.rs` hosts, origins, proxies; `auth.rs` who is signed in; `error.rs` one mapping
+//! - `input.rs`, `accept.rs` bodies in and both kinds of answers out; `events.rs` the streams of a job
+//! - `api/<noun>.rs` the operations; `page/<noun>.rs` their pages, with `templates/`; `assets.rs` style and script
 
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cac_core::{Core, user};
+use poem::endpoint::BoxEndpoint;
+use poem::listener::TcpAcceptor;
+use poem::{EndpointExt as _, Response, Route, Server};
+use tokio_util::sync::CancellationToken;
+
+mod accept;
+mod api;
+mod assets;
+mod auth;
+mod edge;
+mod error;
+mod events;
+mod input;
+mod origin;
+mod page;
+
+/// How long requests in flight get after the stop was asked for.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Everything the portal serves.
+pub fn app(core: Core) -> BoxEndpoint<'static, Response> {
+    stoppable(core, CancellationToken::new())
+}
+
+fn stoppable(core: Core, stop: CancellationToken) -> BoxEndpoint<'static, Response> {
+    let spec = spec();
+    let routes = Route::new()
+        .at("/openapi.json", assets::spec(spec))
+        .at("/docs", assets::docs())
+        .at("/assets/:name", poem::get(assets::file))
+        .nest("/", api::service());
+    let edge = edge::Edge {
+        inner: routes,
+        carried: auth::Carried { core, stop },
+    };
+    edge.boxed()
+}
+
+/// Serves until `stop`, then ends in well under a second, event streams included; looks admin rights up meanwhile.
+pub async fn serve(
+    core: Core,
+    listener: tokio::net::TcpListener,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let looking = tokio::spawn(user::keep_looking_up(core.clone(), stop.clone()));
+    let served = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
+        .run_with_graceful_shutdown(
+            stoppable(core, stop.clone()),
+            stop.cancelled_owned(),
+            Some(GRACE),
+        )
+        .await;
+    looking.abort();
+    served
+}
+
+/// Listens on `address`; the error is a sentence that says what to do.
+pub async fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, String> {
+    tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => {
+                format!(
+                    "port {} is taken on {}; stop the other program or set CAC_LISTEN",
+                    address.port(),
+                    address.ip()
+                )
+            }
+            ErrorKind::PermissionDenied => {
+                format!(
+                    "port {} may not be used by this user; set CAC_LISTEN to one above 1023",
+                    address.port()
+                )
+            }
+            _ => format!(
+                "cannot listen on {address}: {error}; set CAC_LISTEN to an address of this machine"
+            ),
+        })
+}
+
+/// The OpenAPI document, as `openapi/openapi.json` keeps it.
+#[must_use]
+pub fn spec() -> String {
+    api::service().spec() + "\n"
+}

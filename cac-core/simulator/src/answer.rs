@@ -49,8 +49,6 @@ pub(crate) enum Refusal {
     Forbidden(String),
     /// 500 with the text of the failure, without its newline.
     Failed(String),
-    /// 500 that also names parameters.
-    FailedParams(String, ParamErrors),
     /// 501 for a path or method that does not exist.
     NotImplemented(String),
     /// Any status, the text is the reason phrase and the body.
@@ -98,11 +96,6 @@ impl Refusal {
                 (403, text.clone(), Some(Ok(envelope(&text))))
             }
             Self::Failed(text) => (500, text.clone(), Some(Ok(envelope(&text)))),
-            Self::FailedParams(text, errors) => {
-                let mut body = envelope(&text);
-                body["errors"] = json!(errors);
-                (500, text, Some(Ok(body)))
-            }
             Self::NotImplemented(text) => {
                 // This one text has no newline at its end, unlike all others.
                 let body = json!({"data": null, "message": text});

@@ -72,7 +72,7 @@ impl Gate<'_> {
             "and" => arrays().try_for_each(|inner| self.test(inner)),
             "or" => self.test_or(&list[1..]),
             "perm" => self.test_perm(list),
-            "perm-modify" => self.test_modify(),
+            "perm-modify" => self.may_modify(self.params.text("path")),
             "userid-param" => self.test_userid_param(list),
             "userid-group" => self.test_userid_group(list),
             _ => Err(denied()),
@@ -122,8 +122,9 @@ impl Gate<'_> {
         path
     }
 
-    fn test_modify(&self) -> Verdict {
-        let path = crate::api::access::acl_path(self.params.text("path"));
+    /// Whether the caller may give rights on a path.
+    pub(crate) fn may_modify(&self, path: &str) -> Verdict {
+        let path = crate::api::access::acl_path(path);
         let mut privileges = vec!["Permissions.Modify"];
         for (prefix, privilege) in [
             ("/storage/", "Datastore.Allocate"),

@@ -12,7 +12,7 @@ use crate::certificate::Identity;
 use crate::core::{Core, Fixed};
 use crate::faults::Faults;
 use crate::guest::Guests;
-use crate::world::{AclEntry, AclKind, Pool, Token, User, World, hash_password, now, random_uuid};
+use crate::world::{AclEntry, AclKind, Token, User, World, hash_password, now, random_uuid};
 use crate::{Config, Error, api, server, store, task};
 
 /// A running simulator; it ends with `stop`.
@@ -175,10 +175,7 @@ impl Simulator {
     /// Adds a pool when there is none of that name.
     pub fn add_pool(&self, name: &str) {
         let mut world = self.core.change();
-        world
-            .pools
-            .entry(name.to_owned())
-            .or_insert_with(Pool::default);
+        world.pools.entry(name.to_owned()).or_default();
     }
 
     /// Adds a template file to the storage `local` of a node.
@@ -189,6 +186,13 @@ impl Simulator {
                 size,
                 ctime: now(),
             });
+        }
+    }
+
+    /// Takes a node off the network, or brings it back. Its containers live on unseen.
+    pub fn set_online(&self, node: &str, online: bool) {
+        if let Some(node) = self.core.change().nodes.get_mut(node) {
+            node.online = online;
         }
     }
 

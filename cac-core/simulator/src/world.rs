@@ -78,6 +78,8 @@ pub(crate) struct Pool {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Node {
+    /// An offline node is listed and answers nothing.
+    pub(crate) online: bool,
     pub(crate) templates: Vec<Template>,
     pub(crate) bridges: Vec<String>,
 }
@@ -224,6 +226,7 @@ impl Node {
             })
             .collect();
         Self {
+            online: true,
             templates,
             bridges: vec!["vmbr0".to_owned()],
         }

@@ -1,8 +1,8 @@
-//! `/access`: login, password, permissions. Users, groups, roles and the access control list stand in `directory`.
+//! `/access`: login, password, permissions. Users and groups stand in `users`, roles and the access control list in `acl`.
 
 use serde_json::{Map, Value, json};
 
-use super::{Call, index, not_simulated};
+use super::{Call, acl, index, not_simulated, users};
 use crate::answer::{Refusal, Reply};
 use crate::auth;
 use crate::rights::{self, Who};
@@ -25,6 +25,12 @@ pub(crate) fn answer(method: &str, template: &str, call: &Call) -> Reply {
         ])
         .into()),
         ("GET", "/access/permissions") => permissions(call),
+        _ if template.starts_with("/access/users") || template.starts_with("/access/groups") => {
+            users::answer(method, template, call)
+        }
+        _ if template.starts_with("/access/acl") || template.starts_with("/access/roles") => {
+            acl::answer(method, template, call)
+        }
         _ => not_simulated(method, template),
     }
 }

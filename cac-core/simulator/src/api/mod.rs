@@ -1,11 +1,17 @@
 //! The calls: who may make them, in which order they are checked, and where each is worked on.
 
 pub(crate) mod access;
+mod acl;
 pub(crate) mod change;
+mod cluster;
 pub(crate) mod create;
 pub(crate) mod lxc;
+mod nodes;
+mod pools;
 pub(crate) mod power;
+mod storage;
 pub(crate) mod tasks;
+mod users;
 
 use std::sync::Arc;
 
@@ -172,8 +178,11 @@ fn node_of(core: &Core, proxied: bool, uri: &Map<String, Value>) -> Result<Strin
     if name == "localhost" {
         return Ok(local_node(core));
     }
-    if !proxied || core.world().nodes.contains_key(name) {
-        return Ok(name.to_owned());
+    match core.world().nodes.get(name) {
+        _ if !proxied => return Ok(name.to_owned()),
+        Some(node) if node.online => return Ok(name.to_owned()),
+        Some(_) => return Err(Refusal::Bare(595, "No route to host".to_owned())),
+        None => {}
     }
     let well_formed = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     let reason = if well_formed {
@@ -200,10 +209,17 @@ async fn dispatch(method: &str, template: &str, call: Call) -> Reply {
         )),
         "version" => Ok(version().into()),
         "access" => access::answer(method, template, &call),
+        "cluster" => cluster::answer(method, template, &call),
+        "pools" => pools::answer(method, template, &call),
+        "storage" => storage::answer(method, template, &call),
         _ if template.starts_with("/nodes/{node}/lxc") => lxc::answer(method, template, call).await,
         _ if template.starts_with("/nodes/{node}/tasks") => {
             tasks::answer(method, template, &call).await
         }
+        _ if template.starts_with("/nodes/{node}/storage") => {
+            storage::answer(method, template, &call)
+        }
+        "nodes" => nodes::answer(method, template, &call),
         _ => not_simulated(method, template),
     }
 }

@@ -1,0 +1,457 @@
+//! Containers and what they offer.
+
+use std::time::Duration;
+
+use cac_core::container::{self, Deletion, NewContainer};
+use cac_core::service::{self, ServiceType};
+use chrono::{DateTime, Utc};
+use poem::http::StatusCode;
+use poem_openapi::param::{Header, Path, Query};
+use poem_openapi::payload::{Html, Json};
+use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
+
+use super::{Tag, page as bounds};
+use crate::accept::Both;
+use crate::auth::{Anyone, Signed};
+use crate::error::{ApiError, Result};
+use crate::input::{self, Input};
+use crate::page;
+
+pub(crate) struct Api;
+
+/// How long a DELETE waits for its job before it answers 202.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// What kind of traffic a service takes.
+#[derive(Enum, Clone, Copy)]
+#[oai(rename_all = "lowercase")]
+pub(crate) enum ServiceKind {
+    Http,
+    Tcp,
+    Udp,
+}
+
+/// What a container offers to the outside.
+#[derive(Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+pub(crate) struct Service {
+    id: i64,
+    /// The row id of the container, not a VMID.
+    container_id: i64,
+    r#type: ServiceKind,
+    internal_port: u16,
+    /// Only tcp and udp.
+    external_port: Option<u16>,
+    /// Only tcp.
+    tls: Option<bool>,
+    /// Only http: a bare label under `CAC_DOMAIN`, or a full name.
+    external_hostname: Option<String>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl From<service::Service> for Service {
+    fn from(service: service::Service) -> Self {
+        Self {
+            id: service.id,
+            container_id: service.container_id,
+            r#type: match service.r#type {
+                ServiceType::Http => ServiceKind::Http,
+                ServiceType::Tcp => ServiceKind::Tcp,
+                ServiceType::Udp => ServiceKind::Udp,
+            },
+            internal_port: service.internal_port,
+            external_port: service.external_port,
+            tls: service.tls,
+            external_hostname: service.external_hostname,
+            created_at: service.created_at,
+            updated_at: service.updated_at,
+        }
+    }
+}
+
+/// An LXC container.
+#[derive(Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+pub(crate) struct Container {
+    id: i64,
+    /// One DNS label; the public name is this under `CAC_DOMAIN`.
+    hostname: String,
+    /// The owner.
+    username: String,
+    os_release: Option<String>,
+    /// The VMID; absent until one is reserved.
+    container_id: Option<u32>,
+    /// Absent until it is made.
+    mac_address: Option<String>,
+    /// Absent until it runs.
+    ipv4_address: Option<String>,
+    /// The label of the node that was asked for; `N` for none.
+    ai_container: String,
+    node_id: Option<i64>,
+    /// Absent when it is made; else `creating`, `undoing` or `deleting`.
+    state: Option<String>,
+    /// The job that works on it, or did last.
+    job_id: Option<i64>,
+    /// The template's volume id.
+    template: Option<String>,
+    cores: Option<u32>,
+    /// MiB
+    memory: Option<u32>,
+    /// GiB
+    disk: Option<u32>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    services: Vec<Service>,
+}
+
+impl From<container::Container> for Container {
+    fn from(row: container::Container) -> Self {
+        Self {
+            id: row.id,
+            hostname: row.hostname,
+            username: row.username,
+            os_release: row.os_release,
+            container_id: row.container_id,
+            mac_address: row.mac_address,
+            ipv4_address: row.ipv4_address,
+            ai_container: row.ai_container,
+            node_id: row.node_id,
+            state: row.state,
+            job_id: row.job_id,
+            template: row.template,
+            cores: row.cores,
+            memory: row.memory,
+            disk: row.disk,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            services: row.services.into_iter().map(Service::from).collect(),
+        }
+    }
+}
+
+/// What somebody asks for; sizes that are left out are the configured ones.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct ContainerRequest {
+    /// `true` asks for a new container; may stand in the query instead.
+    init: Option<bool>,
+    /// Required. One DNS label: 1 to 63 of a-z, 0-9 and `-`.
+    hostname: Option<String>,
+    /// Required. An operating system, such as `debian` or `debian-12`.
+    os_release: Option<String>,
+    /// Required. The port of the web server in the container, 80 to 60000.
+    http_port: Option<i64>,
+    /// The label of a node; left out or `N`: any.
+    ai_container: Option<String>,
+    /// Names such as `rdp`, or ports such as `8080/tcp`; a comma list is understood, too.
+    additional_protocols: Option<Vec<String>>,
+    /// One line as in `~/.ssh/id_ed25519.pub`.
+    ssh_public_key: Option<String>,
+    cores: Option<i64>,
+    /// MiB
+    memory: Option<i64>,
+    /// GiB
+    disk: Option<i64>,
+    /// A node's name.
+    node: Option<String>,
+    /// A template as its node lists it.
+    template: Option<String>,
+}
+
+impl From<ContainerRequest> for NewContainer {
+    fn from(asked: ContainerRequest) -> Self {
+        Self {
+            hostname: asked.hostname.unwrap_or_default(),
+            os_release: asked.os_release.unwrap_or_default(),
+            http_port: asked.http_port,
+            ai_container: asked.ai_container,
+            additional_protocols: asked.additional_protocols.unwrap_or_default(),
+            ssh_public_key: asked.ssh_public_key,
+            cores: asked.cores,
+            memory: asked.memory,
+            disk: asked.disk,
+            node: asked.node,
+            template: asked.template,
+        }
+    }
+}
+
+/// The container's row and the job that makes it.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct Accepted {
+    success: bool,
+    /// The container's row id.
+    id: i64,
+    job_id: i64,
+    message: String,
+    /// The page that shows the progress.
+    status_url: String,
+}
+
+/// How a deletion stands.
+#[derive(Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+pub(crate) struct Deleted {
+    success: bool,
+    message: String,
+    /// The job that goes on with it.
+    job_id: Option<i64>,
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum List {
+    /// A page of containers in order of their ids
+    #[oai(status = 200)]
+    Containers(Both<Vec<Container>>, #[oai(header = "X-Total-Count")] i64),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Found {
+    /// The container
+    #[oai(status = 200)]
+    Container(Both<Container>),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum FormPage {
+    /// The form
+    #[oai(status = 200)]
+    Form(Html<String>),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Asked {
+    /// The job is waiting for a runner
+    #[oai(status = 202)]
+    Accepted(Json<Accepted>, #[oai(header = "Location")] String),
+    /// For browsers: to the page that shows the progress
+    #[oai(status = 303)]
+    There(#[oai(header = "Location")] String),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Ended {
+    /// It is gone, in Proxmox VE and here
+    #[oai(status = 200)]
+    Done(Json<Deleted>),
+    /// The job goes on
+    #[oai(status = 202)]
+    Going(Json<Deleted>, #[oai(header = "Location")] String),
+    /// For browsers
+    #[oai(status = 303)]
+    There(#[oai(header = "Location")] String),
+}
+
+#[OpenApi]
+impl Api {
+    /// List containers
+    ///
+    /// One's own, with their services; admins may see everyone's.
+    #[oai(
+        path = "/containers",
+        method = "get",
+        operation_id = "container_list",
+        tag = "Tag::Containers"
+    )]
+    async fn container_list(
+        &self,
+        who: Signed,
+        /// Everyone's, for admins.
+        all: Query<Option<bool>>,
+        /// One owner's, for admins.
+        user: Query<Option<String>>,
+        /// At most 1000.
+        limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+    ) -> Result<List> {
+        let (limit, offset) = bounds(limit.0, offset.0);
+        let all = all.0.unwrap_or(false);
+        let filter = container::Filter {
+            all,
+            user: user.0,
+            limit,
+            offset,
+        };
+        if (all
+            || filter
+                .user
+                .as_ref()
+                .is_some_and(|user| *user != who.actor.username))
+            && !who.actor.admin
+        {
+            who.admin()?;
+        }
+        let (rows, total) = container::list(&who.core, &who.actor, &filter).await?;
+        let shown = if who.html {
+            Both::Html(Html(
+                page::container::list(&who.core, &who.actor, &rows, total, &filter).await,
+            ))
+        } else {
+            Both::Json(Json(rows.into_iter().map(Container::from).collect()))
+        };
+        Ok(List::Containers(shown, total))
+    }
+
+    /// The form for a new container
+    #[oai(
+        path = "/containers/new",
+        method = "get",
+        operation_id = "container_page",
+        tag = "Tag::Containers"
+    )]
+    async fn container_page(&self, who: Signed) -> Result<FormPage> {
+        Ok(FormPage::Form(Html(
+            page::container::form(&who.core, &who.actor, None).await,
+        )))
+    }
+
+    /// Ask for a container, or register one
+    ///
+    /// With `init` in the query or the body a new one is made. Without, a container that exists already is to be registered;
+    /// that part is still to come.
+    #[oai(
+        path = "/containers",
+        method = "post",
+        operation_id = "container_create",
+        tag = "Tag::Containers"
+    )]
+    async fn container_create(
+        &self,
+        who: Anyone,
+        init: Query<Option<bool>>,
+        /// The same key of the same owner within 24 h makes nothing new.
+        #[oai(name = "Idempotency-Key")]
+        idempotency_key: Header<Option<String>>,
+        body: Input<ContainerRequest>,
+    ) -> Result<Asked> {
+        let body_flag = input::flag(&body.raw, "init")?;
+        if !init.0.or(body_flag).unwrap_or(false) {
+            return Err(not_yet(&who));
+        }
+        let Some(actor) = &who.actor else {
+            return Err(ApiError::unauthenticated());
+        };
+        let created = match body.read() {
+            Ok(asked) => container::create(
+                &who.core,
+                actor,
+                &asked.into(),
+                idempotency_key.0.as_deref(),
+            )
+            .await
+            .map_err(ApiError::from),
+            Err(error) => Err(error),
+        };
+        match created {
+            Ok(created) => Ok(accepted(&who, created)),
+            Err(error) if who.html => {
+                let sent = input::shown(&body.raw);
+                let page =
+                    page::container::form(&who.core, actor, Some((&sent, &error.0.problem))).await;
+                Err(error.with_page(page))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One container
+    #[oai(
+        path = "/containers/:id",
+        method = "get",
+        operation_id = "container_find",
+        tag = "Tag::Containers"
+    )]
+    async fn container_find(&self, who: Signed, id: Path<i64>) -> Result<Found> {
+        let row = container::find(&who.core, &who.actor, id.0).await?;
+        Ok(Found::Container(if who.html {
+            Both::Html(Html(page::container::one(&who.core, &who.actor, &row)))
+        } else {
+            Both::Json(Json(row.into()))
+        }))
+    }
+
+    /// Delete a container
+    ///
+    /// From Proxmox VE and from the database. A form may send `_method=DELETE`.
+    #[oai(
+        path = "/containers/:id",
+        method = "delete",
+        operation_id = "container_delete",
+        tag = "Tag::Containers"
+    )]
+    async fn container_delete(&self, who: Signed, id: Path<i64>) -> Result<Ended> {
+        let deletion = tokio::select! {
+            deletion = container::delete(&who.core, &who.actor, id.0, WAIT) => deletion?,
+            () = who.stop.cancelled() => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                return Err(ApiError::new(status, "The portal is stopping; the deletion goes on when it is back."));
+            }
+        };
+        Ok(ended(&who, deletion))
+    }
+}
+
+/// Registration by scripts is a coming release's; who may not use it learns that first.
+fn not_yet(who: &Anyone) -> ApiError {
+    if who.actor.is_none() && !who.source.is_in(&who.core.config.registration_allow) {
+        return ApiError::unauthenticated();
+    }
+    cac_core::Error::Unsupported(
+        "Registering an existing container is not possible yet; a coming release takes its data here. \
+         To ask for a new container, send `init=true`."
+            .to_owned(),
+    )
+    .into()
+}
+
+fn accepted(who: &Anyone, created: container::Created) -> Asked {
+    let path = format!("/status/{}", created.job_id);
+    if who.html {
+        return Asked::There(path);
+    }
+    let url = who
+        .core
+        .config
+        .public_url
+        .join(&path)
+        .map_or(path, String::from);
+    let body = Accepted {
+        success: true,
+        id: created.id,
+        job_id: created.job_id,
+        message: "The container is being made.".to_owned(),
+        status_url: url.clone(),
+    };
+    Asked::Accepted(Json(body), url)
+}
+
+fn ended(who: &Signed, deletion: Deletion) -> Ended {
+    match deletion {
+        Deletion::Done if who.html => Ended::There("/containers".to_owned()),
+        Deletion::Done => Ended::Done(Json(Deleted {
+            success: true,
+            message: "Container deleted successfully".to_owned(),
+            job_id: None,
+        })),
+        Deletion::Going { job_id } => {
+            let path = format!("/status/{job_id}");
+            if who.html {
+                return Ended::There(path);
+            }
+            let url = who
+                .core
+                .config
+                .public_url
+                .join(&path)
+                .map_or(path, String::from);
+            let body = Deleted {
+                success: true,
+                message: "The container is being deleted.".to_owned(),
+                job_id: Some(job_id),
+            };
+            Ended::Going(Json(body), url)
+        }
+    }
+}

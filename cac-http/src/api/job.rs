@@ -1,0 +1,335 @@
+//! Jobs, their output and their event streams.
+
+use cac_core::job::{self, Status};
+use chrono::{DateTime, Utc};
+use futures_util::StreamExt as _;
+use poem::web::sse::Event;
+use poem_openapi::param::{Header, Path, Query};
+use poem_openapi::payload::{Html, Json};
+use poem_openapi::types::ToJSON;
+use poem_openapi::{ApiResponse, Enum, Object, OpenApi, Union};
+
+use super::{Tag, page as bounds};
+use crate::auth::Signed;
+use crate::error::Result;
+use crate::events::{self, Frames, Happening};
+use crate::input::Input;
+use crate::page;
+
+pub(crate) struct Api;
+
+/// How a job stands.
+#[derive(Enum, Clone, Copy)]
+#[oai(rename_all = "lowercase")]
+pub(crate) enum JobState {
+    Pending,
+    Running,
+    Success,
+    Failure,
+    Cancelled,
+}
+
+impl From<Status> for JobState {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Pending => Self::Pending,
+            Status::Running => Self::Running,
+            Status::Success => Self::Success,
+            Status::Failure => Self::Failure,
+            Status::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+/// A piece of durable work.
+#[derive(Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+pub(crate) struct Job {
+    id: i64,
+    /// A shell command, or for typed jobs one readable line starting with `#`.
+    command: String,
+    status: JobState,
+    created_by: Option<String>,
+    /// Absent for shell commands.
+    kind: Option<String>,
+    /// Row id of the container that the job works on.
+    container_id: Option<i64>,
+    /// Why it ended otherwise than well.
+    reason: Option<String>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    started_at: Option<DateTime<Utc>>,
+    finished_at: Option<DateTime<Utc>>,
+}
+
+impl From<job::Job> for Job {
+    fn from(job: job::Job) -> Self {
+        Self {
+            id: job.id,
+            command: job.command,
+            status: job.status.into(),
+            created_by: job.created_by,
+            kind: job.kind,
+            container_id: job.container_id,
+            reason: job.reason,
+            created_at: job.created_at,
+            updated_at: job.updated_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+        }
+    }
+}
+
+/// A chunk of a job's output.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct JobOutput {
+    id: i64,
+    job_id: i64,
+    output: String,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl From<job::Output> for JobOutput {
+    fn from(row: job::Output) -> Self {
+        Self {
+            id: row.id,
+            job_id: row.job_id,
+            output: row.output,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+/// The data of an event: of `output` a chunk, of `state` and `end` the job.
+#[derive(Union)]
+pub(crate) enum JobEvent {
+    Output(JobOutput),
+    Job(Job),
+}
+
+/// Work that somebody asks for.
+#[derive(Object)]
+pub(crate) struct NewJob {
+    /// A shell command, for admins.
+    command: Option<String>,
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum List {
+    /// A page of jobs in order of their ids
+    #[oai(status = 200)]
+    Jobs(Json<Vec<Job>>, #[oai(header = "X-Total-Count")] i64),
+}
+
+#[derive(ApiResponse)]
+#[expect(
+    dead_code,
+    reason = "the documented answer of a call that is still to come"
+)]
+pub(crate) enum Added {
+    /// The job waits for a runner
+    #[oai(status = 201)]
+    Job(Json<Job>),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Found {
+    /// The job as it is now
+    #[oai(status = 200)]
+    Job(Json<Job>),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Outputs {
+    /// A page of output in order
+    #[oai(status = 200)]
+    Rows(Json<Vec<JobOutput>>),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum StatusPage {
+    /// The page
+    #[oai(status = 200)]
+    Page(Html<String>),
+}
+
+#[OpenApi]
+impl Api {
+    /// List jobs
+    ///
+    /// One's own; for admins everyone's.
+    #[oai(
+        path = "/jobs",
+        method = "get",
+        operation_id = "job_list",
+        tag = "Tag::Jobs"
+    )]
+    async fn job_list(
+        &self,
+        who: Signed,
+        /// At most 1000.
+        limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+    ) -> Result<List> {
+        let (limit, offset) = bounds(limit.0, offset.0);
+        let (jobs, total) = job::list(&who.core, &who.actor, limit, offset).await?;
+        Ok(List::Jobs(
+            Json(jobs.into_iter().map(Job::from).collect()),
+            total,
+        ))
+    }
+
+    /// Add a job, for admins
+    #[oai(
+        path = "/jobs",
+        method = "post",
+        operation_id = "job_create",
+        tag = "Tag::Jobs"
+    )]
+    async fn job_create(&self, who: Signed, body: Input<NewJob>) -> Result<Added> {
+        who.admin()?;
+        body.read()?;
+        Err(cac_core::Error::Unsupported(
+            "Jobs cannot be added through the API yet; a coming release takes `command` here."
+                .to_owned(),
+        )
+        .into())
+    }
+
+    /// One job
+    #[oai(
+        path = "/jobs/:id",
+        method = "get",
+        operation_id = "job_find",
+        tag = "Tag::Jobs"
+    )]
+    async fn job_find(&self, who: Signed, id: Path<i64>) -> Result<Found> {
+        Ok(Found::Job(Json(
+            job::find(&who.core, &who.actor, id.0).await?.into(),
+        )))
+    }
+
+    /// A job's output
+    #[oai(
+        path = "/jobs/:id/status",
+        method = "get",
+        operation_id = "job_output_list",
+        tag = "Tag::Jobs"
+    )]
+    async fn job_output_list(
+        &self,
+        who: Signed,
+        id: Path<i64>,
+        /// At most 1000.
+        limit: Query<Option<u64>>,
+        /// Rows to skip.
+        offset: Query<Option<u64>>,
+    ) -> Result<Outputs> {
+        job::find(&who.core, &who.actor, id.0).await?;
+        let (limit, offset) = bounds(limit.0, offset.0);
+        let rows = job::output(&who.core, id.0, limit, offset).await?;
+        Ok(Outputs::Rows(Json(
+            rows.into_iter().map(JobOutput::from).collect(),
+        )))
+    }
+
+    /// Stop a job
+    #[oai(
+        path = "/jobs/:id/cancel",
+        method = "post",
+        operation_id = "job_cancel",
+        tag = "Tag::Jobs"
+    )]
+    async fn job_cancel(&self, who: Signed, id: Path<i64>) -> Result<Found> {
+        Ok(Found::Job(Json(
+            job::cancel(&who.core, &who.actor, id.0).await?.into(),
+        )))
+    }
+
+    /// Follow a job
+    ///
+    /// Events: `state` at first and when the job begins, `output` for each chunk, `end` at the end.
+    #[oai(
+        path = "/jobs/:id/stream",
+        method = "get",
+        operation_id = "job_stream",
+        tag = "Tag::Jobs"
+    )]
+    async fn job_stream(
+        &self,
+        who: Signed,
+        id: Path<i64>,
+        /// The last event that the client has seen.
+        #[oai(name = "Last-Event-ID")]
+        last_event_id: Header<Option<i64>>,
+    ) -> Result<Frames<JobEvent>> {
+        let job = job::find(&who.core, &who.actor, id.0).await?;
+        let after = last_event_id.0.unwrap_or(0);
+        let happenings = events::follow(&who.core, &who.actor, &job, after, who.stop);
+        Ok(Frames::new(happenings.map(|happened| match happened {
+            Happening::Output(row) => {
+                let id = row.id.to_string();
+                event("output", &JobEvent::Output(row.into())).id(id)
+            }
+            Happening::State(job) => event("state", &JobEvent::Job(job.into())),
+            Happening::End(job) => event("end", &JobEvent::Job(job.into())),
+        })))
+    }
+
+    /// Follow a job's output as text
+    ///
+    /// Each message is a chunk as a JSON string; the last event is `close`.
+    #[oai(
+        path = "/api/stream/:jobId",
+        method = "get",
+        operation_id = "job_text_stream",
+        tag = "Tag::Jobs"
+    )]
+    async fn job_text_stream(
+        &self,
+        who: Signed,
+        #[oai(name = "jobId")] id: Path<i64>,
+        /// The last event that the client has seen.
+        #[oai(name = "Last-Event-ID")]
+        last_event_id: Header<Option<i64>>,
+    ) -> Result<Frames<String>> {
+        let job = job::find(&who.core, &who.actor, id.0).await?;
+        let after = last_event_id.0.unwrap_or(0);
+        let happenings = events::follow(&who.core, &who.actor, &job, after, who.stop);
+        Ok(Frames::new(happenings.filter_map(
+            async |happened| match happened {
+                Happening::Output(row) => {
+                    Some(Event::message(row.output.to_json_string()).id(row.id.to_string()))
+                }
+                Happening::State(_) => None,
+                Happening::End(job) => {
+                    let text = format!("Process finished with status: {}", job.status.as_str());
+                    Some(Event::message(text).event_type("close"))
+                }
+            },
+        )))
+    }
+
+    /// A job's progress as a page
+    #[oai(
+        path = "/status/:jobId",
+        method = "get",
+        operation_id = "job_page",
+        tag = "Tag::Jobs"
+    )]
+    async fn job_page(
+        &self,
+        who: Signed,
+        #[oai(name = "jobId")] id: Path<i64>,
+    ) -> Result<StatusPage> {
+        let page = page::job::status(&who.core, &who.actor, id.0).await?;
+        Ok(StatusPage::Page(Html(page)))
+    }
+}
+
+fn event(name: &str, data: &JobEvent) -> Event {
+    Event::message(data.to_json_string()).event_type(name)
+}

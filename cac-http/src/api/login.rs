@@ -1,0 +1,198 @@
+//! Signing in and out.
+
+use cac_core::pve::Secret;
+use cac_core::user::{self, SecondFactor, SignIn};
+use cac_core::{Actor, Core, Error, session};
+use poem::http::StatusCode;
+use poem_openapi::param::Query;
+use poem_openapi::payload::{Html, Json};
+use poem_openapi::{ApiResponse, Object, OpenApi};
+
+use super::Tag;
+use crate::auth::{Anyone, set_cookie};
+use crate::error::{ApiError, Result};
+use crate::input::{Input, shown};
+use crate::origin::local_path;
+use crate::page;
+
+pub(crate) struct Api;
+
+/// Proxmox VE credentials.
+#[derive(Object)]
+pub(crate) struct Credentials {
+    /// A Proxmox VE user name, `alice` or `alice@pam`.
+    username: Option<String>,
+    /// Not needed in the second step.
+    password: Option<String>,
+    /// In the second step: the challenge of the first one's answer.
+    challenge: Option<String>,
+    /// In the second step: six digits, or in Proxmox VE's form such as `recovery:KEY`.
+    code: Option<String>,
+    /// A path of this site to go to afterwards.
+    redirect: Option<String>,
+}
+
+/// That it worked, and where to go now.
+#[derive(Object)]
+pub(crate) struct Signed {
+    success: bool,
+    /// A path of this site.
+    redirect: String,
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Page {
+    /// The page
+    #[oai(status = 200)]
+    Login(Html<String>),
+    /// Already signed in
+    #[oai(status = 303)]
+    There(#[oai(header = "Location")] String),
+}
+
+/// A browser's form gets 303; scripts, which may send forms too, the seed's JSON.
+#[derive(ApiResponse)]
+pub(crate) enum Outcome {
+    /// Done
+    #[oai(status = 200)]
+    Done(Json<Signed>, #[oai(header = "Set-Cookie")] String),
+    /// The same for a plain form
+    #[oai(status = 303)]
+    There(
+        #[oai(header = "Location")] String,
+        #[oai(header = "Set-Cookie")] String,
+    ),
+}
+
+impl Outcome {
+    fn new(who: &Anyone, cookie: Option<&str>, redirect: String) -> Self {
+        let cookie = set_cookie(&who.core.config, cookie);
+        if who.html {
+            return Self::There(redirect, cookie);
+        }
+        Self::Done(
+            Json(Signed {
+                success: true,
+                redirect,
+            }),
+            cookie,
+        )
+    }
+}
+
+#[OpenApi]
+impl Api {
+    /// The login page
+    #[oai(
+        path = "/login",
+        method = "get",
+        operation_id = "login_page",
+        tag = "Tag::Login"
+    )]
+    async fn login_page(&self, who: Anyone, redirect: Query<Option<String>>) -> Result<Page> {
+        let target = local_path(&who.core.config, redirect.0.as_deref());
+        if who.actor.is_some() {
+            return Ok(Page::There(target));
+        }
+        Ok(Page::Login(Html(page::login::first(&target, "", None))))
+    }
+
+    /// Sign in
+    ///
+    /// With a Proxmox VE account. Where Proxmox VE asks for a second factor the answer is 401 with `challenge` and `kinds`;
+    /// send `username`, `challenge` and `code` then.
+    #[oai(
+        path = "/login",
+        method = "post",
+        operation_id = "login_create",
+        tag = "Tag::Login"
+    )]
+    async fn login_create(
+        &self,
+        who: Anyone,
+        redirect: Query<Option<String>>,
+        body: Input<Credentials>,
+    ) -> Result<Outcome> {
+        let asked = body.read()?;
+        let target = local_path(
+            &who.core.config,
+            asked.redirect.as_deref().or(redirect.0.as_deref()),
+        );
+        let username = asked.username.clone().unwrap_or_default();
+        match sign_in(&who.core, asked).await {
+            Ok((session, _)) => {
+                if let Some(old) = &who.session {
+                    session::delete(&who.core, old).await?;
+                }
+                Ok(Outcome::new(&who, Some(&session), target))
+            }
+            Err(error) => Err(with_page(error, &target, &username, &shown(&body.raw))),
+        }
+    }
+
+    /// Sign out
+    #[oai(
+        path = "/logout",
+        method = "post",
+        operation_id = "login_delete",
+        tag = "Tag::Login"
+    )]
+    async fn login_delete(&self, who: Anyone) -> Result<Outcome> {
+        if let Some(session) = &who.session {
+            session::delete(&who.core, session).await?;
+        }
+        Ok(Outcome::new(&who, None, "/login".to_owned()))
+    }
+}
+
+async fn sign_in(core: &Core, asked: Credentials) -> Result<(String, Actor)> {
+    let secret = |text: Option<String>| Secret::new(text.unwrap_or_default());
+    let second = asked
+        .challenge
+        .filter(|c| !c.is_empty())
+        .map(|challenge| SecondFactor {
+            challenge: Secret::new(challenge),
+            code: secret(asked.code),
+        });
+    if second
+        .as_ref()
+        .is_some_and(|second| second.code.expose().trim().is_empty())
+    {
+        return Err(Error::invalid("code", "Give the code of your second factor.").into());
+    }
+    let username = asked.username.unwrap_or_default();
+    match user::sign_in(core, &username, &secret(asked.password), second.as_ref()).await? {
+        SignIn::Done { session, actor } => Ok((session, actor)),
+        SignIn::SecondFactor { challenge, kinds } => {
+            let mut error = ApiError::new(
+                StatusCode::UNAUTHORIZED,
+                "Proxmox VE asks for a second factor: send `username`, `challenge` and `code`.",
+            );
+            error.0.problem.challenge = Some(challenge.expose().to_owned());
+            error.0.problem.kinds = Some(kinds);
+            Err(error)
+        }
+    }
+}
+
+/// The login page again, with what went wrong; in the second step with the challenge.
+fn with_page(
+    error: ApiError,
+    target: &str,
+    username: &str,
+    sent: &std::collections::BTreeMap<String, String>,
+) -> ApiError {
+    let problem = &error.0.problem;
+    let asked_now = problem.challenge.as_deref();
+    let challenge = asked_now
+        .or(sent.get("challenge").map(String::as_str))
+        .filter(|c| !c.is_empty());
+    let page = match challenge {
+        Some(challenge) => {
+            let told = asked_now.is_none().then_some(problem);
+            page::login::second(target, username, challenge, told)
+        }
+        None => page::login::first(target, username, Some(problem)),
+    };
+    error.with_page(page)
+}

@@ -1,0 +1,107 @@
+//! The reverse proxy's configuration, for pullers.
+
+use std::time::Duration;
+
+use cac_core::nginx::Rendered;
+use cac_core::routes;
+use poem::http::StatusCode;
+use poem_openapi::param::{Header, Query};
+use poem_openapi::payload::PlainText;
+use poem_openapi::{ApiResponse, OpenApi};
+use tokio::time::Instant;
+
+use super::Tag;
+use crate::auth::Anyone;
+use crate::error::{ApiError, Result};
+
+pub(crate) struct Api;
+
+/// The longest time an unchanged answer is held back.
+const LONGEST: u64 = 300;
+/// How often a change that another process made is looked for.
+const LOOK: Duration = Duration::from_secs(1);
+
+#[derive(ApiResponse)]
+pub(crate) enum Configuration {
+    /// A whole nginx.conf
+    #[oai(status = 200)]
+    File(
+        PlainText<String>,
+        #[oai(header = "ETag")] String,
+        #[oai(header = "Cache-Control")] String,
+    ),
+    /// It is still what `If-None-Match` names
+    #[oai(status = 304)]
+    Unchanged(
+        #[oai(header = "ETag")] String,
+        #[oai(header = "Cache-Control")] String,
+    ),
+}
+
+#[OpenApi]
+impl Api {
+    /// The nginx configuration of all published services
+    ///
+    /// For machines of `NGINX_CONF_ALLOW` and for admins.
+    #[oai(
+        path = "/nginx.conf",
+        method = "get",
+        operation_id = "nginx_find",
+        tag = "Tag::Nginx"
+    )]
+    async fn nginx_find(
+        &self,
+        who: Anyone,
+        /// The entity tag of the file that the client has.
+        #[oai(name = "If-None-Match")]
+        if_none_match: Header<Option<String>>,
+        /// Seconds, 300 at most, for which an unchanged answer is held back.
+        wait: Query<Option<u64>>,
+    ) -> Result<Configuration> {
+        may_read(&who)?;
+        let has = if_none_match.0.unwrap_or_default();
+        let deadline = Instant::now() + Duration::from_secs(wait.0.unwrap_or(0).min(LONGEST));
+        let mut changed = who.core.wake.watch_routes();
+        loop {
+            changed.mark_unchanged();
+            let Rendered { text, etag, .. } = routes::render(&who.core).await?;
+            if !names(&has, &etag) {
+                return Ok(Configuration::File(
+                    PlainText(text),
+                    etag,
+                    "no-cache".to_owned(),
+                ));
+            }
+            if Instant::now() >= deadline || who.stop.is_cancelled() {
+                return Ok(Configuration::Unchanged(etag, "no-cache".to_owned()));
+            }
+            tokio::select! {
+                () = who.stop.cancelled() => {}
+                _ = changed.changed() => {}
+                () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK)) => {}
+            }
+        }
+    }
+}
+
+fn may_read(who: &Anyone) -> Result<()> {
+    let local = who.source.is_in(&who.core.config.nginx_conf_allow);
+    match &who.actor {
+        _ if local => Ok(()),
+        Some(actor) if actor.admin => Ok(()),
+        Some(_) => Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "Only admins and machines of NGINX_CONF_ALLOW may read this.",
+        )),
+        None => Err(ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "Sign in as an admin, or ask from a machine of NGINX_CONF_ALLOW.",
+        )),
+    }
+}
+
+/// `If-None-Match` compares weakly (RFC 9110, 13.1.2).
+fn names(if_none_match: &str, etag: &str) -> bool {
+    let mut tags = if_none_match.split(',').map(str::trim);
+    tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}

@@ -1,0 +1,236 @@
+//! The outermost layer: every request gets an id, the core and the origin rules; every error one shape; every answer its
+//! security headers.
+
+use std::panic::AssertUnwindSafe;
+
+use cac_core::Config;
+use futures_util::FutureExt as _;
+use poem::http::header::{self, HeaderName, HeaderValue};
+use poem::http::{Method, StatusCode};
+use poem::{Endpoint, IntoResponse as _, Request, Response};
+use poem_openapi::error::{ContentTypeError, ParseParamError, ParsePathError};
+use poem_openapi::types::ToJSON as _;
+use rand::Rng as _;
+use tracing::Instrument as _;
+
+use crate::accept::prefers_html;
+use crate::auth::Carried;
+use crate::error::{ApiError, Told};
+use crate::{input, origin, page};
+
+const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                   form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Wraps the routes.
+pub(crate) struct Edge<E> {
+    pub inner: E,
+    pub carried: Carried,
+}
+
+/// What the answer to a failed request depends on.
+struct Seen {
+    id: String,
+    html: bool,
+    method: Method,
+    target: String,
+}
+
+impl<E: Endpoint> Endpoint for Edge<E> {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        let seen = Seen {
+            id: format!("{:016x}", rand::rng().random::<u64>()),
+            html: prefers_html(request.headers()),
+            method: request.method().clone(),
+            target: request
+                .original_uri()
+                .path_and_query()
+                .map_or("/", |p| p.as_str())
+                .to_owned(),
+        };
+        let span = tracing::info_span!("request", id = %seen.id, method = %seen.method, path = request.uri().path());
+        let guarded = AssertUnwindSafe(self.pass(request)).catch_unwind();
+        let answer = async {
+            match guarded.await {
+                Ok(Ok(response)) => response,
+                Ok(Err(error)) => self.failed(&seen, error),
+                Err(panic) => self.told(&seen, ApiError::internal(words(&*panic))),
+            }
+        };
+        let mut response = answer.instrument(span).await;
+        secure(&mut response, &seen.id);
+        Ok(response)
+    }
+}
+
+impl<E: Endpoint> Edge<E> {
+    async fn pass(&self, mut request: Request) -> poem::Result<Response> {
+        let config = &self.carried.core.config;
+        let source = origin::source(config, &request);
+        origin::check(config, &request, source)?;
+        request.set_data(self.carried.clone());
+        override_method(&mut request).await?;
+        Ok(self.inner.call(request).await?.into_response())
+    }
+
+    fn failed(&self, seen: &Seen, error: poem::Error) -> Response {
+        if error.is_from_response() {
+            return error.into_response();
+        }
+        let told = match error.downcast::<ApiError>() {
+            Ok(error) => error,
+            Err(other) => foreign(&other),
+        };
+        self.told(seen, told)
+    }
+
+    fn told(&self, seen: &Seen, error: ApiError) -> Response {
+        let Told {
+            mut problem,
+            cause,
+            retry_after,
+            page,
+        } = *error.0;
+        if let Some(cause) = cause {
+            tracing::error!(cause, "request failed");
+        }
+        problem.request_id = Some(seen.id.clone());
+        let status =
+            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let config = &self.carried.core.config;
+        let mut response = match page {
+            Some(page) if seen.html => html(page),
+            None if seen.html && status == StatusCode::UNAUTHORIZED => {
+                return to_login(config, seen);
+            }
+            None if seen.html => html(page::error(&problem)),
+            _ => Response::builder()
+                .content_type("application/problem+json")
+                .body(problem.to_json_string()),
+        };
+        response.set_status(status);
+        if let Some(seconds) = retry_after {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static(
+                "Cookie realm=\"cac\", form-action=\"/login\", cookie-name=cac",
+            );
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}
+
+fn html(page: String) -> Response {
+    Response::builder()
+        .content_type("text/html; charset=utf-8")
+        .body(page)
+}
+
+/// Where a browser without a session goes, and back from there.
+fn to_login(config: &Config, seen: &Seen) -> Response {
+    let back = match seen.method {
+        Method::GET => origin::local_path(config, Some(&seen.target)),
+        _ => "/".to_owned(),
+    };
+    let query: String = url::form_urlencoded::byte_serialize(back.as_bytes()).collect();
+    Response::builder()
+        .status(StatusCode::SEE_OTHER)
+        .header(header::LOCATION, format!("/login?redirect={query}"))
+        .finish()
+}
+
+/// Errors of the framework in our words.
+fn foreign(error: &poem::Error) -> ApiError {
+    let status = error.status();
+    if let Some(error) = error.downcast_ref::<ParsePathError>() {
+        tracing::debug!(%error, "bad path");
+        return ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "The number in the path must be a whole number from 1.",
+        )
+        .field("id", "Give a whole number from 1.");
+    }
+    if let Some(error) = error.downcast_ref::<ParseParamError>() {
+        let message = match error.name {
+            "all" | "init" => "Give `true` or `false`.",
+            "limit" | "offset" | "wait" | "Last-Event-ID" => "Give a whole number from 0.",
+            _ => "This value is not understood.",
+        };
+        return ApiError::new(
+            StatusCode::BAD_REQUEST,
+            format!("{}: {message}", error.name),
+        )
+        .field(error.name, message);
+    }
+    if let Some(error) = error.downcast_ref::<ContentTypeError>() {
+        return ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_string());
+    }
+    match status {
+        StatusCode::NOT_FOUND => ApiError::new(status, "There is nothing at this address."),
+        StatusCode::METHOD_NOT_ALLOWED => ApiError::new(
+            status,
+            "This address exists, but not for that method; see /docs.",
+        ),
+        status if status.is_server_error() => ApiError::internal(error.to_string()),
+        status => ApiError::new(status, error.to_string()),
+    }
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("panic: {}", text.unwrap_or_default())
+}
+
+/// Forms can only send GET and POST: `_method` in a form's body says what they mean.
+async fn override_method(request: &mut Request) -> poem::Result<()> {
+    if request.method() != Method::POST || input::content_type(request) != input::FORM {
+        return Ok(());
+    }
+    let bytes = input::bounded(request.take_body()).await?;
+    let fields = input::read_form(&bytes);
+    match fields.get("_method").and_then(|v| v.as_str()) {
+        None | Some("POST") => {}
+        Some("DELETE") => request.set_method(Method::DELETE),
+        Some("PUT") => request.set_method(Method::PUT),
+        Some(_) => {
+            let message = "Use `DELETE` or `PUT`.";
+            return Err(
+                ApiError::new(StatusCode::BAD_REQUEST, format!("_method: {message}"))
+                    .field("_method", message)
+                    .into(),
+            );
+        }
+    }
+    request.set_body(bytes);
+    Ok(())
+}
+
+/// Headers that every answer carries unless its handler chose another value.
+fn secure(response: &mut Response, id: &str) {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, CSP),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        // Not `no-referrer`: with it browsers send forms with `Origin: null`.
+        (header::REFERRER_POLICY, "same-origin"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::VARY, "Accept, Cookie"),
+    ] {
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
+    }
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert(REQUEST_ID, id);
+    }
+}

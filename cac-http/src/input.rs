@@ -1,0 +1,212 @@
+//! Request bodies: JSON and forms read by one schema, so that every field is checked the same way and all messages come at
+//! once. poem-openapi's own `Form` goes round the schema.
+
+use std::marker::PhantomData;
+
+use cac_core::Error;
+use cac_core::error::Fields;
+use poem::http::StatusCode;
+use poem::http::header::CONTENT_TYPE;
+use poem::{Request, RequestBody};
+use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry};
+use poem_openapi::types::{ParseFromJSON, Type};
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+use serde_json::{Map, Value};
+
+use crate::error::{ApiError, Result};
+
+/// The longest body that is read.
+pub(crate) const MAX_BODY: usize = 64 * 1024;
+pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
+
+/// A body as it came; [`Input::read`] checks it.
+pub(crate) struct Input<T> {
+    /// The fields as they were sent, for a form that is shown again.
+    pub raw: Map<String, Value>,
+    shape: PhantomData<fn() -> T>,
+}
+
+impl<T: ParseFromJSON> Input<T> {
+    /// The fields by their types; every field that does not fit gets its message.
+    pub(crate) fn read(&self) -> Result<T> {
+        let mut fields = Fields::default();
+        let mut checked = Map::new();
+        let schema = Registry::new().create_fake_schema::<T>();
+        for (name, property) in &schema.properties {
+            let MetaSchemaRef::Inline(property) = property else {
+                return Err(ApiError::internal(format!("{name} is no plain field")));
+            };
+            match self
+                .raw
+                .get(*name)
+                .map_or(Ok(None), |value| plain(value, property.ty))
+            {
+                Ok(Some(value)) => drop(checked.insert((*name).to_owned(), value)),
+                Ok(None) => {}
+                Err(message) => fields.add(name, message),
+            }
+        }
+        fields.into_result().map_err(ApiError::from)?;
+        T::parse_from_json(Some(Value::Object(checked)))
+            .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error.into_message()))
+    }
+}
+
+/// A value as its field's type; `None` when it was left out or left empty.
+fn plain(value: &Value, ty: &str) -> std::result::Result<Option<Value>, &'static str> {
+    let value = match (ty, value) {
+        (_, Value::Null) => return Ok(None),
+        (_, Value::String(text)) if text.trim().is_empty() && ty != "string" => return Ok(None),
+        ("string", Value::String(_)) | ("boolean", Value::Bool(_)) => value.clone(),
+        ("string", _) => return Err("Give text here."),
+        ("integer", Value::Number(n)) if n.is_i64() => value.clone(),
+        ("integer", Value::String(text)) => Value::from(
+            text.trim()
+                .parse::<i64>()
+                .map_err(|_| "Give a whole number here.")?,
+        ),
+        ("integer", _) => return Err("Give a whole number here."),
+        ("boolean", Value::String(text)) => match text.trim() {
+            "true" | "1" | "on" => Value::Bool(true),
+            "false" | "0" | "off" => Value::Bool(false),
+            _ => return Err("Give `true` or `false` here."),
+        },
+        ("boolean", _) => return Err("Give `true` or `false` here."),
+        ("array", Value::String(text)) => text
+            .split(',')
+            .map(|word| Value::from(word.trim()))
+            .collect(),
+        ("array", Value::Array(items)) if items.iter().all(Value::is_string) => value.clone(),
+        _ => return Err("Give a list of words here."),
+    };
+    Ok(Some(value))
+}
+
+impl<'a, T: Type + ParseFromJSON> ApiExtractor<'a> for Input<T> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        let media = |content_type| MetaMediaType {
+            content_type,
+            schema: T::schema_ref(),
+        };
+        Some(MetaRequest {
+            description: None,
+            content: vec![media("application/json"), media(FORM)],
+            required: true,
+        })
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        let kind = content_type(request);
+        let form = kind == FORM;
+        if !form && kind != "application/json" && !kind.ends_with("+json") {
+            let detail = format!("Send the body as application/json or {FORM}.");
+            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).into());
+        }
+        let bytes = bounded(body.take()?).await?;
+        let raw = if form {
+            read_form(&bytes)
+        } else {
+            read_json(&bytes)?
+        };
+        Ok(Self {
+            raw,
+            shape: PhantomData,
+        })
+    }
+}
+
+/// The media type of a body in lower case, without its parameters.
+pub(crate) fn content_type(request: &Request) -> String {
+    let value = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok());
+    let kind = value
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default();
+    kind.trim().to_ascii_lowercase()
+}
+
+/// The whole body, up to [`MAX_BODY`].
+pub(crate) async fn bounded(body: poem::Body) -> Result<Vec<u8>> {
+    match body.into_bytes_limit(MAX_BODY).await {
+        Ok(bytes) => Ok(bytes.to_vec()),
+        Err(poem::error::ReadBodyError::PayloadTooLarge) => Err(ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("A request may have at most {MAX_BODY} bytes."),
+        )),
+        Err(_) => Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "The body broke off; send it again.",
+        )),
+    }
+}
+
+fn read_json(bytes: &[u8]) -> Result<Map<String, Value>> {
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(bad(
+            "Send a JSON object, such as {\"hostname\": \"web\"}.".to_owned()
+        )),
+        Err(error) => Err(bad(format!("The body is not JSON: {error}."))),
+    }
+}
+
+fn bad(detail: String) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, detail)
+}
+
+/// A form's fields; of a field that comes twice all values count, joined as a comma list.
+pub(crate) fn read_form(bytes: &[u8]) -> Map<String, Value> {
+    let mut fields = Map::new();
+    for (name, value) in url::form_urlencoded::parse(bytes) {
+        match fields.get_mut(name.as_ref()) {
+            Some(Value::String(before)) => {
+                before.push(',');
+                before.push_str(&value);
+            }
+            _ => drop(fields.insert(name.into_owned(), Value::String(value.into_owned()))),
+        }
+    }
+    fields
+}
+
+/// Text that a form shows again.
+pub(crate) fn shown(raw: &Map<String, Value>) -> std::collections::BTreeMap<String, String> {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        Value::Array(items) => items
+            .iter()
+            .filter_map(Value::as_str)
+            .collect::<Vec<_>>()
+            .join(", "),
+        other => other.to_string(),
+    };
+    raw.iter()
+        .map(|(name, value)| (name.clone(), text(value)))
+        .collect()
+}
+
+/// The seed's `init`, which may stand in the query or in the body.
+pub(crate) fn flag(raw: &Map<String, Value>, name: &'static str) -> Result<Option<bool>> {
+    match raw.get(name).map(|value| plain(value, "boolean")) {
+        None => Ok(None),
+        Some(Ok(value)) => Ok(value.and_then(|v| v.as_bool())),
+        Some(Err(message)) => Err(Error::invalid(name, message).into()),
+    }
+}

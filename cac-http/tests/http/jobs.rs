@@ -1,0 +1,290 @@
+//! `/jobs`, `/api/stream` and `/status`.
+
+use std::time::Duration;
+
+use cac_core::args;
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+
+use crate::lab::{Lab, PATIENCE, expect};
+
+/// One event of a stream, read as a browser does.
+#[derive(Debug, Default, Clone, PartialEq)]
+struct Frame {
+    id: Option<i64>,
+    event: String,
+    data: String,
+}
+
+/// Reads a stream until its end, or until `enough` frames have come.
+async fn frames(
+    lab: &Lab,
+    path: &str,
+    session: &str,
+    last: Option<i64>,
+    enough: usize,
+) -> Vec<Frame> {
+    let mut request = lab.get(path, session);
+    if let Some(last) = last {
+        request = request.header("last-event-id", last);
+    }
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    let mut chunks = answer.bytes_stream();
+    let (mut text, mut frames) = (String::new(), Vec::new());
+    while frames.len() < enough {
+        let chunk = tokio::time::timeout(PATIENCE, chunks.next())
+            .await
+            .expect("a stream stands still");
+        let Some(chunk) = chunk else { break };
+        text.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());
+        while let Some((frame, rest)) = text.split_once("\n\n") {
+            frames.extend(parse(frame));
+            text = rest.to_owned();
+        }
+    }
+    frames
+}
+
+fn parse(text: &str) -> Option<Frame> {
+    let mut frame = Frame::default();
+    for line in text.lines() {
+        let (name, value) = line.split_once(": ")?;
+        match name {
+            "id" => frame.id = value.parse().ok(),
+            "event" => value.clone_into(&mut frame.event),
+            "data" => frame.data.push_str(value),
+            other => panic!("{other}"),
+        }
+    }
+    Some(frame)
+}
+
+async fn shell(lab: &Lab, owner: Option<&str>, command: &str) -> i64 {
+    let now = chrono::Utc::now();
+    let sql = r#"INSERT INTO "Jobs" ("command", "status", "createdBy", "createdAt", "updatedAt") VALUES (?, 'pending', ?, ?, ?)"#;
+    lab.core
+        .db
+        .exec(sql, args![command, owner, now, now])
+        .await
+        .unwrap();
+    let row = lab
+        .core
+        .db
+        .one(r#"SELECT MAX("id") AS "id" FROM "Jobs""#, vec![])
+        .await
+        .unwrap();
+    lab.core.wake.jobs();
+    row.get("id").unwrap()
+}
+
+#[tokio::test]
+async fn streams_are_complete_and_taken_up_again() {
+    let lab = Lab::new().await;
+    let alice = lab.login("alice").await;
+    let command =
+        "for i in 1 2 3 4 5 6; do echo \"line $i\"; sleep 0.15; done; printf 'a\\r\\n\"b\"'";
+    let job = shell(&lab, Some("alice"), command).await;
+    let path = format!("/api/stream/{job}");
+    // Broken off twice on the way, taken up where it was left.
+    let mut all: Vec<Frame> = Vec::new();
+    for enough in [2, 1, usize::MAX] {
+        let last = all.last().and_then(|frame| frame.id);
+        all.extend(frames(&lab, &path, &alice, last, enough).await);
+    }
+    let end = all.pop().unwrap();
+    assert_eq!(
+        end,
+        Frame {
+            id: None,
+            event: "close".to_owned(),
+            data: "Process finished with status: success".to_owned()
+        }
+    );
+    assert!(
+        all.windows(2).all(|pair| pair[0].id < pair[1].id),
+        "{all:?}"
+    );
+    let text: String = all
+        .iter()
+        .map(|frame| serde_json::from_str::<String>(&frame.data).unwrap())
+        .collect();
+    let stored = expect(
+        lab.get(&format!("/jobs/{job}/status"), &alice)
+            .send()
+            .await
+            .unwrap(),
+        200,
+    )
+    .await;
+    let stored: String = stored
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["output"].as_str().unwrap())
+        .collect();
+    assert_eq!(text, stored);
+    assert!(
+        text.contains("line 1\nline 2\n") && text.ends_with("a\r\n\"b\""),
+        "{text:?}"
+    );
+    // The same again afterwards, typed.
+    let typed = frames(
+        &lab,
+        &format!("/jobs/{job}/stream"),
+        &alice,
+        None,
+        usize::MAX,
+    )
+    .await;
+    let (last, rows) = typed.split_last().unwrap();
+    assert_eq!(last.event, "end");
+    assert_eq!(
+        serde_json::from_str::<Value>(&last.data).unwrap()["status"],
+        "success"
+    );
+    assert!(
+        rows.iter()
+            .all(|frame| frame.event == "output" && frame.id.is_some()),
+        "{rows:?}"
+    );
+    expect(
+        lab.get(&path, &alice)
+            .header("last-event-id", "x")
+            .send()
+            .await
+            .unwrap(),
+        400,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_seeds_shapes() {
+    let lab = Lab::new().await;
+    let alice = lab.login("alice").await;
+    let job = shell(&lab, Some("alice"), "echo hello; exit 3").await;
+    assert_eq!(lab.ended(job).await, "failure");
+    let found = expect(
+        lab.get(&format!("/jobs/{job}"), &alice)
+            .send()
+            .await
+            .unwrap(),
+        200,
+    )
+    .await;
+    assert_eq!(
+        (&found["id"], &found["status"], &found["createdBy"]),
+        (&json!(job), &json!("failure"), &json!("alice"))
+    );
+    for field in ["command", "createdAt", "updatedAt", "reason"] {
+        assert!(found[field].is_string(), "{field}: {found}");
+    }
+    let rows = expect(
+        lab.get(&format!("/jobs/{job}/status?limit=5000"), &alice)
+            .send()
+            .await
+            .unwrap(),
+        200,
+    )
+    .await;
+    assert_eq!(rows[0]["jobId"], job);
+    let none = expect(
+        lab.get(&format!("/jobs/{job}/status?offset=1000"), &alice)
+            .send()
+            .await
+            .unwrap(),
+        200,
+    )
+    .await;
+    assert_eq!(none, json!([]));
+    for bad in ["limit=x", "offset=-1"] {
+        expect(
+            lab.get(&format!("/jobs/{job}/status?{bad}"), &alice)
+                .send()
+                .await
+                .unwrap(),
+            400,
+        )
+        .await;
+    }
+    let list = lab.get("/jobs", &alice).send().await.unwrap();
+    assert_eq!(list.headers()["x-total-count"], "1");
+    assert_eq!(expect(list, 200).await[0], found);
+}
+
+/// S12 of the original; and jobs without an owner are the admins'.
+#[tokio::test]
+async fn other_peoples_jobs_do_not_exist() {
+    let lab = Lab::idle(&[]).await;
+    let (bob, admin) = (lab.login("bob").await, lab.login("admin").await);
+    for owner in [Some("alice"), None] {
+        let job = shell(&lab, owner, "true").await;
+        for path in [
+            format!("/jobs/{job}"),
+            format!("/jobs/{job}/status"),
+            format!("/jobs/{job}/stream"),
+            format!("/api/stream/{job}"),
+            format!("/status/{job}"),
+        ] {
+            expect(lab.get(&path, &bob).send().await.unwrap(), 404).await;
+        }
+        expect(
+            lab.post(&format!("/jobs/{job}/cancel"), &bob)
+                .send()
+                .await
+                .unwrap(),
+            404,
+        )
+        .await;
+        expect(
+            lab.get(&format!("/jobs/{job}"), &admin)
+                .send()
+                .await
+                .unwrap(),
+            200,
+        )
+        .await;
+    }
+    let list = expect(lab.get("/jobs", &bob).send().await.unwrap(), 200).await;
+    assert_eq!(list, json!([]));
+}
+
+#[tokio::test]
+async fn a_cancel_stops_the_work() {
+    let lab = Lab::new().await;
+    let alice = lab.login("alice").await;
+    let job = shell(&lab, Some("alice"), "echo begun; sleep 600").await;
+    let begun = frames(&lab, &format!("/api/stream/{job}"), &alice, None, 1).await;
+    assert!(begun[0].data.contains("begun"), "{begun:?}");
+    let asked = std::time::Instant::now();
+    expect(
+        lab.post(&format!("/jobs/{job}/cancel"), &alice)
+            .send()
+            .await
+            .unwrap(),
+        200,
+    )
+    .await;
+    assert_eq!(lab.ended(job).await, "cancelled");
+    assert!(asked.elapsed() < Duration::from_secs(30));
+}
+
+#[tokio::test]
+async fn adding_jobs_is_still_to_come() {
+    let lab = Lab::idle(&[]).await;
+    let body = json!({"command": "true"});
+    for (who, status) in [("alice", 403), ("admin", 501)] {
+        let session = lab.login(who).await;
+        expect(
+            lab.post("/jobs", &session)
+                .json(&body)
+                .send()
+                .await
+                .unwrap(),
+            status,
+        )
+        .await;
+    }
+}

@@ -1,0 +1,12 @@
+//! The web server as clients see it: a real server, a real runner, a simulated Proxmox VE on the wire. One file for each URL.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+mod containers;
+mod jobs;
+mod lab;
+mod login;
+mod nginx;
+mod origin;
+mod pages;
+mod spec;
+mod stop;
