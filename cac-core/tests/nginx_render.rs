@@ -1,4 +1,5 @@
 //! The configuration file itself: its text, its order, what is left out of it, and what nginx says to it.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
