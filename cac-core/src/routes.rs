@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config;
 use crate::nginx::{
-    self, BadValue, ConfigPath, ErrorLog, Flavour, PublicName, Rendered, Settings, StreamModule,
+    self, BadValue, ConfigPath, ErrorLog, Flavour, Kept, ProxyConfig, PublicName, Rendered,
+    Service, Settings, StreamModule,
 };
 use crate::{Core, Error, Result, service};
 
@@ -24,18 +25,41 @@ pub async fn render(core: &Core) -> Result<Rendered> {
 
 /// The same for an nginx with settings of its own, as the demo has one.
 pub async fn render_with(core: &Core, settings: &Settings) -> Result<Rendered> {
-    let published = service::published(core).await?;
-    Ok(nginx::render(settings, &published.http, &published.streams))
+    Ok(read(core, settings).await?.0)
 }
 
-/// Follows the state: a receiver that always holds the newest file. Ends with `stop`.
+/// What is stored and yet not served, a line for each service with the reason.
+pub async fn left_out(core: &Core, settings: &Settings) -> Result<Vec<String>> {
+    Ok(read(core, settings).await?.1)
+}
+
+async fn read(core: &Core, settings: &Settings) -> Result<(Rendered, Vec<String>)> {
+    let published = service::published(core).await?;
+    let rendered = nginx::render(settings, &published.http, &published.streams);
+    let rows = published.left_out.iter();
+    let rows = rows.map(|(id, reason)| format!("service {id}: {reason}"));
+    let others = rendered.left_out.iter().map(|left| match &left.service {
+        Service::Http(service) => format!("{}: {}", service.name, left.reason),
+        Service::Stream(service) => {
+            format!("{}/{}: {}", service.port, service.protocol, left.reason)
+        }
+    });
+    let left_out = rows.chain(others).collect();
+    Ok((rendered, left_out))
+}
+
+/// Follows the state: a receiver that always holds the newest file. Ends with `stop`. What is left out is logged when
+/// it begins to be.
 pub async fn follow(
     core: Core,
     settings: Settings,
     stop: CancellationToken,
 ) -> Result<watch::Receiver<Arc<Rendered>>> {
     let mut changed = core.wake.watch_routes();
-    let (sender, receiver) = watch::channel(Arc::new(render_with(&core, &settings).await?));
+    let (first, left_out) = read(&core, &settings).await?;
+    let mut known = Vec::new();
+    tell(&mut known, left_out);
+    let (sender, receiver) = watch::channel(Arc::new(first));
     tokio::spawn(async move {
         loop {
             tokio::select! {
@@ -44,8 +68,9 @@ pub async fn follow(
                 _ = changed.changed() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
-            match render_with(&core, &settings).await {
-                Ok(new) => {
+            match read(&core, &settings).await {
+                Ok((new, left_out)) => {
+                    tell(&mut known, left_out);
                     sender.send_if_modified(|old| {
                         let differs = old.etag != new.etag;
                         if differs {
@@ -59,6 +84,25 @@ pub async fn follow(
         }
     });
     Ok(receiver)
+}
+
+fn tell(known: &mut Vec<String>, left_out: Vec<String>) {
+    for line in left_out.iter().filter(|line| !known.contains(line)) {
+        tracing::warn!("not served: {line}");
+    }
+    *known = left_out;
+}
+
+/// Keeps a private nginx on the newest state until `stop`.
+pub async fn serve(
+    core: Core,
+    settings: Settings,
+    config: ProxyConfig,
+    stop: CancellationToken,
+) -> Result<Kept> {
+    let newest = follow(core, settings, stop.clone()).await?;
+    let kept = nginx::keep(config, newest, stop).await;
+    kept.map_err(|error| Error::Upstream(error.to_string()))
 }
 
 /// The renderer's settings from the configuration.

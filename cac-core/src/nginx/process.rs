@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, pidfd_open,
     pidfd_send_signal, waitid,
 };
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -86,6 +86,14 @@ impl Process {
             seen.parent == self.pid.as_raw_pid() && title(seen.pid) == "nginx: worker process"
         };
         seen().filter(ours).map(|seen| seen.pid).collect()
+    }
+
+    /// Has these workers finish what they carry and take nothing new. After a reload nginx does the same itself, a
+    /// tenth of a second after their successors were started.
+    pub(super) fn retire(&self, workers: &BTreeSet<i32>) {
+        for pid in self.workers().intersection(workers) {
+            let _ = Pid::from_raw(*pid).map(|pid| kill_process(pid, Signal::QUIT));
+        }
     }
 
     /// The next refusal that nginx wrote, if one is waiting.

@@ -166,11 +166,15 @@ impl Proxy {
         put(&self.config, text)?;
         self.process.reload();
         let deadline = Instant::now() + self.config.patience;
-        let mut refused = None;
+        let (mut refused, mut retired) = (None, false);
         loop {
             let now = self.process.workers();
             if !now.is_empty() && now.is_disjoint(&before) {
                 return Ok(());
+            }
+            if !retired && now.difference(&before).next().is_some() {
+                self.process.retire(&before);
+                retired = true;
             }
             while let Some(words) = self.process.refusal() {
                 // nginx tries a port for two seconds before it gives up with these words.

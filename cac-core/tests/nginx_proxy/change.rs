@@ -51,13 +51,18 @@ async fn what_apply_returned_for_is_live_for_every_new_connection() {
 async fn workers_do_not_pile_up() {
     let lab = Lab::new();
     let upstream = web("one").await;
-    let mut proxy = lab.start(&lab.render(&[], &[])).await;
-    let expected = lab.processes().len();
-    for round in 0..20 {
-        let name = format!("n{round}.cac.localhost");
-        let rendered = lab.render(&[(&name, upstream)], &[]);
+    let three = |name: &str| {
+        let mut rendered = lab.render(&[(name, upstream)], &[]);
+        let text = rendered.text;
+        rendered.text = text.replace("worker_processes auto;", "worker_processes 3;");
+        rendered
+    };
+    let mut proxy = lab.start(&three("n.cac.localhost")).await;
+    for round in 0..30 {
+        let rendered = three(&format!("n{round}.cac.localhost"));
         proxy.apply(&rendered).await.unwrap();
     }
+    let expected = 1 + 3;
     let begun = Instant::now();
     while lab.processes().len() != expected {
         let left = lab.processes().len();

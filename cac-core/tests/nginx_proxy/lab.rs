@@ -18,22 +18,22 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// Ends a test that hangs.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-pub static NGINX: LazyLock<Found> = LazyLock::new(|| {
+pub(crate) static NGINX: LazyLock<Found> = LazyLock::new(|| {
     find_nginx().expect("these tests need nginx: apt-get install nginx-light libnginx-mod-stream")
 });
 
-pub struct Lab {
-    pub dir: TempDir,
+pub(crate) struct Lab {
+    pub(crate) dir: TempDir,
     /// Ours alone, so that every test may use the same ports.
-    pub ip: Ipv4Addr,
-    pub settings: Settings,
+    pub(crate) ip: Ipv4Addr,
+    pub(crate) settings: Settings,
     certificate: Certificate,
 }
 
 impl Lab {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let [a, b, c] = rand::random::<[u8; 3]>();
         let ip = Ipv4Addr::new(127, 100 + a % 100, b, 1 + c % 250);
         let dir = tempfile::tempdir().unwrap();
@@ -51,15 +51,19 @@ impl Lab {
         }
     }
 
-    pub fn prefix(&self) -> std::path::PathBuf {
+    pub(crate) fn prefix(&self) -> std::path::PathBuf {
         prefix(&self.dir)
     }
 
-    pub fn config(&self) -> ProxyConfig {
+    pub(crate) fn config(&self) -> ProxyConfig {
         ProxyConfig::new(NGINX.clone(), self.prefix())
     }
 
-    pub fn render(&self, http: &[(&str, SocketAddr)], streams: &[StreamService]) -> Rendered {
+    pub(crate) fn render(
+        &self,
+        http: &[(&str, SocketAddr)],
+        streams: &[StreamService],
+    ) -> Rendered {
         let service = |(name, upstream): &(&str, SocketAddr)| HttpService {
             name: name.parse().unwrap(),
             upstream: *upstream,
@@ -70,15 +74,15 @@ impl Lab {
         rendered
     }
 
-    pub async fn start(&self, rendered: &Rendered) -> Proxy {
+    pub(crate) async fn start(&self, rendered: &Rendered) -> Proxy {
         Proxy::start(self.config(), rendered).await.unwrap()
     }
 
-    pub async fn plain(&self) -> TcpStream {
+    pub(crate) async fn plain(&self) -> TcpStream {
         TcpStream::connect((self.ip, 8080)).await.unwrap()
     }
 
-    pub async fn tls(&self, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn tls(&self, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         let own = CertificateDer::from_pem_file(&self.certificate.certificate).unwrap();
         roots.add(own).unwrap();
@@ -96,12 +100,12 @@ impl Lab {
     }
 
     /// Status and whole answer of a request for `/` over TLS, on a connection of its own.
-    pub async fn get(&self, name: &str) -> std::io::Result<(u16, String)> {
+    pub(crate) async fn get(&self, name: &str) -> std::io::Result<(u16, String)> {
         request(self.tls(name).await?, name, "/", "").await
     }
 
     /// The nginx processes of this lab, by number.
-    pub fn processes(&self) -> Vec<i32> {
+    pub(crate) fn processes(&self) -> Vec<i32> {
         let prefix = self.prefix().canonicalize().unwrap();
         let pids = std::fs::read_dir("/proc").unwrap().flatten();
         pids.filter_map(|entry| {
@@ -112,7 +116,7 @@ impl Lab {
         .collect()
     }
 
-    pub fn master(&self) -> i32 {
+    pub(crate) fn master(&self) -> i32 {
         let text = std::fs::read_to_string(self.prefix().join("nginx.pid")).unwrap();
         text.trim().parse().unwrap()
     }
@@ -122,7 +126,7 @@ fn prefix(dir: &TempDir) -> std::path::PathBuf {
     Path::join(dir.path(), "nginx")
 }
 
-pub fn stream(protocol: Protocol, port: u16, upstream: SocketAddr) -> StreamService {
+pub(crate) fn stream(protocol: Protocol, port: u16, upstream: SocketAddr) -> StreamService {
     StreamService {
         protocol,
         port,
@@ -131,7 +135,7 @@ pub fn stream(protocol: Protocol, port: u16, upstream: SocketAddr) -> StreamServ
 }
 
 /// Sends a request with further lines and a body after them; reads to the end.
-pub async fn request<S: AsyncRead + AsyncWrite + Unpin>(
+pub(crate) async fn request<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     host: &str,
     path: &str,
@@ -151,7 +155,7 @@ pub async fn request<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Reads up to and with the empty line.
-pub async fn head<S: AsyncRead + Unpin>(stream: &mut S) -> Option<String> {
+pub(crate) async fn head<S: AsyncRead + Unpin>(stream: &mut S) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
@@ -161,7 +165,7 @@ pub async fn head<S: AsyncRead + Unpin>(stream: &mut S) -> Option<String> {
 
 /// A container's web server: answers with its name, what it was asked and the size of the body; takes WebSockets and
 /// gives back what comes over them.
-pub async fn web(name: &'static str) -> SocketAddr {
+pub(crate) async fn web(name: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -200,7 +204,7 @@ async fn answer(mut stream: TcpStream, name: &str) -> Option<()> {
 }
 
 /// Says a line first, as ssh servers do, then gives back what comes.
-pub async fn tcp() -> SocketAddr {
+pub(crate) async fn tcp() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -216,7 +220,7 @@ pub async fn tcp() -> SocketAddr {
 }
 
 /// Gives back each datagram.
-pub async fn udp() -> SocketAddr {
+pub(crate) async fn udp() -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {

@@ -14,25 +14,25 @@ use cac_simulator::Simulator;
 use tokio_util::sync::CancellationToken;
 
 /// Long enough for a busy machine, short enough to end a test that hangs.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 static NETWORK: AtomicU8 = AtomicU8::new(100);
 
-pub struct Lab {
-    pub core: Core,
-    pub simulator: Simulator,
-    pub database: TestDb,
+pub(crate) struct Lab {
+    pub(crate) core: Core,
+    pub(crate) simulator: Simulator,
+    pub(crate) database: TestDb,
     runners: Vec<CancellationToken>,
 }
 
-pub fn alice() -> Actor {
+pub(crate) fn alice() -> Actor {
     Actor::new("alice", false)
 }
 
-pub fn admin() -> Actor {
+pub(crate) fn admin() -> Actor {
     Actor::new("admin", true)
 }
 
-pub async fn simulator(delay: cac_simulator::Delay) -> Simulator {
+pub(crate) async fn simulator(delay: cac_simulator::Delay) -> Simulator {
     let network = [127, NETWORK.fetch_add(1, Ordering::Relaxed)];
     let config = cac_simulator::Config {
         network,
@@ -46,7 +46,7 @@ pub async fn simulator(delay: cac_simulator::Delay) -> Simulator {
     simulator
 }
 
-pub fn config(database_url: &str, more: &[(&str, &str)]) -> Config {
+pub(crate) fn config(database_url: &str, more: &[(&str, &str)]) -> Config {
     let mut vars = Vars(BTreeMap::new());
     vars.set("DATABASE_URL", database_url);
     vars.set("SESSION_SECRET", "a secret for tests only");
@@ -62,11 +62,11 @@ pub fn config(database_url: &str, more: &[(&str, &str)]) -> Config {
 }
 
 impl Lab {
-    pub async fn new(database: TestDb) -> Self {
+    pub(crate) async fn new(database: TestDb) -> Self {
         Self::with(database, cac_simulator::Delay::none(), &[]).await
     }
 
-    pub async fn with(
+    pub(crate) async fn with(
         database: TestDb,
         delay: cac_simulator::Delay,
         more: &[(&str, &str)],
@@ -95,20 +95,20 @@ impl Lab {
     }
 
     /// Starts a runner in this process.
-    pub fn runner(&mut self) -> CancellationToken {
+    pub(crate) fn runner(&mut self) -> CancellationToken {
         let stop = CancellationToken::new();
         tokio::spawn(job::runner::run(self.core.clone(), stop.clone()));
         self.runners.push(stop.clone());
         stop
     }
 
-    pub async fn ask(&self, hostname: &str) -> Created {
+    pub(crate) async fn ask(&self, hostname: &str) -> Created {
         container::create(&self.core, &alice(), &new(hostname), None)
             .await
             .unwrap()
     }
 
-    pub async fn job(&self, id: i64) -> Job {
+    pub(crate) async fn job(&self, id: i64) -> Job {
         let job = job::wait(&self.core, id, PATIENCE).await.unwrap();
         assert!(
             job.status.ended(),
@@ -120,17 +120,17 @@ impl Lab {
         job
     }
 
-    pub async fn log(&self, id: i64) -> String {
+    pub(crate) async fn log(&self, id: i64) -> String {
         let rows = job::output(&self.core, id, 10_000, 0).await.unwrap();
         rows.into_iter().map(|row| row.output).collect()
     }
 
-    pub async fn row(&self, id: i64) -> Option<Container> {
+    pub(crate) async fn row(&self, id: i64) -> Option<Container> {
         container::find_any(&self.core, id).await.unwrap()
     }
 
     /// Everything that must be so when a creation has been undone.
-    pub async fn assert_nothing_left(&self, id: i64) {
+    pub(crate) async fn assert_nothing_left(&self, id: i64) {
         let name = self.database.name;
         assert!(
             self.simulator.containers().is_empty(),
@@ -153,7 +153,7 @@ impl Lab {
         );
     }
 
-    pub async fn end(self) {
+    pub(crate) async fn end(self) {
         for runner in &self.runners {
             runner.cancel();
         }
@@ -162,7 +162,7 @@ impl Lab {
     }
 }
 
-pub fn new(hostname: &str) -> NewContainer {
+pub(crate) fn new(hostname: &str) -> NewContainer {
     NewContainer {
         hostname: hostname.to_owned(),
         os_release: "debian".to_owned(),
@@ -172,7 +172,7 @@ pub fn new(hostname: &str) -> NewContainer {
 }
 
 /// Polls until `check` holds.
-pub async fn until<F: AsyncFnMut() -> bool>(what: &str, mut check: F) {
+pub(crate) async fn until<F: AsyncFnMut() -> bool>(what: &str, mut check: F) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !check().await {
         assert!(

@@ -1,0 +1,208 @@
+//! From rows to the file and to a running nginx, on the three databases.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cac_core::config::{Config, Program, Vars};
+use cac_core::db::Db;
+use cac_core::nginx::{ProxyConfig, Rendered, Settings, find_nginx, self_signed};
+use cac_core::testing::{TestDb, databases};
+use cac_core::{Core, args, routes};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// The promise: a change of any kind is in the file by then.
+const SEEN: Duration = Duration::from_secs(2);
+
+async fn core(database: &TestDb) -> Core {
+    let mut vars = Vars(BTreeMap::new());
+    vars.set("DATABASE_URL", &database.url);
+    vars.set("SESSION_SECRET", "a secret for tests only");
+    vars.set("CONTAINER_NETWORKS", "127.0.0.0/8");
+    vars.set("CAC_DOMAIN", "cac.test");
+    let config = Config::load(&vars, Program::Http).unwrap();
+    Core::start(config).await.unwrap()
+}
+
+/// A container as somebody at the database's own prompt would add it.
+async fn container(db: &Db, hostname: &str, address: &str) -> i64 {
+    let now = chrono::Utc::now();
+    db.exec(
+        r#"INSERT INTO "Containers" ("hostname", "username", "ipv4Address", "createdAt", "updatedAt") VALUES (?, ?, ?, ?, ?)"#,
+        args![hostname, "alice", address, now, now],
+    )
+    .await
+    .unwrap();
+    let row = db
+        .one(
+            r#"SELECT "id" FROM "Containers" WHERE "hostname" = ?"#,
+            args![hostname],
+        )
+        .await;
+    row.unwrap().get("id").unwrap()
+}
+
+async fn http(db: &Db, container: i64, name: &str, port: u16) {
+    let now = chrono::Utc::now();
+    db.exec(
+        r#"INSERT INTO "Services" ("containerId", "type", "internalPort", "externalHostname", "createdAt", "updatedAt") VALUES (?, ?, ?, ?, ?, ?)"#,
+        args![container, "http", port, name, now, now],
+    )
+    .await
+    .unwrap();
+}
+
+async fn until_seen(
+    newest: &mut watch::Receiver<Arc<Rendered>>,
+    holds: impl Fn(&str) -> bool,
+    what: &str,
+) {
+    let seen = timeout(SEEN, newest.wait_for(|rendered| holds(&rendered.text))).await;
+    drop(
+        seen.unwrap_or_else(|_| panic!("{what} was not seen within {SEEN:?}"))
+            .unwrap(),
+    );
+}
+
+#[tokio::test]
+async fn changes_by_hand_are_seen_within_two_seconds() {
+    for database in databases().await {
+        let name = database.name;
+        let core = core(&database).await;
+        let settings = routes::settings(&core.config).unwrap();
+        let stop = CancellationToken::new();
+        let mut newest = routes::follow(core, settings, stop.clone()).await.unwrap();
+        let by_hand = Db::connect(&database.url).await.unwrap();
+        let id = container(&by_hand, "web", "127.1.0.2").await;
+        http(&by_hand, id, "web", 8080).await;
+        until_seen(
+            &mut newest,
+            |text| text.contains("web.cac.test 127.1.0.2:8080;"),
+            name,
+        )
+        .await;
+        let moved = r#"UPDATE "Containers" SET "ipv4Address" = ? WHERE "id" = ?"#;
+        by_hand.exec(moved, args!["127.1.0.3", id]).await.unwrap();
+        until_seen(
+            &mut newest,
+            |text| text.contains("web.cac.test 127.1.0.3:8080;"),
+            name,
+        )
+        .await;
+        let gone = r#"DELETE FROM "Services" WHERE "containerId" = ?"#;
+        by_hand.exec(gone, args![id]).await.unwrap();
+        until_seen(&mut newest, |text| !text.contains("web.cac.test"), name).await;
+        stop.cancel();
+    }
+}
+
+#[tokio::test]
+async fn an_unchanged_state_keeps_its_tag_in_every_process() {
+    for database in databases().await {
+        let first = core(&database).await;
+        for (n, name) in ["c", "a", "b"].into_iter().enumerate() {
+            let id = container(&first.db, name, &format!("127.1.0.{}", n + 2)).await;
+            http(&first.db, id, name, 80).await;
+        }
+        let tag = routes::render(&first).await.unwrap();
+        assert_eq!(routes::render(&first).await.unwrap(), tag);
+        first.db.close().await;
+        let second = core(&database).await;
+        assert_eq!(
+            routes::render(&second).await.unwrap(),
+            tag,
+            "{}",
+            database.name
+        );
+        let touched = r#"UPDATE "Services" SET "updatedAt" = ?"#;
+        second
+            .db
+            .exec(touched, args![chrono::Utc::now()])
+            .await
+            .unwrap();
+        assert_eq!(routes::render(&second).await.unwrap().etag, tag.etag);
+    }
+}
+
+#[tokio::test]
+async fn rows_that_break_the_rules_are_left_out_and_listed() {
+    for database in databases().await {
+        let core = core(&database).await;
+        let good = container(&core.db, "good", "127.1.0.2").await;
+        http(&core.db, good, "good", 80).await;
+        #[rustfmt::skip]
+        let bad = [
+            ("a;b", "127.1.0.3", "semicolon", 80, "`a;b` is not a valid label"),
+            ("injected", "127.1.0.4", "x.cac.test; return 200", 80, "is not a public name"),
+            ("wild", "127.1.0.5", "*.cac.test", 80, "is not a public name"),
+            ("outside", "192.0.2.7", "outside", 80, "is not in CONTAINER_NETWORKS"),
+            ("words", "127.0.0.1; evil on", "words", 80, "is not an address"),
+            ("zero", "127.1.0.6", "zero", 0, "port is not a port number"),
+        ];
+        for (hostname, address, name, port, _) in bad {
+            let id = container(&core.db, hostname, address).await;
+            http(&core.db, id, name, port).await;
+        }
+        let settings = routes::settings(&core.config).unwrap();
+        let text = routes::render(&core).await.unwrap().text;
+        let left_out = routes::left_out(&core, &settings).await.unwrap();
+        assert_eq!(left_out.len(), bad.len(), "{left_out:?}");
+        for ((hostname, address, _, _, reason), line) in bad.iter().zip(&left_out) {
+            assert!(
+                line.starts_with("service ") && line.contains(reason),
+                "{hostname}: {line}"
+            );
+            assert!(
+                !text.contains(hostname) && !text.contains(address),
+                "{hostname}"
+            );
+        }
+        assert!(text.contains("good.cac.test 127.1.0.2:80;"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_committed_change_is_live_in_nginx_in_far_less_than_a_second() {
+    let database = cac_core::testing::sqlite().await;
+    cac_core::schema::up(&database.db).await.unwrap();
+    let core = core(&database).await;
+    let found = find_nginx().expect("nginx is installed");
+    let dir = tempfile::tempdir().unwrap();
+    let certificate = self_signed(&["cac.test".parse().unwrap()], dir.path()).unwrap();
+    let prefix = dir.path().join("nginx");
+    let mut settings = Settings::private(&found, &prefix, &certificate).unwrap();
+    let [a, b, c] = rand::random::<[u8; 3]>();
+    let ip = Ipv4Addr::new(127, 100 + a % 100, b, 1 + c % 250);
+    settings.http_listen = vec![SocketAddr::from((ip, 8080))];
+    let stop = CancellationToken::new();
+    let mut config = ProxyConfig::new(found, prefix);
+    config.min_interval = Duration::ZERO;
+    let kept = routes::serve(core.clone(), settings.clone(), config, stop.clone());
+    let kept = kept.await.unwrap();
+    let mut live = kept.live.clone();
+    let mut took = Vec::new();
+    for n in 0..9_u16 {
+        // A change after a quiet time: nginx takes its next signal 0.1 s after the last at the earliest.
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        let id = container(&core.db, &format!("web{n}"), &format!("127.1.0.{}", n + 2)).await;
+        http(&core.db, id, &format!("web{n}"), 80).await;
+        let begun = Instant::now();
+        core.wake.routes();
+        let wanted = routes::render_with(&core, &settings).await.unwrap().etag;
+        let reached = timeout(SEEN, live.wait_for(|live| live.etag == wanted)).await;
+        drop(reached.unwrap().unwrap());
+        took.push(begun.elapsed());
+    }
+    stop.cancel();
+    kept.ended().await;
+    took.sort();
+    println!(
+        "committed to live: p50 {:?}, longest {:?}",
+        took[4], took[8]
+    );
+    assert!(took[4] < Duration::from_secs(1), "{took:?}");
+}
