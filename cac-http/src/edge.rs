@@ -2,6 +2,7 @@
 //! security headers.
 
 use std::panic::AssertUnwindSafe;
+use std::time::Instant;
 
 use cac_core::Config;
 use futures_util::FutureExt as _;
@@ -18,7 +19,7 @@ use crate::auth::Carried;
 use crate::error::{ApiError, Told};
 use crate::{input, origin, page};
 
-const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                    form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -58,6 +59,12 @@ impl<E: Endpoint> Endpoint for Edge<E> {
                 Ok(Err(error)) => self.failed(&seen, error),
                 Err(panic) => self.told(&seen, ApiError::internal(words(&*panic))),
             }
+        };
+        let answer = async {
+            let began = Instant::now();
+            let response = answer.await;
+            tracing::debug!(status = response.status().as_u16(), elapsed = ?began.elapsed(), "answered");
+            response
         };
         let mut response = answer.instrument(span).await;
         secure(&mut response, &seen.id);
