@@ -6,6 +6,9 @@
 
 pub mod certificate;
 pub mod found;
+pub mod keep;
+mod process;
+pub mod proxy;
 mod render;
 mod value;
 
@@ -16,6 +19,8 @@ use std::time::Duration;
 
 pub use certificate::{Certificate, self_signed};
 pub use found::{Flavour, Found, StreamModule, find_nginx};
+pub use keep::{Kept, Live, keep};
+pub use proxy::{Applied, Proxy, ProxyConfig, ProxyError};
 pub use render::render;
 pub use value::{BadValue, ConfigPath, PublicName, UserName};
 

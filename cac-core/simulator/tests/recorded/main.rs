@@ -1,0 +1,58 @@
+//! What a real Proxmox VE 8.4.21 answered to a thousand calls, asked again of the simulator in the same order. Each
+//! answer must have the same status, the same words, and a body of the same shape. Exchanges that the simulator does
+//! not take part in are printed with the reason.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+mod compare;
+mod exchange;
+mod player;
+
+use std::collections::BTreeMap;
+
+use player::{Outcome, Player};
+
+/// How many exchanges of each group agree at least; raise a number when it has become more.
+const FLOORS: [(&str, u32); 0] = [];
+
+/// Differences shown for each group.
+const SHOWN: usize = 12;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_simulator_answers_as_proxmox_did() {
+    let mut player = Player::start().await;
+    let mut agreeing: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
+    let mut differences: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut outside: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for exchange in exchange::all() {
+        let group = exchange.group();
+        match player.play(&exchange).await {
+            Outcome::Outside(reason) => outside.entry(reason).or_default().push(exchange.file),
+            Outcome::Same => {
+                let count = agreeing.entry(group).or_default();
+                *count = (count.0 + 1, count.1 + 1);
+            }
+            Outcome::Different(what) => {
+                agreeing.entry(group).or_default().1 += 1;
+                let text = format!("{}: {what}", exchange.file);
+                differences.entry(group).or_default().push(text);
+            }
+        }
+    }
+    player.end().await;
+    for (reason, files) in &outside {
+        println!("outside, {reason}: {} ({})", files.len(), files.join(" "));
+    }
+    for (group, list) in &differences {
+        for text in list.iter().take(SHOWN) {
+            println!("{group}: {text}");
+        }
+    }
+    for (group, (same, all)) in &agreeing {
+        println!("{group}: {same} of {all} agree");
+    }
+    for (group, floor) in FLOORS {
+        let same = agreeing.get(group).map_or(0, |count| count.0);
+        assert!(same >= floor, "{group}: {same} agree, {floor} did before");
+    }
+}

@@ -1,0 +1,229 @@
+//! What the tests stand on: an address of their own, containers that answer, clients that trust the certificate.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use cac_core::nginx::{
+    Certificate, Found, HttpService, Protocol, Proxy, ProxyConfig, Rendered, Settings,
+    StreamService, find_nginx, render, self_signed,
+};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Ends a test that hangs.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub static NGINX: LazyLock<Found> = LazyLock::new(|| {
+    find_nginx().expect("these tests need nginx: apt-get install nginx-light libnginx-mod-stream")
+});
+
+pub struct Lab {
+    pub dir: TempDir,
+    /// Ours alone, so that every test may use the same ports.
+    pub ip: Ipv4Addr,
+    pub settings: Settings,
+    certificate: Certificate,
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        let [a, b, c] = rand::random::<[u8; 3]>();
+        let ip = Ipv4Addr::new(127, 100 + a % 100, b, 1 + c % 250);
+        let dir = tempfile::tempdir().unwrap();
+        let domains = ["cac.localhost".parse().unwrap()];
+        let certificate = self_signed(&domains, &dir.path().join("tls")).unwrap();
+        let mut settings = Settings::private(&NGINX, &prefix(&dir), &certificate).unwrap();
+        settings.http_listen = vec![SocketAddr::from((ip, 8080))];
+        settings.https_listen = vec![SocketAddr::from((ip, 8443))];
+        settings.stream_listen = vec![ip.into()];
+        Self {
+            dir,
+            ip,
+            settings,
+            certificate,
+        }
+    }
+
+    pub fn prefix(&self) -> std::path::PathBuf {
+        prefix(&self.dir)
+    }
+
+    pub fn config(&self) -> ProxyConfig {
+        ProxyConfig::new(NGINX.clone(), self.prefix())
+    }
+
+    pub fn render(&self, http: &[(&str, SocketAddr)], streams: &[StreamService]) -> Rendered {
+        let service = |(name, upstream): &(&str, SocketAddr)| HttpService {
+            name: name.parse().unwrap(),
+            upstream: *upstream,
+        };
+        let http: Vec<_> = http.iter().map(service).collect();
+        let rendered = render(&self.settings, &http, streams);
+        assert!(rendered.left_out.is_empty(), "{:?}", rendered.left_out);
+        rendered
+    }
+
+    pub async fn start(&self, rendered: &Rendered) -> Proxy {
+        Proxy::start(self.config(), rendered).await.unwrap()
+    }
+
+    pub async fn plain(&self) -> TcpStream {
+        TcpStream::connect((self.ip, 8080)).await.unwrap()
+    }
+
+    pub async fn tls(&self, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut roots = rustls::RootCertStore::empty();
+        let own = CertificateDer::from_pem_file(&self.certificate.certificate).unwrap();
+        roots.add(own).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect((self.ip, 8443)).await?;
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+    }
+
+    /// Status and whole answer of a request for `/` over TLS, on a connection of its own.
+    pub async fn get(&self, name: &str) -> std::io::Result<(u16, String)> {
+        request(self.tls(name).await?, name, "/", "").await
+    }
+
+    /// The nginx processes of this lab, by number.
+    pub fn processes(&self) -> Vec<i32> {
+        let prefix = self.prefix().canonicalize().unwrap();
+        let pids = std::fs::read_dir("/proc").unwrap().flatten();
+        pids.filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let cwd = std::fs::read_link(entry.path().join("cwd")).ok()?;
+            (cwd == prefix).then_some(pid)
+        })
+        .collect()
+    }
+
+    pub fn master(&self) -> i32 {
+        let text = std::fs::read_to_string(self.prefix().join("nginx.pid")).unwrap();
+        text.trim().parse().unwrap()
+    }
+}
+
+fn prefix(dir: &TempDir) -> std::path::PathBuf {
+    Path::join(dir.path(), "nginx")
+}
+
+pub fn stream(protocol: Protocol, port: u16, upstream: SocketAddr) -> StreamService {
+    StreamService {
+        protocol,
+        port,
+        upstream,
+    }
+}
+
+/// Sends a request with further lines and a body after them; reads to the end.
+pub async fn request<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    host: &str,
+    path: &str,
+    more: &str,
+) -> std::io::Result<(u16, String)> {
+    let more = if more.is_empty() { "\r\n" } else { more };
+    let text = format!("GET {path} HTTP/1.1\r\nHost: {host}:8443\r\nConnection: close\r\n{more}");
+    stream.write_all(text.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer.split(' ').nth(1).and_then(|word| word.parse().ok());
+    match status {
+        Some(status) => Ok((status, answer)),
+        None => Err(std::io::Error::other(format!("no answer: {answer:?}"))),
+    }
+}
+
+/// Reads up to and with the empty line.
+pub async fn head<S: AsyncRead + Unpin>(stream: &mut S) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    String::from_utf8(head).ok()
+}
+
+/// A container's web server: answers with its name, what it was asked and the size of the body; takes WebSockets and
+/// gives back what comes over them.
+pub async fn web(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer(stream, name));
+        }
+    });
+    address
+}
+
+async fn answer(mut stream: TcpStream, name: &str) -> Option<()> {
+    let head = head(&mut stream).await?;
+    let lower = head.to_lowercase();
+    if lower.contains("\r\nupgrade: websocket\r\n") {
+        let switch =
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n";
+        stream.write_all(switch.as_bytes()).await.ok()?;
+        let (mut from, mut to) = stream.split();
+        tokio::io::copy(&mut from, &mut to).await.ok()?;
+        return Some(());
+    }
+    let length = lower
+        .split("\r\ncontent-length: ")
+        .nth(1)
+        .and_then(|rest| rest.split("\r\n").next()?.parse().ok())
+        .unwrap_or(0);
+    let mut rest = (&mut stream).take(length);
+    let mut nowhere = tokio::io::sink();
+    let body = tokio::io::copy(&mut rest, &mut nowhere).await.ok()?;
+    let text = format!("I am {name}, {body} bytes of body.\n{head}");
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        text.len()
+    );
+    stream.write_all(answer.as_bytes()).await.ok()
+}
+
+/// Says a line first, as ssh servers do, then gives back what comes.
+pub async fn tcp() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                stream.write_all(b"SSH-2.0-test\r\n").await.ok()?;
+                let (mut from, mut to) = stream.split();
+                tokio::io::copy(&mut from, &mut to).await.ok()
+            });
+        }
+    });
+    address
+}
+
+/// Gives back each datagram.
+pub async fn udp() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            let _ = socket.send_to(&buffer[..length], from).await;
+        }
+    });
+    address
+}
