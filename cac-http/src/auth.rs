@@ -38,6 +38,8 @@ pub(crate) struct Signed {
     pub core: Core,
     pub stop: CancellationToken,
     pub actor: Actor,
+    /// The id of the good session.
+    pub session: String,
     pub html: bool,
 }
 
@@ -136,11 +138,15 @@ impl<'a> ApiExtractor<'a> for Signed {
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
         let who = anyone(request).await?;
-        let actor = who.actor.ok_or_else(ApiError::unauthenticated)?;
+        let (actor, session) = who
+            .actor
+            .zip(who.session)
+            .ok_or_else(ApiError::unauthenticated)?;
         Ok(Self {
             core: who.core,
             stop: who.stop,
             actor,
+            session,
             html: who.html,
         })
     }

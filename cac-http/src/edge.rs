@@ -27,6 +27,50 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) struct Edge<E> {
     pub inner: E,
     pub carried: Carried,
+    pub allowed: Allowed,
+}
+
+/// The methods of each path, for the `Allow` of a 405.
+pub(crate) struct Allowed(Vec<(String, String)>);
+
+impl Allowed {
+    /// From the OpenAPI document.
+    pub(crate) fn of(spec: &str) -> Self {
+        let spec: serde_json::Value = serde_json::from_str(spec).unwrap_or_default();
+        let paths = spec["paths"].as_object().into_iter().flatten();
+        let methods = |operations: &serde_json::Value| {
+            let mut names: Vec<_> = operations
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, _)| name.to_uppercase())
+                .collect();
+            if names.iter().any(|name| name == "GET") {
+                names.push("HEAD".to_owned());
+            }
+            names.join(", ")
+        };
+        Self(
+            paths
+                .map(|(path, operations)| (path.clone(), methods(operations)))
+                .collect(),
+        )
+    }
+
+    fn at(&self, path: &str) -> &str {
+        let fits = |pattern: &str| {
+            let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
+            loop {
+                match (wanted.next(), given.next()) {
+                    (None, None) => return true,
+                    (Some(wanted), Some(given)) if wanted == given || wanted.starts_with('{') => {}
+                    _ => return false,
+                }
+            }
+        };
+        let found = self.0.iter().find(|(pattern, _)| fits(pattern));
+        found.map_or("GET, HEAD", |(_, methods)| methods)
+    }
 }
 
 /// What the answer to a failed request depends on.
@@ -100,8 +144,12 @@ impl<E: Endpoint> Edge<E> {
             retry_after,
             page,
         } = *error.0;
-        if let Some(cause) = cause {
-            tracing::error!(cause, "request failed");
+        match cause {
+            Some(cause) => tracing::error!(cause, "request failed"),
+            None if matches!(problem.status, 500 | 503) => {
+                tracing::warn!(detail = problem.detail, "request failed");
+            }
+            None => {}
         }
         problem.request_id = Some(seen.id.clone());
         let status =
@@ -122,6 +170,12 @@ impl<E: Endpoint> Edge<E> {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            let path = seen.target.split('?').next().unwrap_or_default();
+            if let Ok(methods) = HeaderValue::from_str(self.allowed.at(path)) {
+                response.headers_mut().insert(header::ALLOW, methods);
+            }
         }
         if status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static(

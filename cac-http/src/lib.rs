@@ -39,6 +39,7 @@ pub fn app(core: Core) -> BoxEndpoint<'static, Response> {
 
 fn stoppable(core: Core, stop: CancellationToken) -> BoxEndpoint<'static, Response> {
     let spec = spec();
+    let allowed = edge::Allowed::of(&spec);
     let routes = Route::new()
         .at("/openapi.json", assets::spec(spec))
         .at("/docs", assets::docs())
@@ -47,6 +48,7 @@ fn stoppable(core: Core, stop: CancellationToken) -> BoxEndpoint<'static, Respon
     let edge = edge::Edge {
         inner: routes,
         carried: auth::Carried { core, stop },
+        allowed,
     };
     edge.boxed()
 }

@@ -217,6 +217,30 @@ async fn bodies_of_every_wrong_kind_are_refused() {
 }
 
 #[tokio::test]
+async fn a_405_says_what_is_allowed() {
+    let lab = Lab::idle(&[]).await;
+    for (path, allowed) in [
+        ("/containers", "GET, POST, HEAD"),
+        ("/containers/5?x=1", "DELETE, GET, HEAD"),
+        ("/docs", "GET, HEAD"),
+    ] {
+        let refused = lab.ask(Method::PATCH, path, "").send().await.unwrap();
+        let mut names: Vec<_> = refused.headers()["allow"]
+            .to_str()
+            .unwrap()
+            .split(", ")
+            .collect();
+        let mut wanted: Vec<_> = allowed.split(", ").collect();
+        names.sort_unstable();
+        wanted.sort_unstable();
+        assert_eq!(names, wanted, "{path}");
+        expect(refused, 405).await;
+    }
+    let head = lab.ask(Method::HEAD, "/healthz", "").send().await.unwrap();
+    assert_eq!(head.status(), 200);
+}
+
+#[tokio::test]
 async fn init_may_stand_in_the_body_and_forms_are_taken() {
     let lab = Lab::idle(&[]).await;
     let alice = lab.login("alice").await;

@@ -199,3 +199,26 @@ async fn redirects_stay_on_this_site() {
         assert_eq!(answer["redirect"], goes, "{asked}");
     }
 }
+
+/// A Proxmox VE that takes the connection and says nothing is away, too; the client's own limit is 30 s.
+#[tokio::test]
+async fn a_silent_proxmox_is_away() {
+    let lab = Lab::idle(&[]).await;
+    let silence = Action::Latency { ms: 120_000 };
+    lab.simulator
+        .faults()
+        .once("POST", "/access/ticket", silence);
+    let body = json!({"username": "alice", "password": "alice-demo"});
+    let away = expect(
+        lab.post("/login", "").json(&body).send().await.unwrap(),
+        503,
+    )
+    .await;
+    assert!(
+        away["detail"]
+            .as_str()
+            .unwrap()
+            .contains("cannot be reached"),
+        "{away}"
+    );
+}
