@@ -136,7 +136,8 @@ pub(crate) fn guest_row(gate: &Gate<'_>, vmid: u32, guest: &Container, delay: u6
             row[option] = json!(text);
         }
     }
-    if let Some(pool) = gate.world.pool_of(vmid) {
+    let pool = gate.world.pool_of(vmid);
+    if let Some(pool) = pool.filter(|pool| gate.has(&format!("/pool/{pool}"), "Pool.Audit")) {
         row["pool"] = json!(pool);
     }
     let online = gate.world.nodes.get(&guest.node).is_some_and(|n| n.online);

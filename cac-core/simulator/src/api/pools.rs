@@ -150,8 +150,10 @@ fn delete(call: &Call) -> Reply {
             "delete pool failed: pool '{name}' does not exist"
         )));
     };
-    if !pool.guests.is_empty() || !pool.storages.is_empty() {
-        let text = format!("delete pool failed: pool '{name}' is not empty");
+    let guest = pool.guests.first().map(|vmid| format!("VM {vmid}"));
+    let storage = pool.storages.first().map(|one| format!("storage {one}"));
+    if let Some(member) = guest.or(storage) {
+        let text = format!("delete pool failed: pool '{name}' is not empty (contains {member})");
         return Err(Refusal::failed(text));
     }
     world.pools.remove(name);

@@ -67,7 +67,9 @@ pub(crate) async fn start_worker(worker: &Worker, vmid: u32, skip: bool) -> Outc
     }
     worker.pause(core.delay.start).await?;
     worker.strike().await?;
-    wake(core, vmid).await?;
+    if boots(core, vmid)? {
+        wake(core, vmid).await?;
+    }
     Ok(())
 }
 
@@ -85,14 +87,23 @@ fn startable(core: &Core, vmid: u32) -> Result<(), String> {
             return Err(format!("bridge '{bridge}' does not exist"));
         }
     }
-    if container
-        .config
-        .get("ostype")
-        .is_some_and(|os| os == "unmanaged")
-    {
+    Ok(())
+}
+
+/// Whether what was unpacked gets going: `Ok(false)` for a guest that dies at once, which Proxmox VE does not notice.
+fn boots(core: &Core, vmid: u32) -> Result<bool, String> {
+    let world = core.world();
+    let container = world.containers.get(&vmid);
+    let option = |name: &str| {
+        container
+            .and_then(|c| c.config.get(name))
+            .map(String::as_str)
+    };
+    if option("ostype") == Some("unmanaged") {
         return Err(format!("startup for container '{vmid}' failed"));
     }
-    Ok(())
+    let host_name = option("hostname").unwrap_or_default();
+    Ok(host_name.split('.').all(|label| label.len() <= 64))
 }
 
 /// Makes the guest answer on the network and marks the container as running.

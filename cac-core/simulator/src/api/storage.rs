@@ -207,10 +207,14 @@ fn volume(call: &Call) -> Reply {
 }
 
 fn configuration(name: &str, storage: &Storage, digest: &str) -> Value {
-    json!({
+    let mut row = json!({
         "storage": name, "type": storage.kind, "path": storage.path,
         "content": storage.content.join(","), "digest": digest,
-    })
+    });
+    if storage.kind == "btrfs" {
+        row["is_mountpoint"] = json!("yes");
+    }
+    row
 }
 
 fn digest(world: &World) -> String {

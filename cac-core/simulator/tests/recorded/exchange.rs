@@ -10,27 +10,27 @@ const ANSWERS: &str = include_str!("../../../tests/fixtures/pve/recorded.jsonl")
 
 /// Where the time of the answer was spent or what was sent with which proof; secrets are left out.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Exchange {
-    pub file: String,
-    pub method: String,
+pub(crate) struct Exchange {
+    pub(crate) file: String,
+    pub(crate) method: String,
     /// Path and query as sent.
-    pub target: String,
-    pub auth: Option<String>,
-    pub csrf: Option<String>,
-    pub content_type: Option<String>,
-    pub send: Option<String>,
+    pub(crate) target: String,
+    pub(crate) auth: Option<String>,
+    pub(crate) csrf: Option<String>,
+    pub(crate) content_type: Option<String>,
+    pub(crate) send: Option<String>,
     #[serde(default)]
-    pub status: u16,
+    pub(crate) status: u16,
     #[serde(default)]
-    pub reason: String,
+    pub(crate) reason: String,
     #[serde(default)]
-    pub body: String,
+    pub(crate) body: String,
     /// The answer was too long to be kept.
     #[serde(default)]
-    pub cut: bool,
+    pub(crate) cut: bool,
     /// The request was too long to be kept.
     #[serde(default)]
-    pub large: bool,
+    pub(crate) large: bool,
 }
 
 #[derive(Deserialize)]
@@ -41,7 +41,7 @@ struct Answer {
     body: String,
 }
 
-pub fn all() -> Vec<Exchange> {
+pub(crate) fn all() -> Vec<Exchange> {
     let answers = ANSWERS.lines().map(|line| {
         let answer: Answer = serde_json::from_str(line).unwrap();
         (answer.file.clone(), answer)
@@ -60,42 +60,51 @@ pub fn all() -> Vec<Exchange> {
 }
 
 impl Exchange {
-    pub fn number(&self) -> u32 {
+    pub(crate) fn number(&self) -> u32 {
         self.file.split('-').next().unwrap().parse().unwrap()
     }
 
     /// The path below `/api2/json`, if it is there.
-    pub fn path(&self) -> Option<&str> {
+    pub(crate) fn path(&self) -> Option<&str> {
         let path = self.target.split('?').next().unwrap();
         path.strip_prefix("/api2/json")
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_default()
     }
 
     /// The VMID in the path.
-    pub fn vmid(&self) -> Option<&str> {
+    pub(crate) fn vmid(&self) -> Option<&str> {
         let (_, rest) = self.path()?.split_once("/lxc/")?;
         rest.split('/').next()
     }
 
     /// A number that the request gives, as `vmid=` or `newid=`.
-    pub fn given(&self, name: &str) -> Option<&str> {
+    pub(crate) fn given(&self, name: &str) -> Option<&str> {
         let start = format!("{name}=");
         let mut pairs = self.send.as_deref()?.split('&');
         pairs.find_map(|pair| pair.strip_prefix(start.as_str()))
     }
 
+    /// As `given`, of a JSON body too; empty when it is not there.
+    pub(crate) fn json_or_form(&self, name: &str) -> String {
+        let text = self.send.as_deref().unwrap_or_default();
+        match serde_json::from_str::<Value>(text) {
+            Ok(body) => body[name].to_string(),
+            Err(_) => self.given(name).unwrap_or_default().to_owned(),
+        }
+    }
+
     /// The task that the path is about.
-    pub fn upid(&self) -> Option<String> {
+    pub(crate) fn upid(&self) -> Option<String> {
         let (_, rest) = self.path()?.split_once("/tasks/")?;
         let upid = rest.split('/').next()?;
         Some(upid.replace("%3A", ":").replace("%40", "@"))
     }
 
     /// What the results are counted under.
-    pub fn group(&self) -> &'static str {
+    pub(crate) fn group(&self) -> &'static str {
         let path = self.path().unwrap_or_default();
         let refused = self.status >= 400;
         let has = |part: &str| path.contains(part);

@@ -2,38 +2,38 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Once;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use cac_simulator::{Action, Config, Delay, Simulator};
+use cac_simulator::{Config, Delay, Simulator};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::compare::{Got, difference};
 use crate::exchange::Exchange;
 
-const PASSWORD: &str = "a-long-password";
+pub(crate) const PASSWORD: &str = "a-long-password";
 
-pub enum Outcome {
+pub(crate) enum Outcome {
     Same,
     Different(String),
     /// The simulator does not take part in it.
     Outside(String),
 }
 
-pub struct Player {
-    simulator: Simulator,
-    http: reqwest::Client,
+pub(crate) struct Player {
+    pub(crate) simulator: Simulator,
+    pub(crate) http: reqwest::Client,
     /// Ticket and CSRF token by user.
     sessions: HashMap<String, (String, String)>,
-    secrets: HashMap<String, String>,
+    pub(crate) secrets: HashMap<String, String>,
     challenge: String,
     /// Recorded UPID to the simulator's.
-    upids: HashMap<String, String>,
+    pub(crate) upids: HashMap<String, String>,
     /// Containers that are not there, or other than recorded, after a call that is not simulated.
     strange: BTreeSet<String>,
 }
 
-fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
@@ -45,14 +45,15 @@ fn delay() -> Delay {
         stop: step,
         shutdown: step,
         destroy: step,
-        overview: Duration::from_millis(300),
+        dhcp: Duration::from_millis(250),
+        overview: Duration::from_secs(3),
         ..Delay::none()
     }
 }
 
 impl Player {
     /// The world as it was before the first call.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         static TLS: Once = Once::new();
         TLS.call_once(|| {
             rustls::crypto::ring::default_provider()
@@ -92,12 +93,12 @@ impl Player {
         }
     }
 
-    pub async fn end(self) {
+    pub(crate) async fn end(self) {
         self.simulator.stop().await;
     }
 
-    pub async fn play(&mut self, exchange: &Exchange) -> Outcome {
-        self.happen(exchange.number());
+    pub(crate) async fn play(&mut self, exchange: &Exchange) -> Outcome {
+        self.happen(exchange).await;
         if let Some(reason) = self.outside(exchange) {
             self.forget(exchange);
             return Outcome::Outside(reason);
@@ -117,22 +118,6 @@ impl Player {
         }
     }
 
-    /// What happened on the real machine besides the calls.
-    fn happen(&self, number: u32) {
-        let faults = self.simulator.faults();
-        let lock = |name: &str, ms| Action::Lock {
-            name: name.to_owned(),
-            ms,
-        };
-        match number {
-            133 => self.simulator.set_totp("bob@pve", Some("123456")),
-            138 => self.simulator.set_totp("bob@pve", None),
-            364 => faults.once("GET", "/lxc/101/status/current", lock("backup", 1500)),
-            979 => faults.once("PUT", "/lxc/360/config", Action::HoldLock { ms: 3000 }),
-            _ => {}
-        }
-    }
-
     fn outside(&self, exchange: &Exchange) -> Option<String> {
         let why = match exchange.number() {
             _ if exchange.cut || exchange.large => "too long to be kept",
@@ -142,8 +127,12 @@ impl Player {
             797..=822 => "nodes, daemons or storages were taken away",
             834..=840 => "a disk image was deleted behind Proxmox VE's back",
             841..=876 => "another cluster was set up",
+            663..=687 => "backups",
+            962..=967 => "uploads of files",
+            178 => "certificates",
+            823 => "pvedaemon was asked without pveproxy",
             411..=441 => "the guest's init was frozen",
-            343..=346 => "the kernel of the recorded machine lacks AppArmor",
+            343 | 345 | 346 => "the kernel of the recorded machine lacks AppArmor",
             _ => {
                 let upid = exchange.upid();
                 let known = |upid: &String| {
@@ -172,36 +161,15 @@ impl Player {
         if exchange.status != 200 || exchange.method == "GET" {
             return;
         }
+        let path = exchange.path().unwrap_or_default();
+        if path.ends_with("/rollback") || path.ends_with("/template") {
+            self.strange.extend(exchange.vmid().map(str::to_owned));
+        }
         let made = exchange.given("newid").or_else(|| exchange.given("vmid"));
         self.strange.extend(made.map(str::to_owned));
     }
 
-    /// Until the task has ended, as it had when its state was recorded.
-    async fn wait(&mut self, exchange: &Exchange) {
-        let upid = exchange.upid().unwrap();
-        let Some(own) = self.upids.get(&upid).cloned() else {
-            return;
-        };
-        let (ticket, _) = self.session("root@pam").await;
-        let deadline = Instant::now() + Duration::from_secs(8);
-        while Instant::now() < deadline {
-            let url = format!(
-                "{}/api2/json/nodes/pve1/tasks/{own}/status",
-                self.simulator.url()
-            );
-            let request = self
-                .http
-                .get(url)
-                .header("cookie", format!("PVEAuthCookie={}", encode(&ticket)));
-            let text = request.send().await.unwrap().text().await.unwrap();
-            if text.contains(r#""stopped""#) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    async fn session(&mut self, user: &str) -> (String, String) {
+    pub(crate) async fn session(&mut self, user: &str) -> (String, String) {
         if let Some(session) = self.sessions.get(user) {
             return session.clone();
         }
