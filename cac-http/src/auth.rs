@@ -8,7 +8,7 @@ use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::prefers_html;
+use crate::accept::{names_json, prefers_html};
 use crate::error::{ApiError, Result};
 use crate::origin::{self, Source};
 
@@ -31,6 +31,8 @@ pub(crate) struct Anyone {
     pub session: Option<String>,
     pub source: Source,
     pub html: bool,
+    /// Whether JSON was asked for by name.
+    pub json: bool,
 }
 
 /// A request of somebody who is signed in.
@@ -70,6 +72,7 @@ async fn anyone(request: &Request) -> Result<Anyone> {
         source: origin::source(&core.config, request),
         stop: carried.stop.clone(),
         html: prefers_html(request.headers()),
+        json: names_json(request.headers()),
         core,
         actor,
         session,

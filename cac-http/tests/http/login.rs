@@ -30,7 +30,10 @@ async fn the_seeds_answer_and_a_session_of_its_own() {
         .await
         .unwrap();
     let second = cookie(&answer);
-    assert_eq!(expect(answer, 200).await["redirect"], "/jobs");
+    assert_eq!(answer.headers()["location"], "/jobs");
+    assert_eq!(expect(answer, 303).await["redirect"], "/jobs");
+    let asked = lab.post("/login", "").header("accept", "application/json");
+    expect(asked.form(&form).send().await.unwrap(), 200).await;
     assert_ne!(first, second);
     expect(lab.get("/containers", &first).send().await.unwrap(), 401).await;
     expect(lab.get("/containers", &second).send().await.unwrap(), 200).await;
