@@ -1,12 +1,14 @@
 //! Containers: rows, names, who may see them. Asking for one is `container/create.rs`, ending one `container/delete.rs`.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::actor::Actor;
 use crate::db::Row;
 use crate::service::{self, Service};
-use crate::{Core, Error, Result, args};
+use crate::{Core, Error, Result, args, node};
 
 mod create;
 mod delete;
@@ -14,6 +16,9 @@ mod delete;
 pub use create::{Created, NewContainer, create};
 pub(crate) use delete::add_undo;
 pub use delete::{Deletion, delete};
+
+/// A page is not held up for longer by a node that is away.
+const LIVE_LIMIT: Duration = Duration::from_secs(2);
 
 /// A row of `Containers` with its services.
 #[derive(Debug, Clone, Serialize)]
@@ -160,6 +165,15 @@ pub async fn find_any(core: &Core, id: i64) -> Result<Option<Container>> {
         .remove(&id)
         .unwrap_or_default();
     Ok(Some(container))
+}
+
+/// What Proxmox VE says of it now, such as `running` or `stopped`; absent where nothing can be said within 2 s.
+pub async fn live_status(core: &Core, container: &Container) -> Option<String> {
+    let (node, vmid) = (container.node_id?, container.container_id?);
+    let node = node::find(core, node).await.ok()?;
+    let pve = core.pve(&node).ok()?;
+    let answer = tokio::time::timeout(LIVE_LIMIT, pve.lxc_status(&node.name, vmid)).await;
+    Some(answer.ok()?.ok()?.status)
 }
 
 /// Whether `text` is one lower-case DNS label: 1–63 of `a-z0-9-`, no dash at either end (RFC 1123).

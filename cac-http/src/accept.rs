@@ -10,24 +10,34 @@ use poem_openapi::types::{ToJSON, Type};
 
 /// Whether `text/html` is named and weighs more than JSON, as every browser's navigation says and no script does.
 pub(crate) fn prefers_html(headers: &HeaderMap) -> bool {
+    let (html, json) = weights(headers);
+    html > json
+}
+
+/// Whether JSON is named and weighs at least as much as `text/html`.
+pub(crate) fn names_json(headers: &HeaderMap) -> bool {
+    let (html, json) = weights(headers);
+    json > 0.0 && json >= html
+}
+
+fn weights(headers: &HeaderMap) -> (f32, f32) {
     let (mut html, mut json) = (0.0, 0.0);
-    let values = headers.get_all(ACCEPT).iter();
-    for range in values
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(','))
-    {
+    let values = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|v| v.to_str().ok());
+    for range in values.flat_map(|v| v.split(',')) {
         let mut parts = range.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let weight = parts
-            .find_map(|p| p.strip_prefix("q="))
-            .map_or(1.0, |q| q.parse().unwrap_or(0.0));
+        let weight = parts.find_map(|p| p.strip_prefix("q="));
+        let weight = weight.map_or(1.0, |q| q.parse().unwrap_or(0.0));
         match name.as_str() {
             "text/html" => html = weight,
             "application/json" | "application/problem+json" => json = f32::max(json, weight),
             _ => {}
         }
     }
-    html > json
+    (html, json)
 }
 
 /// The same thing as JSON and as a page.

@@ -8,7 +8,7 @@ use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::prefers_html;
+use crate::accept::{names_json, prefers_html};
 use crate::error::{ApiError, Result};
 use crate::origin::{self, Source};
 
@@ -31,6 +31,8 @@ pub(crate) struct Anyone {
     pub session: Option<String>,
     pub source: Source,
     pub html: bool,
+    /// Whether JSON was asked for by name.
+    pub json: bool,
 }
 
 /// A request of somebody who is signed in.
@@ -38,6 +40,8 @@ pub(crate) struct Signed {
     pub core: Core,
     pub stop: CancellationToken,
     pub actor: Actor,
+    /// The id of the good session.
+    pub session: String,
     pub html: bool,
 }
 
@@ -68,6 +72,7 @@ async fn anyone(request: &Request) -> Result<Anyone> {
         source: origin::source(&core.config, request),
         stop: carried.stop.clone(),
         html: prefers_html(request.headers()),
+        json: names_json(request.headers()),
         core,
         actor,
         session,
@@ -136,11 +141,15 @@ impl<'a> ApiExtractor<'a> for Signed {
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
         let who = anyone(request).await?;
-        let actor = who.actor.ok_or_else(ApiError::unauthenticated)?;
+        let (actor, session) = who
+            .actor
+            .zip(who.session)
+            .ok_or_else(ApiError::unauthenticated)?;
         Ok(Self {
             core: who.core,
             stop: who.stop,
             actor,
+            session,
             html: who.html,
         })
     }

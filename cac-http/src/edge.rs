@@ -2,6 +2,7 @@
 //! security headers.
 
 use std::panic::AssertUnwindSafe;
+use std::time::Instant;
 
 use cac_core::Config;
 use futures_util::FutureExt as _;
@@ -18,7 +19,7 @@ use crate::auth::Carried;
 use crate::error::{ApiError, Told};
 use crate::{input, origin, page};
 
-const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                    form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -26,6 +27,50 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) struct Edge<E> {
     pub inner: E,
     pub carried: Carried,
+    pub allowed: Allowed,
+}
+
+/// The methods of each path, for the `Allow` of a 405.
+pub(crate) struct Allowed(Vec<(String, String)>);
+
+impl Allowed {
+    /// From the OpenAPI document.
+    pub(crate) fn of(spec: &str) -> Self {
+        let spec: serde_json::Value = serde_json::from_str(spec).unwrap_or_default();
+        let paths = spec["paths"].as_object().into_iter().flatten();
+        let methods = |operations: &serde_json::Value| {
+            let mut names: Vec<_> = operations
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, _)| name.to_uppercase())
+                .collect();
+            if names.iter().any(|name| name == "GET") {
+                names.push("HEAD".to_owned());
+            }
+            names.join(", ")
+        };
+        Self(
+            paths
+                .map(|(path, operations)| (path.clone(), methods(operations)))
+                .collect(),
+        )
+    }
+
+    fn at(&self, path: &str) -> &str {
+        let fits = |pattern: &str| {
+            let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
+            loop {
+                match (wanted.next(), given.next()) {
+                    (None, None) => return true,
+                    (Some(wanted), Some(given)) if wanted == given || wanted.starts_with('{') => {}
+                    _ => return false,
+                }
+            }
+        };
+        let found = self.0.iter().find(|(pattern, _)| fits(pattern));
+        found.map_or("GET, HEAD", |(_, methods)| methods)
+    }
 }
 
 /// What the answer to a failed request depends on.
@@ -58,6 +103,12 @@ impl<E: Endpoint> Endpoint for Edge<E> {
                 Ok(Err(error)) => self.failed(&seen, error),
                 Err(panic) => self.told(&seen, ApiError::internal(words(&*panic))),
             }
+        };
+        let answer = async {
+            let began = Instant::now();
+            let response = answer.await;
+            tracing::debug!(status = response.status().as_u16(), elapsed = ?began.elapsed(), "answered");
+            response
         };
         let mut response = answer.instrument(span).await;
         secure(&mut response, &seen.id);
@@ -93,8 +144,12 @@ impl<E: Endpoint> Edge<E> {
             retry_after,
             page,
         } = *error.0;
-        if let Some(cause) = cause {
-            tracing::error!(cause, "request failed");
+        match cause {
+            Some(cause) => tracing::error!(cause, "request failed"),
+            None if matches!(problem.status, 500 | 503) => {
+                tracing::warn!(detail = problem.detail, "request failed");
+            }
+            None => {}
         }
         problem.request_id = Some(seen.id.clone());
         let status =
@@ -115,6 +170,12 @@ impl<E: Endpoint> Edge<E> {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            let path = seen.target.split('?').next().unwrap_or_default();
+            if let Ok(methods) = HeaderValue::from_str(self.allowed.at(path)) {
+                response.headers_mut().insert(header::ALLOW, methods);
+            }
         }
         if status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static(

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use cac_core::job::{self, Job, Output};
-use cac_core::{Actor, Core};
+use cac_core::session;
 use futures_util::{Stream, StreamExt as _, stream};
 use poem::web::sse::{Event, SSE};
 use poem::{IntoResponse, Response};
@@ -14,12 +14,16 @@ use poem_openapi::registry::{
 };
 use poem_openapi::types::Type;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
+
+use crate::auth::Signed;
 
 /// How often a comment keeps the connection open.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How often output that another process wrote is looked for.
 const LOOK: Duration = Duration::from_millis(300);
+/// How often the session is looked at again.
+const CHECK: Duration = Duration::from_secs(5);
 /// Rows a look takes at most.
 const ROWS: u32 = 500;
 
@@ -34,34 +38,31 @@ pub(crate) enum Happening {
 }
 
 struct Follower {
-    core: Core,
-    actor: Actor,
+    who: Signed,
     id: i64,
-    stop: CancellationToken,
     changed: watch::Receiver<u64>,
     /// The last row that was sent.
     after: i64,
     state: Option<job::Status>,
     ended: bool,
+    /// When the session was last seen to be good.
+    checked: Instant,
 }
 
-/// Follows a job from the row after `after`; rights were checked by finding `job`.
+/// Follows a job from the row after `after`, as long as the session lasts; rights were checked by finding `job`.
 pub(crate) fn follow(
-    core: &Core,
-    actor: &Actor,
+    who: Signed,
     job: &Job,
     after: i64,
-    stop: CancellationToken,
 ) -> impl Stream<Item = Happening> + Send + use<> {
     let follower = Follower {
-        core: core.clone(),
-        actor: actor.clone(),
+        changed: who.core.wake.watch_output(),
+        who,
         id: job.id,
-        stop,
-        changed: core.wake.watch_output(),
         after,
         state: None,
         ended: false,
+        checked: Instant::now(),
     };
     stream::unfold(follower, |mut follower| async move {
         let happened = follower.next().await?;
@@ -77,6 +78,15 @@ impl Follower {
         }
         loop {
             self.changed.mark_unchanged();
+            if self.checked.elapsed() >= CHECK {
+                self.checked = Instant::now();
+                if !matches!(
+                    session::find(&self.who.core, &self.who.session).await,
+                    Ok(Some(_))
+                ) {
+                    return None;
+                }
+            }
             match self.look().await {
                 Ok(happened) if !happened.is_empty() => return Some(happened),
                 Ok(_) => {}
@@ -87,7 +97,7 @@ impl Follower {
                 }
             }
             tokio::select! {
-                () = self.stop.cancelled() => return None,
+                () = self.who.stop.cancelled() => return None,
                 _ = self.changed.changed() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
@@ -96,8 +106,8 @@ impl Follower {
 
     /// The state is read before the output, so that nothing written before the end is missed.
     async fn look(&mut self) -> cac_core::Result<Vec<Happening>> {
-        let job = job::find(&self.core, &self.actor, self.id).await?;
-        let rows = job::output_after(&self.core, self.id, self.after, ROWS).await?;
+        let job = job::find(&self.who.core, &self.who.actor, self.id).await?;
+        let rows = job::output_after(&self.who.core, self.id, self.after, ROWS).await?;
         let full = rows.len() == ROWS as usize;
         self.after = rows.last().map_or(self.after, |row| row.id);
         let mut happened = Vec::new();

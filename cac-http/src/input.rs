@@ -23,6 +23,8 @@ pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
 pub(crate) struct Input<T> {
     /// The fields as they were sent, for a form that is shown again.
     pub raw: Map<String, Value>,
+    /// Whether a form sent it.
+    pub form: bool,
     shape: PhantomData<fn() -> T>,
 }
 
@@ -122,6 +124,7 @@ impl<'a, T: Type + ParseFromJSON> ApiExtractor<'a> for Input<T> {
         };
         Ok(Self {
             raw,
+            form,
             shape: PhantomData,
         })
     }

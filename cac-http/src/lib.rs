@@ -3,6 +3,7 @@
 //! - `edge.rs` the outermost layer; `origin.rs` hosts, origins, proxies; `auth.rs` who is signed in; `error.rs` one mapping
 //! - `input.rs`, `accept.rs` bodies in and both kinds of answers out; `events.rs` the streams of a job
 //! - `api/<noun>.rs` the operations; `page/<noun>.rs` their pages, with `templates/`; `assets.rs` style and script
+//! - `program.rs` configuration, log and signals of the program
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -24,6 +25,9 @@ mod events;
 mod input;
 mod origin;
 mod page;
+mod program;
+
+pub use program::run;
 
 /// How long requests in flight get after the stop was asked for.
 const GRACE: Duration = Duration::from_millis(500);
@@ -35,6 +39,7 @@ pub fn app(core: Core) -> BoxEndpoint<'static, Response> {
 
 fn stoppable(core: Core, stop: CancellationToken) -> BoxEndpoint<'static, Response> {
     let spec = spec();
+    let allowed = edge::Allowed::of(&spec);
     let routes = Route::new()
         .at("/openapi.json", assets::spec(spec))
         .at("/docs", assets::docs())
@@ -43,6 +48,7 @@ fn stoppable(core: Core, stop: CancellationToken) -> BoxEndpoint<'static, Respon
     let edge = edge::Edge {
         inner: routes,
         carried: auth::Carried { core, stop },
+        allowed,
     };
     edge.boxed()
 }

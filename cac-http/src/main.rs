@@ -1,52 +1,26 @@
-//! `cac-http`: the web server as a program. `--check` only checks the configuration.
+//! `cac-http`: the web server as a program.
 
 use std::process::ExitCode;
 
-use cac_core::config::{Config, Program, environment};
-use cac_core::{Core, user};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+const USAGE: &str = "usage: cac-http [--check]\n\
+    Serves the portal with the configuration of the environment and `.env`; `--check` only checks that configuration.";
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run().await {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let check = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => false,
+        ["--check"] => true,
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match cac_http::run(check).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cac-http: {error}");
             ExitCode::FAILURE
         }
     }
-}
-
-async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let vars = environment();
-    let filter = EnvFilter::try_new(vars.get("CAC_LOG").unwrap_or("info")).map_err(|error| {
-        format!("CAC_LOG must be a level or a filter such as `info,cac_core=debug`: {error}")
-    })?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
-    let config = Config::load(&vars, Program::Http)?;
-    if std::env::args().any(|word| word == "--check") {
-        println!("The configuration is good.");
-        return Ok(());
-    }
-    let listen = config.listen;
-    let core = Core::start(config).await?;
-    user::check_start(&core).await?;
-    let listener = cac_http::bind(listen).await?;
-    let stop = CancellationToken::new();
-    let (mut term, mut int) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    let asked = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-        asked.cancel();
-    });
-    tracing::info!("listening on http://{listen}");
-    Ok(cac_http::serve(core, listener, stop).await?)
 }

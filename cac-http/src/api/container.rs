@@ -91,6 +91,8 @@ pub(crate) struct Container {
     node_id: Option<i64>,
     /// Absent when it is made; else `creating`, `undoing` or `deleting`.
     state: Option<String>,
+    /// Only when one container is asked for: what Proxmox VE says now, such as `running`; absent when it cannot tell.
+    status: Option<String>,
     /// The job that works on it, or did last.
     job_id: Option<i64>,
     /// The template's volume id.
@@ -118,6 +120,7 @@ impl From<container::Container> for Container {
             ai_container: row.ai_container,
             node_id: row.node_id,
             state: row.state,
+            status: None,
             job_id: row.job_id,
             template: row.template,
             cores: row.cores,
@@ -365,10 +368,17 @@ impl Api {
     )]
     async fn container_find(&self, who: Signed, id: Path<i64>) -> Result<Found> {
         let row = container::find(&who.core, &who.actor, id.0).await?;
+        let status = container::live_status(&who.core, &row).await;
         Ok(Found::Container(if who.html {
-            Both::Html(Html(page::container::one(&who.core, &who.actor, &row)))
+            let status = status.as_deref();
+            Both::Html(Html(page::container::one(
+                &who.core, &who.actor, &row, status,
+            )))
         } else {
-            Both::Json(Json(row.into()))
+            Both::Json(Json(Container {
+                status,
+                ..row.into()
+            }))
         }))
     }
 

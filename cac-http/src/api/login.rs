@@ -50,33 +50,32 @@ pub(crate) enum Page {
     There(#[oai(header = "Location")] String),
 }
 
-/// A browser's form gets 303; scripts, which may send forms too, the seed's JSON.
+/// Both carry the seed's JSON, so that scripts that send forms find it, too.
 #[derive(ApiResponse)]
 pub(crate) enum Outcome {
     /// Done
     #[oai(status = 200)]
     Done(Json<Signed>, #[oai(header = "Set-Cookie")] String),
-    /// The same for a plain form
+    /// The same for a plain form that does not ask for JSON
     #[oai(status = 303)]
     There(
+        Json<Signed>,
         #[oai(header = "Location")] String,
         #[oai(header = "Set-Cookie")] String,
     ),
 }
 
 impl Outcome {
-    fn new(who: &Anyone, cookie: Option<&str>, redirect: String) -> Self {
+    fn new(who: &Anyone, there: bool, cookie: Option<&str>, redirect: String) -> Self {
         let cookie = set_cookie(&who.core.config, cookie);
-        if who.html {
-            return Self::There(redirect, cookie);
+        let body = Json(Signed {
+            success: true,
+            redirect: redirect.clone(),
+        });
+        if there {
+            return Self::There(body, redirect, cookie);
         }
-        Self::Done(
-            Json(Signed {
-                success: true,
-                redirect,
-            }),
-            cookie,
-        )
+        Self::Done(body, cookie)
     }
 }
 
@@ -114,6 +113,7 @@ impl Api {
         body: Input<Credentials>,
     ) -> Result<Outcome> {
         let asked = body.read()?;
+        let there = who.html || body.form && !who.json;
         let target = local_path(
             &who.core.config,
             asked.redirect.as_deref().or(redirect.0.as_deref()),
@@ -124,7 +124,7 @@ impl Api {
                 if let Some(old) = &who.session {
                     session::delete(&who.core, old).await?;
                 }
-                Ok(Outcome::new(&who, Some(&session), target))
+                Ok(Outcome::new(&who, there, Some(&session), target))
             }
             Err(error) => Err(with_page(error, &target, &username, &shown(&body.raw))),
         }
@@ -141,7 +141,7 @@ impl Api {
         if let Some(session) = &who.session {
             session::delete(&who.core, session).await?;
         }
-        Ok(Outcome::new(&who, None, "/login".to_owned()))
+        Ok(Outcome::new(&who, who.html, None, "/login".to_owned()))
     }
 }
 

@@ -61,12 +61,10 @@ fn link(filter: &Filter, offset: u32) -> String {
     query.finish()
 }
 
-pub(crate) fn one(core: &Core, who: &Actor, row: &Container) -> String {
-    render(
-        "container.html",
-        Some(who),
-        json!({"c": shape(&core.config, row)}),
-    )
+pub(crate) fn one(core: &Core, who: &Actor, row: &Container, status: Option<&str>) -> String {
+    let mut shown = shape(&core.config, row);
+    shown["status"] = status.into();
+    render("container.html", Some(who), json!({"c": shown}))
 }
 
 pub(crate) async fn form(core: &Core, who: &Actor, refused: Option<Refused<'_>>) -> String {

@@ -288,3 +288,25 @@ async fn adding_jobs_is_still_to_come() {
         .await;
     }
 }
+
+/// A session that ended does not go on listening.
+#[tokio::test]
+async fn a_stream_ends_with_its_session() {
+    let lab = Lab::idle(&[]).await;
+    let alice = lab.login("alice").await;
+    let job = shell(&lab, Some("alice"), "true").await;
+    let stream = lab
+        .get(&format!("/jobs/{job}/stream"), &alice)
+        .send()
+        .await
+        .unwrap();
+    expect(lab.post("/logout", &alice).send().await.unwrap(), 200).await;
+    let all = tokio::time::timeout(PATIENCE, stream.text())
+        .await
+        .expect("the stream goes on")
+        .unwrap();
+    assert!(
+        all.starts_with("event: state\n") && !all.contains("event: end"),
+        "{all}"
+    );
+}

@@ -30,7 +30,10 @@ async fn the_seeds_answer_and_a_session_of_its_own() {
         .await
         .unwrap();
     let second = cookie(&answer);
-    assert_eq!(expect(answer, 200).await["redirect"], "/jobs");
+    assert_eq!(answer.headers()["location"], "/jobs");
+    assert_eq!(expect(answer, 303).await["redirect"], "/jobs");
+    let asked = lab.post("/login", "").header("accept", "application/json");
+    expect(asked.form(&form).send().await.unwrap(), 200).await;
     assert_ne!(first, second);
     expect(lab.get("/containers", &first).send().await.unwrap(), 401).await;
     expect(lab.get("/containers", &second).send().await.unwrap(), 200).await;
@@ -198,4 +201,27 @@ async fn redirects_stay_on_this_site() {
         .await;
         assert_eq!(answer["redirect"], goes, "{asked}");
     }
+}
+
+/// A Proxmox VE that takes the connection and says nothing is away, too; the client's own limit is 30 s.
+#[tokio::test]
+async fn a_silent_proxmox_is_away() {
+    let lab = Lab::idle(&[]).await;
+    let silence = Action::Latency { ms: 120_000 };
+    lab.simulator
+        .faults()
+        .once("POST", "/access/ticket", silence);
+    let body = json!({"username": "alice", "password": "alice-demo"});
+    let away = expect(
+        lab.post("/login", "").json(&body).send().await.unwrap(),
+        503,
+    )
+    .await;
+    assert!(
+        away["detail"]
+            .as_str()
+            .unwrap()
+            .contains("cannot be reached"),
+        "{away}"
+    );
 }

@@ -113,6 +113,15 @@ async fn sign_in_ask_watch_list_delete() {
         "{refused}"
     );
     let asked = submit("/containers", &alice, &fields("web", "8080")).await;
+    let taken = submit("/containers", &alice, &fields("web", "8080")).await;
+    assert_eq!(taken.status(), 409);
+    assert!(
+        taken
+            .text()
+            .await
+            .unwrap()
+            .contains("id=\"hostname-problem\"")
+    );
     assert_eq!(asked.status(), 303);
     let status = location(&asked);
     let job: i64 = status.strip_prefix("/status/").unwrap().parse().unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, expect};
 
 #[tokio::test]
 async fn open_streams_do_not_hold_the_stop_up() {
@@ -48,4 +48,27 @@ async fn a_taken_port_is_one_sentence() {
             address.port()
         )
     );
+}
+
+/// 5xx never shows a cause; the request's id leads to the log.
+#[tokio::test]
+async fn a_database_that_is_away_is_no_readiness_and_no_secret() {
+    let lab = Lab::idle(&[]).await;
+    let alice = lab.login("alice").await;
+    expect(lab.get("/readyz", "").send().await.unwrap(), 200).await;
+    lab.core.db.close().await;
+    expect(lab.get("/readyz", "").send().await.unwrap(), 503).await;
+    expect(lab.get("/healthz", "").send().await.unwrap(), 200).await;
+    // Not 401: the session may be good.
+    let failed = lab.get("/containers", &alice).send().await.unwrap();
+    assert!(failed.status().is_server_error(), "{}", failed.status());
+    let id = failed.headers()["x-request-id"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let text = failed.text().await.unwrap();
+    assert!(text.contains(&id), "{text}");
+    for cause in ["pool", "Pool", "sqlx", "SELECT"] {
+        assert!(!text.contains(cause), "{text}");
+    }
 }
