@@ -19,7 +19,7 @@ async fn main() -> Result<(), AnyError> {
     let [username, os, hostname, port] = words.as_slice() else {
         return Err("usage: embed USER OS HOSTNAME PORT, the password on standard input".into());
     };
-    let core = Core::start(Config::load(&environment(), Program::Http)?).await?;
+    let core = Core::start(Config::load(&environment()?, Program::Http)?).await?;
     let stop = CancellationToken::new();
     let runner = tokio::spawn(job::runner::run(core.clone(), stop.clone()));
 

@@ -2,17 +2,20 @@
 //! Not the settings that an installation remembers about itself ([`crate::setting`]).
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::pve::{Fingerprint, Secret, Tls};
 use crate::service::Protocols;
 
+mod dotenv;
 mod read;
 pub use read::{Problems, Vars};
 
@@ -142,23 +145,90 @@ impl Config {
     /// A container's public name: labels are rendered under the domain, other names stand for themselves.
     #[must_use]
     pub fn full_name(&self, name: &str) -> String {
-        if name.contains('.') {
-            name.to_owned()
-        } else {
-            format!("{name}.{}", self.domain)
+        full_name(name, &self.domain)
+    }
+
+    /// How containers are reached.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        Reach {
+            portal: self.public_url.clone(),
+            domain: self.domain.clone(),
+            web: match (
+                self.nginx.https_ports.first(),
+                self.nginx.http_ports.first(),
+            ) {
+                (Some(port), _) => Some(Web::Https(*port)),
+                (None, Some(port)) => Some(Web::Http(*port)),
+                (None, None) => None,
+            },
+            ssh_port: self.containers.ssh_port,
         }
     }
 }
 
-/// The environment of this process, `.env` beneath it.
-#[must_use]
-pub fn environment() -> Vars {
-    let mut vars: BTreeMap<String, String> = BTreeMap::new();
-    if let Ok(file) = dotenvy::dotenv_iter() {
-        vars.extend(file.flatten());
+fn full_name(name: &str, domain: &str) -> String {
+    if name.contains('.') {
+        name.to_owned()
+    } else {
+        format!("{name}.{domain}")
     }
-    vars.extend(std::env::vars());
-    Vars(vars)
+}
+
+/// How containers are reached from outside. The web server knows it; jobs carry it to runners, which need none of these
+/// settings.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reach {
+    pub portal: Url,
+    pub domain: String,
+    /// The reverse proxy; absent where there is none, so that containers are reached by their addresses.
+    pub web: Option<Web>,
+    /// The port in the container on which its ssh server listens.
+    pub ssh_port: u16,
+}
+
+/// The reverse proxy's first port for web pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Web {
+    Https(u16),
+    Http(u16),
+}
+
+impl Reach {
+    /// A container's public name, as [`Config::full_name`].
+    #[must_use]
+    pub fn full_name(&self, name: &str) -> String {
+        full_name(name, &self.domain)
+    }
+
+    /// The address of a public name's site; absent without a reverse proxy.
+    #[must_use]
+    pub fn site(&self, name: &str) -> Option<String> {
+        let name = self.full_name(name);
+        Some(match self.web? {
+            Web::Https(443) => format!("https://{name}/"),
+            Web::Https(port) => format!("https://{name}:{port}/"),
+            Web::Http(80) => format!("http://{name}/"),
+            Web::Http(port) => format!("http://{name}:{port}/"),
+        })
+    }
+}
+
+/// The environment of this process, and beneath it the file `.env` of the working directory.
+pub fn environment() -> Result<Vars, Problems> {
+    let refused = |why: String| Problems(vec![format!("The file .env cannot be used: {why}.")]);
+    let mut vars = match std::fs::read_to_string(".env") {
+        Ok(text) => dotenv::parse(&text).map_err(refused)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+        Err(error) => return Err(refused(error.to_string())),
+    };
+    // What is not UTF-8 cannot be one of ours.
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    vars.extend(std::env::vars_os().filter_map(text));
+    Ok(Vars(vars))
 }
 
 /// `PROXMOX_TLS`, and the same words for a node: `system`, `off`, or a SHA-256 fingerprint.

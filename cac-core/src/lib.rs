@@ -8,7 +8,7 @@
 //! - [`pve`] the Proxmox VE client; [`node`] the hosts, [`placement`] which of them takes a container
 //! - [`container`], [`service`] what people own; [`user`], [`session`], [`actor`] who they are
 //! - [`job`] durable work: the queue, its runner, one file per kind of work
-//! - [`nginx`] the configuration from typed data, and the loop that keeps an nginx on it
+//! - [`nginx`] the configuration from typed data, and the loop that keeps an nginx on it; [`routes`] what it serves now
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ pub mod job;
 pub mod nginx;
 pub mod node;
 pub mod placement;
+#[cfg(feature = "program")]
+pub mod program;
 pub mod pve;
 pub mod routes;
 pub mod schema;

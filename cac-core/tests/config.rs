@@ -110,6 +110,19 @@ fn without_a_database_development_uses_sqlite_and_keeps_its_secret() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
+/// It once left `session-secret` in the working directory.
+#[test]
+fn a_refused_configuration_leaves_no_file_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let inside = dir.path().join("data");
+    let vars = [
+        ("CAC_DATA_DIR", inside.to_str().unwrap()),
+        ("TRUSTED_PROXIES", "nonsense"),
+    ];
+    load(Program::Http, &vars).unwrap_err();
+    assert!(!inside.exists());
+}
+
 #[test]
 fn port_sets_the_port_of_the_listen_address() {
     let config = load(

@@ -71,26 +71,22 @@ pub async fn serve(
     served
 }
 
-/// Listens on `address`; the error is a sentence that says what to do.
-pub async fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, String> {
+/// Listens on `address`; the error is a sentence that says what to do, with the `setting` that the address comes from.
+pub async fn bind(address: SocketAddr, setting: &str) -> Result<tokio::net::TcpListener, String> {
     tokio::net::TcpListener::bind(address)
         .await
         .map_err(|error| match error.kind() {
-            ErrorKind::AddrInUse => {
-                format!(
-                    "port {} is taken on {}; stop the other program or set CAC_LISTEN",
-                    address.port(),
-                    address.ip()
-                )
-            }
-            ErrorKind::PermissionDenied => {
-                format!(
-                    "port {} may not be used by this user; set CAC_LISTEN to one above 1023",
-                    address.port()
-                )
-            }
+            ErrorKind::AddrInUse => format!(
+                "Port {} of {} is taken by another program: stop that one or choose another port with {setting}.",
+                address.port(),
+                address.ip()
+            ),
+            ErrorKind::PermissionDenied => format!(
+                "Port {} may not be used by this user: choose one above 1023 with {setting}.",
+                address.port()
+            ),
             _ => format!(
-                "cannot listen on {address}: {error}; set CAC_LISTEN to an address of this machine"
+                "Nothing can listen on {address} ({error}): choose an address of this machine with {setting}."
             ),
         })
 }

@@ -142,9 +142,9 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
     } else {
         "127.0.0.0/8,::1/128"
     };
-    let config = Config {
+    let mut config = Config {
         environment,
-        session_secret: session_secret(&mut r, program, sqlite, &data_dir),
+        session_secret: Secret::new(""),
         hosts: r.list("CAC_HOSTS", "", "host names"),
         proxmox: proxmox(&mut r),
         trusted_proxies: r.networks("TRUSTED_PROXIES", "127.0.0.0/8,::1/128"),
@@ -160,6 +160,8 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
         public_url,
         domain,
     };
+    // Last, since it may make a file: a configuration that is refused leaves nothing behind.
+    config.session_secret = session_secret(&mut r, program, sqlite, &config.data_dir);
     if r.problems.is_empty() {
         Ok(config)
     } else {
@@ -296,6 +298,9 @@ fn session_secret(
             "SESSION_SECRET",
             "must be set when the database is not SQLite; `openssl rand -hex 32` makes a good one",
         );
+        return Secret::new("");
+    }
+    if !r.problems.is_empty() {
         return Secret::new("");
     }
     match crate::secret::in_file(&data_dir.join("session-secret")) {

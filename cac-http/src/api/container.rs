@@ -384,16 +384,29 @@ impl Api {
 
     /// Delete a container
     ///
-    /// From Proxmox VE and from the database. A form may send `_method=DELETE`.
+    /// From Proxmox VE and from the database. A form may send `_method=DELETE`. A container that is another one in Proxmox VE
+    /// is not touched (409); then an admin may let go of the row.
     #[oai(
         path = "/containers/:id",
         method = "delete",
         operation_id = "container_delete",
         tag = "Tag::Containers"
     )]
-    async fn container_delete(&self, who: Signed, id: Path<i64>) -> Result<Ended> {
+    async fn container_delete(
+        &self,
+        who: Signed,
+        id: Path<i64>,
+        /// For admins: only the row goes, and only if Proxmox VE does not have its container.
+        forget: Query<Option<bool>>,
+    ) -> Result<Ended> {
+        let delete = async {
+            if forget.0.unwrap_or(false) {
+                return container::forget(&who.core, &who.actor, id.0, WAIT).await;
+            }
+            container::delete(&who.core, &who.actor, id.0, WAIT).await
+        };
         let deletion = tokio::select! {
-            deletion = container::delete(&who.core, &who.actor, id.0, WAIT) => deletion?,
+            deletion = delete => deletion?,
             () = who.stop.cancelled() => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 return Err(ApiError::new(status, "The portal is stopping; the deletion goes on when it is back."));

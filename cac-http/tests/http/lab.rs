@@ -54,7 +54,7 @@ impl Lab {
         let secret = simulator.add_token("cac@pve", "web", false);
         simulator.grant("/", "cac@pve", "Administrator");
         let database = testing::sqlite().await;
-        let listener = cac_http::bind("127.0.0.1:0".parse().unwrap())
+        let listener = cac_http::bind("127.0.0.1:0".parse().unwrap(), "CAC_LISTEN")
             .await
             .unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

@@ -36,15 +36,15 @@ async fn open_streams_do_not_hold_the_stop_up() {
 
 #[tokio::test]
 async fn a_taken_port_is_one_sentence() {
-    let taken = cac_http::bind("127.0.0.1:0".parse().unwrap())
+    let taken = cac_http::bind("127.0.0.1:0".parse().unwrap(), "CAC_LISTEN")
         .await
         .unwrap();
     let address = taken.local_addr().unwrap();
-    let message = cac_http::bind(address).await.unwrap_err();
+    let message = cac_http::bind(address, "CAC_LISTEN").await.unwrap_err();
     assert_eq!(
         message,
         format!(
-            "port {} is taken on 127.0.0.1; stop the other program or set CAC_LISTEN",
+            "Port {} of 127.0.0.1 is taken by another program: stop that one or choose another port with CAC_LISTEN.",
             address.port()
         )
     );
