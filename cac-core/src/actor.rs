@@ -18,6 +18,12 @@ impl Actor {
         }
     }
 
+    /// Whoever may run a command on this machine with the program's own configuration.
+    #[must_use]
+    pub fn local() -> Self {
+        Self::new("local", true)
+    }
+
     /// Whether things of `owner` are this actor's business. User names compare byte by byte.
     #[must_use]
     pub fn may_see(&self, owner: Option<&str>) -> bool {

@@ -15,7 +15,7 @@ mod delete;
 
 pub use create::{Created, NewContainer, create};
 pub(crate) use delete::add_undo;
-pub use delete::{Deletion, delete};
+pub use delete::{Deletion, delete, forget};
 
 /// A page is not held up for longer by a node that is away.
 const LIVE_LIMIT: Duration = Duration::from_secs(2);

@@ -54,6 +54,41 @@ pub struct NewNode {
     pub bridge: Option<String>,
 }
 
+/// What an admin changes of a node; absent fields stay, and an inner `None` empties the field.
+#[derive(Debug, Clone, Default)]
+pub struct NodeChange {
+    pub name: Option<String>,
+    pub api_url: Option<Option<String>>,
+    pub token_id: Option<Option<String>>,
+    pub secret: Option<Option<String>>,
+    pub tls_verify: Option<Option<bool>>,
+    pub tls_fingerprint: Option<Option<String>>,
+    pub ai_container: Option<Option<String>>,
+    pub enabled: Option<bool>,
+    pub storage: Option<Option<String>>,
+    pub bridge: Option<Option<String>>,
+}
+
+impl NodeChange {
+    /// The whole node as it is to be.
+    fn on(self, node: Node) -> NewNode {
+        NewNode {
+            name: self.name.unwrap_or(node.name),
+            api_url: self.api_url.unwrap_or(node.api_url),
+            token_id: self.token_id.unwrap_or(node.token_id),
+            secret: self
+                .secret
+                .unwrap_or_else(|| node.secret.map(|secret| secret.expose().to_owned())),
+            tls_verify: self.tls_verify.unwrap_or(node.tls_verify),
+            tls_fingerprint: self.tls_fingerprint.unwrap_or(node.tls_fingerprint),
+            ai_container: self.ai_container.unwrap_or(node.ai_container),
+            enabled: Some(self.enabled.unwrap_or(node.enabled)),
+            storage: self.storage.unwrap_or(node.storage),
+            bridge: self.bridge.unwrap_or(node.bridge),
+        }
+    }
+}
+
 const ALL: &str = r#"SELECT * FROM "Nodes" ORDER BY "id""#;
 const ONE: &str = r#"SELECT * FROM "Nodes" WHERE "id" = ?"#;
 
@@ -157,6 +192,22 @@ pub async fn find(core: &Core, id: i64) -> Result<Node> {
     }
 }
 
+/// One node by its name in Proxmox VE, for admins.
+pub async fn find_named(core: &Core, actor: &Actor, name: &str) -> Result<Node> {
+    let nodes = list(core, actor).await?;
+    let known: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+    let missing = if known.is_empty() {
+        format!("There is no node named `{name}`; none was added yet.")
+    } else {
+        format!(
+            "There is no node named `{name}`, only {}.",
+            known.join(", ")
+        )
+    };
+    let found = nodes.into_iter().find(|node| node.name == name);
+    found.ok_or(Error::NotFound(missing))
+}
+
 /// Adds a node, for admins.
 pub async fn create(core: &Core, actor: &Actor, new: NewNode) -> Result<Node> {
     admin_only(actor)?;
@@ -173,12 +224,45 @@ pub async fn create(core: &Core, actor: &Actor, new: NewNode) -> Result<Node> {
             ],
         )
         .await
-        .map_err(|error| match error {
-            db::Error::Unique(_) => Error::conflict("name", format!("There is already a node named `{}`.", new.name)),
-            other => other.into(),
-        })?
+        .map_err(|error| name_taken(error, &new.name))?
     })?;
     find(core, id).await
+}
+
+/// Changes a node, for admins.
+pub async fn update(core: &Core, actor: &Actor, id: i64, change: NodeChange) -> Result<Node> {
+    admin_only(actor)?;
+    let node = find(core, id).await?;
+    // The clients tell an old row from a new one by its time.
+    let now = core
+        .clock
+        .now()
+        .max(node.updated_at + chrono::Duration::milliseconds(1));
+    let new = change.on(node);
+    check(&new)?;
+    transaction!(core.db, tx => {
+        tx.exec(
+            r#"UPDATE "Nodes" SET "name" = ?, "apiUrl" = ?, "tokenId" = ?, "secret" = ?, "tlsVerify" = ?, "tlsFingerprint" = ?,
+                      "aiContainer" = ?, "enabled" = ?, "storage" = ?, "bridge" = ?, "updatedAt" = ? WHERE "id" = ?"#,
+            args![
+                &new.name, new.api_url.as_deref(), new.token_id.as_deref(), new.secret.as_deref(), new.tls_verify,
+                new.tls_fingerprint.as_deref(), new.ai_container.as_deref(), new.enabled.unwrap_or(true),
+                new.storage.as_deref(), new.bridge.as_deref(), now, id
+            ],
+        )
+        .await
+        .map_err(|error| name_taken(error, &new.name))?
+    })?;
+    find(core, id).await
+}
+
+fn name_taken(error: db::Error, name: &str) -> Error {
+    match error {
+        db::Error::Unique(_) => {
+            Error::conflict("name", format!("There is already a node named `{name}`."))
+        }
+        other => other.into(),
+    }
 }
 
 /// Removes a node, for admins; refused while containers refer to it.

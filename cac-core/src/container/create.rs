@@ -337,8 +337,10 @@ async fn insert(tx: &mut Tx, core: &Core, actor: &Actor, new: &Checked) -> Resul
             payload: serde_json::to_value(container_create::Payload {
                 container: id,
                 hostname: new.hostname.clone(),
+                owner: core.proxmox_user(&actor.username),
                 node: new.node.clone(),
                 template: new.template.clone(),
+                reach: core.config.reach(),
             })
             .map_err(|error| Error::Internal(error.to_string()))?,
             container_id: Some(id),

@@ -20,6 +20,28 @@ pub enum Deletion {
 /// Deletes a container and waits up to `limit` for it. One that is still being created has its creation cancelled.
 /// A stranger is told that it is not theirs, as scripts expect of this one call.
 pub async fn delete(core: &Core, actor: &Actor, id: i64, limit: Duration) -> Result<Deletion> {
+    end(core, actor, id, limit, What::Delete).await
+}
+
+/// Lets go of a row whose container is not in Proxmox VE or is another one there; for admins. Nothing is destroyed.
+pub async fn forget(core: &Core, actor: &Actor, id: i64, limit: Duration) -> Result<Deletion> {
+    if !actor.admin {
+        return Err(Error::Forbidden(
+            "Only admins may forget a container.".to_owned(),
+        ));
+    }
+    end(core, actor, id, limit, What::Forget).await
+}
+
+/// What the job is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Delete,
+    Forget,
+    Undo,
+}
+
+async fn end(core: &Core, actor: &Actor, id: i64, limit: Duration, what: What) -> Result<Deletion> {
     let not_found = || Error::NotFound(format!("There is no container {id}."));
     let container = super::find_any(core, id).await?.ok_or_else(not_found)?;
     if !actor.may_see(Some(&container.username)) {
@@ -31,7 +53,7 @@ pub async fn delete(core: &Core, actor: &Actor, id: i64, limit: Duration) -> Res
     loop {
         let Some(job_id) = transaction!(core.db, tx => {
             tx.lock("names").await?;
-            begin(tx, core, actor, &container).await?
+            begin(tx, core, actor, &container, what).await?
         })?
         else {
             return Ok(Deletion::Done);
@@ -58,7 +80,8 @@ pub async fn delete(core: &Core, actor: &Actor, id: i64, limit: Duration) -> Res
 
 fn refused(reason: Option<String>) -> Error {
     let reason = reason.unwrap_or_else(|| "The job ended without a reason.".to_owned());
-    if reason.starts_with(container_delete::MISMATCH) {
+    if reason.starts_with(container_delete::MISMATCH) || reason.starts_with(container_delete::OURS)
+    {
         return Error::conflict("id", reason);
     }
     Error::Upstream(reason)
@@ -70,6 +93,7 @@ async fn begin(
     core: &Core,
     actor: &Actor,
     container: &Container,
+    what: What,
 ) -> Result<Option<i64>> {
     let row = tx
         .opt(
@@ -81,13 +105,17 @@ async fn begin(
         .await?;
     let Some(row) = row else { return Ok(None) };
     let state: Option<String> = row.get("state")?;
-    if let Some(job_id) = row.get("job")? {
+    if let Some(job_id) = row.get::<Option<i64>>("job")? {
+        if what == What::Forget {
+            let message = format!("Job {job_id} works on this container; wait until it has ended.");
+            return Err(Error::conflict("id", message));
+        }
         if state.as_deref() == Some("creating") {
             job::request_cancel(tx, core, job_id).await?;
         }
         return Ok(Some(job_id));
     }
-    let job_id = add_job(tx, core, container, &actor.username, false).await?;
+    let job_id = add_job(tx, core, container, &actor.username, what).await?;
     tx.exec(
         r#"UPDATE "Containers" SET "state" = 'deleting', "jobId" = ?, "updatedAt" = ? WHERE "id" = ?"#,
         args![job_id, core.clock.now(), container.id],
@@ -98,7 +126,7 @@ async fn begin(
 
 /// Adds the job that removes what is left of a creation that failed.
 pub(crate) async fn add_undo(tx: &mut Tx, core: &Core, container: &Container) -> Result<i64> {
-    add_job(tx, core, container, &container.username, true).await
+    add_job(tx, core, container, &container.username, What::Undo).await
 }
 
 async fn add_job(
@@ -106,24 +134,26 @@ async fn add_job(
     core: &Core,
     container: &Container,
     by: &str,
-    undo: bool,
+    what: What,
 ) -> Result<i64> {
-    let what = if undo {
-        "remove what is left of"
-    } else {
-        "delete"
+    let words = match what {
+        What::Delete => "delete",
+        What::Forget => "forget",
+        What::Undo => "remove what is left of",
+    };
+    let payload = container_delete::Payload {
+        container: container.id,
+        undo: what == What::Undo,
+        forget: what == What::Forget,
     };
     let new = job::NewJob {
         kind: container_delete::KIND,
         title: format!(
-            "{what} container {} of {}",
+            "{words} container {} of {}",
             container.hostname, container.username
         ),
-        payload: serde_json::to_value(container_delete::Payload {
-            container: container.id,
-            undo,
-        })
-        .map_err(|error| Error::Internal(error.to_string()))?,
+        payload: serde_json::to_value(payload)
+            .map_err(|error| Error::Internal(error.to_string()))?,
         container_id: Some(container.id),
         created_by: by,
     };

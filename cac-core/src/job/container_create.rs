@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::container_delete::{self, Ended, has_marker};
 use super::running::Asked;
 use super::{Running, Stop};
+use crate::config::Reach;
 use crate::container::{self, Container};
 use crate::node;
 use crate::placement::{self, Wish};
@@ -23,13 +24,16 @@ const CREATE_LIMIT: Duration = Duration::from_secs(900);
 const START_LIMIT: Duration = Duration::from_secs(120);
 const ADDRESS_LIMIT: Duration = Duration::from_secs(120);
 
-/// `Jobs.payload`
+/// `Jobs.payload`: with what the web server knows and a runner need not.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Payload {
     pub container: i64,
     pub hostname: String,
+    /// `name@realm`, as Proxmox VE knows the owner.
+    pub owner: String,
     pub node: Option<String>,
     pub template: Option<String>,
+    pub reach: Reach,
 }
 
 /// How far the job is; stored before and after each outside effect.
@@ -332,20 +336,19 @@ impl Making<'_> {
 
     /// Readable in Proxmox VE's own pages; the last line is the ownership marker.
     fn description(&self) -> String {
-        let core = &self.job.core;
+        let reach = &self.payload.reach;
         let mut lines = vec![
             format!(
                 "{} of {}, made by {}",
-                core.config.full_name(&self.container.hostname),
+                reach.full_name(&self.container.hostname),
                 self.container.username,
-                core.config.public_url
+                reach.portal
             ),
             String::new(),
         ];
         for service in &self.container.services {
-            let ssh = core.config.containers.ssh_port;
             let kind = match service.r#type {
-                ServiceType::Tcp if service.internal_port == ssh => "ssh",
+                ServiceType::Tcp if service.internal_port == reach.ssh_port => "ssh",
                 kind => kind.as_str(),
             };
             lines.push(format!("{kind} {}", service.internal_port));
@@ -391,14 +394,14 @@ impl Making<'_> {
 
     async fn grant(&self, pve: &Pve, vmid: u32) -> Result<(), Stop> {
         self.job.go_on()?;
-        let owner = self.job.core.proxmox_user(&self.container.username);
+        let owner = &self.payload.owner;
         self.job
             .step(4, STEPS, &format!("give {owner} the role PVEVMUser"))
             .await;
         let path = format!("/vms/{vmid}");
         match self
             .job
-            .ask(|| pve.acl_grant(&path, "PVEVMUser", &owner))
+            .ask(|| pve.acl_grant(&path, "PVEVMUser", owner))
             .await
         {
             Ok(()) => Ok(()),
@@ -520,32 +523,33 @@ impl Making<'_> {
         })
         .map_err(|error: crate::Error| Stop::from(error))?;
         core.wake.routes();
-        for line in self.reached_by() {
+        for line in self.reached_by(address) {
             self.job.line(line).await;
         }
         Ok(())
     }
 
-    fn reached_by(&self) -> Vec<String> {
-        let config = &self.job.core.config;
+    fn reached_by(&self, address: &str) -> Vec<String> {
+        let reach = &self.payload.reach;
         let mut lines = Vec::new();
         for service in &self.container.services {
+            let port = service.internal_port;
             if let Some(name) = &service.external_hostname {
-                let port = config.nginx.https_ports.first().copied().unwrap_or(443);
-                let port = if port == 443 {
-                    String::new()
-                } else {
-                    format!(":{port}")
-                };
-                lines.push(format!("Ready: https://{}{port}/", config.full_name(name)));
-            }
-            if let Some(port) = service.external_port {
+                let direct = || format!("http://{address}:{port}/");
                 lines.push(format!(
-                    "{} {} of the container: port {port} of {}",
-                    service.r#type.as_str(),
-                    service.internal_port,
-                    config.domain
+                    "Ready: {}",
+                    reach.site(name).unwrap_or_else(direct)
                 ));
+            }
+            if let Some(external) = service.external_port {
+                let kind = service.r#type.as_str();
+                lines.push(match reach.web {
+                    Some(_) => format!(
+                        "{kind} {port} of the container: port {external} of {}",
+                        reach.domain
+                    ),
+                    None => format!("{kind} {port} of the container: at {address}"),
+                });
             }
         }
         lines

@@ -17,7 +17,10 @@ use crate::{Core, args, transaction};
 pub const KIND: &str = "container_delete";
 /// How a reason begins when the container in Proxmox VE is not the one of the row.
 pub const MISMATCH: &str = "The container in Proxmox VE is another one";
+/// How a reason begins when a row that is to be forgotten has its container.
+pub const OURS: &str = "The container still exists in Proxmox VE";
 
+const ADVICE: &str = "an admin may forget the row (`DELETE /containers/{id}?forget=true`).";
 const TASK_LIMIT: Duration = Duration::from_secs(600);
 
 /// `Jobs.payload`
@@ -27,6 +30,9 @@ pub struct Payload {
     /// It is what is left of a failed creation: tried again until it is gone.
     #[serde(default)]
     pub undo: bool,
+    /// Only the row is to go: refused where Proxmox VE has this very container.
+    #[serde(default)]
+    pub forget: bool,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -42,10 +48,15 @@ pub(super) async fn run(job: &Running) -> Result<(), Stop> {
         return Ok(());
     };
     let mut checkpoint: Checkpoint = job.checkpoint()?;
-    let result = destroy(job, &container, &mut checkpoint).await;
+    let result = if payload.forget {
+        check_foreign(job, &container).await
+    } else {
+        destroy(job, &container, &mut checkpoint).await
+    };
     match result {
         Ok(()) => {
-            job.step(3, 3, "forget the container").await;
+            job.line("The row is removed; its name and ports are free again.")
+                .await;
             forget(job, container.id).await
         }
         Err(Stop::Failed(reason)) if payload.undo => {
@@ -62,6 +73,30 @@ pub(super) async fn run(job: &Running) -> Result<(), Stop> {
             Err(Stop::Failed(reason))
         }
         Err(other) => Err(other),
+    }
+}
+
+/// Whether the row may be forgotten: nothing in Proxmox VE is this container.
+async fn check_foreign(job: &Running, container: &Container) -> Result<(), Stop> {
+    let (Some(vmid), Some(node)) = (container.container_id, container.node_id) else {
+        job.line("The row names nothing in Proxmox VE.").await;
+        return Ok(());
+    };
+    let node = node::find(&job.core, node).await?;
+    let pve = job.core.pve(&node)?;
+    let Some((_, config)) = locate(job, &pve, &node, vmid).await? else {
+        job.line(format!("CT {vmid} does not exist any more in Proxmox VE."))
+            .await;
+        return Ok(());
+    };
+    match identity(job, container, &config) {
+        Err(mismatch) => {
+            job.line(mismatch).await;
+            Ok(())
+        }
+        Ok(()) => Err(Stop::Failed(format!(
+            "{OURS}: CT {vmid} is the container of this row. Delete it instead of forgetting it."
+        ))),
     }
 }
 
@@ -87,16 +122,17 @@ async fn destroy(
             return Ok(());
         }
     }
-    job.step(1, 3, &format!("check that CT {vmid} is this container"))
+    job.step(1, 2, &format!("check that CT {vmid} is this container"))
         .await;
     let Some((found_on, config)) = locate(job, &pve, &node, vmid).await? else {
         job.line(format!("CT {vmid} does not exist any more in Proxmox VE."))
             .await;
         return Ok(());
     };
-    check_identity(job, container, &config)?;
+    identity(job, container, &config)
+        .map_err(|mismatch| Stop::Failed(format!("{mismatch} Nothing was touched; {ADVICE}")))?;
     job.go_on()?;
-    job.step(2, 3, &format!("destroy CT {vmid} on {found_on}"))
+    job.step(2, 2, &format!("destroy CT {vmid} on {found_on}"))
         .await;
     if let Some(upid) = send_destroy(job, &pve, &found_on, vmid).await? {
         checkpoint.upid = Some(upid.clone());
@@ -224,16 +260,17 @@ async fn sees_all(job: &Running, pve: &Pve) -> Result<bool, Stop> {
     Ok(rights.has("/vms", "VM.Audit"))
 }
 
-fn check_identity(job: &Running, container: &Container, config: &LxcConfig) -> Result<(), Stop> {
+/// Whether what stands under the VMID is this row's container; else what it is.
+fn identity(job: &Running, container: &Container, config: &LxcConfig) -> Result<(), String> {
     let vmid = container.container_id.unwrap_or_default();
     if container.marker {
         let marker = container.marker_line(&job.core.installation);
         if has_marker(config, &marker) {
             return Ok(());
         }
-        return Err(Stop::Failed(format!(
-            "{MISMATCH}: CT {vmid} does not carry the marker `{marker}`. Nothing was touched; an admin may forget the row."
-        )));
+        return Err(format!(
+            "{MISMATCH}: CT {vmid} does not carry the marker `{marker}`."
+        ));
     }
     let hostname = config.hostname.as_deref().unwrap_or_default();
     let mac = config.mac().unwrap_or_default();
@@ -244,9 +281,9 @@ fn check_identity(job: &Running, container: &Container, config: &LxcConfig) -> R
     if hostname.eq_ignore_ascii_case(&container.hostname) && same_mac {
         return Ok(());
     }
-    Err(Stop::Failed(format!(
-        "{MISMATCH}: CT {vmid} is `{hostname}` with MAC {mac}. Nothing was touched; an admin may forget the row."
-    )))
+    Err(format!(
+        "{MISMATCH}: CT {vmid} is `{hostname}` with MAC {mac}."
+    ))
 }
 
 /// Whether a config's description carries the marker as a line of its own.

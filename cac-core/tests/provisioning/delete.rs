@@ -108,6 +108,37 @@ async fn a_container_without_our_marker_is_not_touched() {
         assert_eq!(lab.simulator.containers().len(), 2);
         assert_eq!(lab.row(a.id).await.unwrap().state, None);
         assert_ne!(row_a.container_id, row_b.container_id);
+        // Only the row goes, and only an admin may let go of it.
+        let refused = container::forget(&lab.core, &alice(), a.id, PATIENCE).await;
+        assert!(matches!(&refused, Err(Error::Forbidden(_))), "{refused:?}");
+        let forgotten = container::forget(&lab.core, &admin(), a.id, PATIENCE).await;
+        assert_eq!(forgotten.unwrap(), Deletion::Done);
+        assert!(lab.row(a.id).await.is_none());
+        assert_eq!(lab.simulator.containers().len(), 2);
+        lab.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_container_that_exists_is_not_forgotten() {
+    for database in testing::databases().await {
+        let mut lab = Lab::new(database).await;
+        let created = lab.ask("kept").await;
+        let refused = container::forget(&lab.core, &admin(), created.id, PATIENCE).await;
+        assert!(
+            matches!(&refused, Err(Error::Conflict { message, .. }) if message.contains("works on")),
+            "{refused:?}"
+        );
+        lab.runner();
+        lab.job(created.job_id).await;
+        let refused = container::forget(&lab.core, &admin(), created.id, PATIENCE).await;
+        assert!(
+            matches!(&refused, Err(Error::Conflict { message, .. }) if message.contains("Delete it instead")),
+            "{refused:?}"
+        );
+        let row = lab.row(created.id).await.unwrap();
+        assert_eq!((row.state, row.job_id), (None, None));
+        assert_eq!(lab.simulator.containers().len(), 1);
         lab.end().await;
     }
 }
