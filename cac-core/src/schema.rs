@@ -44,6 +44,12 @@ pub async fn start(db: &Db) -> Result<()> {
     outcome.map(drop)
 }
 
+/// Whether this is a complete database of the original program that nobody adopted yet. Changes nothing; a database that is
+/// neither empty nor ours nor the original's is refused.
+pub async fn is_original(db: &Db) -> Result<bool> {
+    inspect::is_original(db).await
+}
+
 /// Undoes the last migration (`cac migrate down`) and names it. Tables of the original are never dropped.
 pub async fn down(db: &Db) -> Result<String> {
     down_until(db, &mut Stop::never()).await

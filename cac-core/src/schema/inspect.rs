@@ -64,6 +64,11 @@ pub(super) async fn look(db: &Db) -> Result<Records> {
     }
 }
 
+pub(super) async fn is_original(db: &Db) -> Result<bool> {
+    let mut tx = db.read().await?;
+    Ok(matches!(examine(&mut tx).await?, Found::Original))
+}
+
 async fn examine(tx: &mut Tx) -> Result<Found> {
     let tables = tables(tx).await?;
     let has = |name: &str| tables.iter().any(|table| table == name);
