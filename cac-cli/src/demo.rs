@@ -37,6 +37,8 @@ pub(crate) struct Options {
     pub(crate) data_dir: PathBuf,
     /// The times of a real machine, instead of none.
     pub(crate) slow: bool,
+    /// Serve names by an nginx, if one is installed.
+    pub(crate) nginx: bool,
 }
 
 /// A running demo.
@@ -59,7 +61,11 @@ impl Demo {
         let dir = options.data_dir.canonicalize()?;
         let listener = cac_http::bind(options.listen, "--listen ADDRESS:PORT").await?;
         let listen = listener.local_addr()?;
-        let web = Web::find(listen.ip(), &dir)?;
+        let web = if options.nginx {
+            Web::find(listen.ip(), &dir)?
+        } else {
+            None
+        };
         let config = config(listen, &dir, web.as_ref())?;
         let (simulator, core) =
             tokio::join!(proxmox::start(&dir, options.slow), Core::start(config));

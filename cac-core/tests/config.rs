@@ -132,4 +132,12 @@ fn port_sets_the_port_of_the_listen_address() {
     .unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.public_url.as_str(), "http://localhost:8080/");
+    for (listen, url) in [
+        ("127.0.0.2:8080", "http://127.0.0.2:8080/"),
+        ("0.0.0.0:8080", "http://localhost:8080/"),
+        ("[::1]:8080", "http://localhost:8080/"),
+    ] {
+        let config = load(Program::Runner, &[("CAC_LISTEN", listen)]).unwrap();
+        assert_eq!(config.public_url.as_str(), url, "{listen}");
+    }
 }

@@ -26,6 +26,9 @@ pub(crate) struct Demo {
     /// As slow as a small Proxmox VE machine
     #[arg(long)]
     slow: bool,
+    /// Start no nginx: containers are reached by their addresses
+    #[arg(long)]
+    no_nginx: bool,
 }
 
 impl Demo {
@@ -36,6 +39,7 @@ impl Demo {
             listen: self.listen,
             data_dir: self.data_dir.unwrap_or_else(data_dir),
             slow: self.slow,
+            nginx: !self.no_nginx,
         };
         let demo = demo::Demo::start(options, stop.clone()).await?;
         print::data(&ready(&demo))?;

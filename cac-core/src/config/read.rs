@@ -233,8 +233,15 @@ fn listen(r: &mut Reader<'_>) -> SocketAddr {
 }
 
 fn public_url(r: &mut Reader<'_>, program: Program, listen: SocketAddr) -> Url {
+    // `localhost` means the first loopback address only; 127.0.0.2 is another.
+    let local = [
+        Ipv4Addr::LOCALHOST.into(),
+        Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::from(Ipv6Addr::LOCALHOST),
+        Ipv6Addr::UNSPECIFIED.into(),
+    ];
     let host = match listen.ip() {
-        ip if ip.is_unspecified() || ip.is_loopback() => "localhost".to_owned(),
+        ip if local.contains(&ip) => "localhost".to_owned(),
         IpAddr::V6(ip) => format!("[{ip}]"),
         IpAddr::V4(ip) => ip.to_string(),
     };

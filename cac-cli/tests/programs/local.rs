@@ -1,0 +1,211 @@
+//! Local administration by the command line: the schema and the nodes, on each database.
+
+use std::path::Path;
+
+use cac_core::testing::{self, TestDb};
+
+use crate::lab::{Running, bad, good, own_network};
+
+fn url(database: &TestDb) -> [(&'static str, &str); 1] {
+    [("DATABASE_URL", &database.url)]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_goes_up_and_its_last_change_down() {
+    for database in testing::empty_databases().await {
+        let vars = url(&database);
+        let status = || good("cac", &["migrate", "status"], &vars);
+        assert_eq!(status(), "0001_original: pending\n0002_cac: pending\n");
+        let up = good("cac", &["migrate", "up"], &vars);
+        assert_eq!(up, "Migrated: 0001_original\nMigrated: 0002_cac\n");
+        assert!(
+            status().lines().all(|line| line.contains(": applied ")),
+            "{}",
+            status()
+        );
+        let up = good("cac", &["migrate", "up"], &vars);
+        assert_eq!(up, "Nothing to migrate: the database is up to date.\n");
+        assert_eq!(
+            good("cac", &["migrate", "down"], &vars),
+            "Undone: 0002_cac\n"
+        );
+        assert!(status().ends_with("0002_cac: pending\n"), "{}", status());
+        let said = bad("cac", &["migrate", "down"], &vars, 1);
+        assert!(said.contains("0001_original cannot be undone"), "{said}");
+        good("cac", &["migrate", "up"], &vars);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_originals_database_is_adopted_only_by_migrate_up() {
+    let database = testing::mariadb().await;
+    let dump = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../cac-core/tests/fixtures/legacy/opensource_containers.sql");
+    database
+        .script(&std::fs::read_to_string(dump).unwrap())
+        .await;
+    let vars = url(&database);
+    for program in ["cac-http", "cac-runner"] {
+        let vars = [vars[0], ("SESSION_SECRET", "a secret for tests only")];
+        let said = bad(program, &[], &vars, 1);
+        assert!(
+            said.contains("stop the original first, then run `cac migrate up`"),
+            "{program}: {said}"
+        );
+    }
+    let output = crate::lab::run("cac", &["migrate", "up"], &vars);
+    let (out, err) = (
+        crate::lab::text(&output.stdout),
+        crate::lab::text(&output.stderr),
+    );
+    assert!(output.status.success(), "{err}");
+    assert!(
+        err.contains("Stop the original and its job runner first"),
+        "{err}"
+    );
+    assert!(
+        out.contains("The original's database was adopted."),
+        "{out}"
+    );
+    assert!(out.contains("old pending jobs that will run: "), "{out}");
+    assert!(good("cac", &["node", "list"], &vars).contains("intern-phxdc-pve1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_are_added_listed_and_tested() {
+    let words = [
+        "simulator",
+        "--json",
+        "--listen",
+        "127.0.0.1:0",
+        "--network",
+        &own_network(),
+    ];
+    let mut simulator = Running::start("cac", &words, &[]);
+    let proxmox: serde_json::Value = simulator.until(|out| serde_json::from_str(out).ok());
+    let told = |field: &str| proxmox[field].as_str().unwrap().to_owned();
+    let secret = simulator_secret(&told("tokenSecret"));
+    for database in testing::empty_databases().await {
+        let vars = url(&database);
+        let (api, pin) = (told("url"), told("fingerprint"));
+        let add = |name: &str, more: &[&str]| {
+            let mut words = vec![
+                "node",
+                "add",
+                name,
+                "--api-url",
+                &api,
+                "--token-id",
+                "cac@pve!demo",
+                "--secret-file",
+                secret.path().to_str().unwrap(),
+            ];
+            words.extend(more);
+            crate::lab::run("cac", &words, &vars)
+        };
+        assert!(
+            add("pve1", &["--tls", &pin, "--ai-container", "PHOENIX"])
+                .status
+                .success()
+        );
+        assert!(add("elsewhere", &["--tls", &pin]).status.success());
+        let again = add("pve1", &[]);
+        assert_eq!(again.status.code(), Some(1));
+        let said = crate::lab::text(&again.stderr);
+        assert_eq!(said, "cac: There is already a node named `pve1`.\n");
+        let wrong = add("pve2", &["--tls", "perhaps"]);
+        assert!(crate::lab::text(&wrong.stderr).contains("fingerprint"));
+
+        let list = good("cac", &["node", "list"], &vars);
+        assert!(
+            list.starts_with("ID") && list.contains("PHOENIX") && list.contains("pinned"),
+            "{list}"
+        );
+        let json = good("cac", &["node", "list", "--json"], &vars);
+        assert!(!json.contains(&told("tokenSecret")) && !list.contains(&told("tokenSecret")));
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&json)
+                .unwrap()
+                .as_array()
+                .unwrap()
+                .len(),
+            2
+        );
+
+        let tested = good("cac", &["node", "test", "pve1"], &vars);
+        assert!(
+            tested.contains("Proxmox VE 8.4") && tested.contains("vztmpl/debian-12"),
+            "{tested}"
+        );
+        let output = crate::lab::run("cac", &["node", "test", "elsewhere"], &vars);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(crate::lab::text(&output.stdout).contains("knows no node `elsewhere`, only pve1"));
+        let said = bad("cac", &["node", "test", "nowhere"], &vars, 1);
+        assert!(
+            said.contains("no node named `nowhere`, only pve1, elsewhere"),
+            "{said}"
+        );
+    }
+    simulator.stop();
+}
+
+fn simulator_secret(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("{text}\n")).unwrap();
+    file
+}
+
+#[test]
+fn words_that_are_not_understood_exit_with_2() {
+    for words in [
+        &["migrate", "sideways"][..],
+        &["node"],
+        &["node", "add", "pve1"],
+        &["dance"],
+        &[],
+    ] {
+        bad("cac", words, &[], 2);
+    }
+    for program in ["cac-http", "cac-runner"] {
+        assert!(bad(program, &["--dance"], &[], 2).contains("usage: "));
+        assert!(good(program, &["--version"], &[]).starts_with(program));
+    }
+}
+
+#[test]
+fn a_check_tells_every_problem_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let vars = [
+        ("CAC_DATA_DIR", data.to_str().unwrap()),
+        ("NODE_ENV", "production"),
+        ("SHELL_JOBS", "maybe"),
+    ];
+    let said = bad("cac-http", &["--check"], &vars, 1);
+    for name in ["DATABASE_URL", "CAC_PUBLIC_URL", "CAC_DOMAIN", "SHELL_JOBS"] {
+        assert!(
+            said.lines()
+                .any(|line| line.starts_with(&format!("cac-http: {name} "))),
+            "{name}: {said}"
+        );
+    }
+    assert!(!data.exists());
+    let five = [
+        ("NODE_ENV", "production"),
+        ("MYSQL_HOST", "127.0.0.1"),
+        ("MYSQL_PORT", "1"),
+        ("MYSQL_USER", "container_manager"),
+        ("MYSQL_PASSWORD", "secure_password_here"),
+        ("MYSQL_DATABASE", "opensource_containers"),
+    ];
+    assert_eq!(
+        good("cac-runner", &["--check"], &five),
+        "The configuration is good.\n"
+    );
+    // A database that is away is one sentence, without the password.
+    let said = bad("cac-runner", &[], &five, 1);
+    assert!(
+        said.contains("127.0.0.1:1") && !said.contains("secure_password_here"),
+        "{said}"
+    );
+}

@@ -1,0 +1,10 @@
+//! The built programs as people run them: processes, signals, standard output, a real nginx. The library only
+//! makes databases and certificates for them.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+mod demo;
+mod end_to_end;
+mod lab;
+mod local;
+mod portal;
+mod runner;
