@@ -2,6 +2,8 @@
 
 use std::cmp::Reverse;
 
+use futures_util::future::join_all;
+
 use crate::node::{self, Node};
 use crate::pve::{self, Content, Pve, Template};
 use crate::{Core, Result};
@@ -34,8 +36,11 @@ pub struct Wish {
 pub async fn choose(core: &Core, wish: &Wish) -> Result<std::result::Result<Place, Vec<String>>> {
     let mut passed_over = Vec::new();
     let mut places = Vec::new();
-    for node in node::all(core).await? {
-        match look(core, &node, wish).await {
+    let nodes = node::all(core).await?;
+    // All at once: one that does not answer holds nobody up.
+    let looks = nodes.iter().map(|node| look(core, node, wish));
+    for (node, seen) in nodes.iter().zip(join_all(looks).await) {
+        match seen {
             Ok((room, place)) => places.push((room, place)),
             Err(Some(reason)) => passed_over.push(format!("{}: {reason}", node.name)),
             Err(None) => {}

@@ -141,3 +141,38 @@ fn port_sets_the_port_of_the_listen_address() {
         assert_eq!(config.public_url.as_str(), url, "{listen}");
     }
 }
+
+#[test]
+fn the_readme_lists_every_variable() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let file = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let readme = file("../README.md");
+    let name = |text: &str| {
+        text.len() > 3
+            && text
+                .chars()
+                .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+    };
+    let mut known = std::collections::BTreeSet::from(["CAC_LOG".to_owned()]);
+    for part in file("src/config/read.rs")
+        .split('"')
+        .filter(|part| name(part))
+    {
+        assert!(
+            readme.contains(&format!("`{part}`")),
+            "{part} is not in the README"
+        );
+        known.insert(part.to_owned());
+    }
+    let table = readme.split_once("## Configuration").unwrap().1;
+    let table = table.split_once("## Map").unwrap().0;
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+    for row in rows.map(|row| row.split('|').next().unwrap()) {
+        for listed in row.split('`').filter(|part| name(part)) {
+            assert!(
+                known.contains(listed),
+                "{listed} is in the README and means nothing"
+            );
+        }
+    }
+}

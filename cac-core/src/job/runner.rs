@@ -116,6 +116,7 @@ async fn one(job: Running, writer: tokio::task::JoinHandle<()>) {
     if let Err(Stop::Failed(reason) | Stop::Cancelled(reason)) = &result {
         job.line(reason).await;
     }
+    tracing::debug!(job = claim.id, ok = result.is_ok(), "worked");
     drop(job);
     if writer.await.is_err() || lost.is_cancelled() {
         tracing::warn!(job = claim.id, "the job is no longer this runner's");

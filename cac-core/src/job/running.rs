@@ -76,6 +76,7 @@ impl Running {
 
     /// Says which step of how many begins.
     pub async fn step(&self, number: u8, of: u8, title: &str) {
+        tracing::debug!(job = self.claim.id, number, title, "step");
         self.line(format!("[{number}/{of}] {title}")).await;
     }
 

@@ -17,7 +17,7 @@ use super::{Error, Pve};
 
 /// Log lines asked for at once; Proxmox's own default is 50.
 const LOG_PAGE: u64 = 1000;
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A task can be unknown for a moment after the call that started it.
 const UNKNOWN_AT_FIRST: Duration = Duration::from_secs(5);
