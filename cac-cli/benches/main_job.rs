@@ -112,7 +112,9 @@ fn starts(dir: &Path) {
     row("Ctrl-C to the end", &mut stops);
     let (_, demo) = start(&dir.join("start-0"));
     std::thread::sleep(Duration::from_secs(10));
-    let status = std::fs::read_to_string(format!("/proc/{}/status", demo.running.pid())).unwrap();
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", demo.running.pid().as_raw_pid()))
+            .unwrap();
     let rss = status
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))
