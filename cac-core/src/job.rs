@@ -18,6 +18,7 @@ mod registry;
 pub mod runner;
 mod running;
 mod shell;
+mod task;
 
 pub use running::{Running, Stop};
 

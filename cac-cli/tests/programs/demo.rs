@@ -1,8 +1,12 @@
 //! `cac demo`: ready with one command, kept over a restart, gone after Ctrl-C, and one sentence where it cannot start.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use cac_core::args;
+use cac_core::db::Db;
+use reqwest::Method;
 use rustix::process::Signal;
 
 use crate::lab::{Running, answers, bad, own_address, until};
@@ -27,6 +31,17 @@ fn start(ip: Ipv4Addr, dir: &Path, more: &[&str]) -> Running {
 fn after<'a>(out: &'a str, word: &str) -> &'a str {
     let rest = out.split_once(word).unwrap().1;
     rest.split_whitespace().next().unwrap()
+}
+
+/// A puller that waits for a change.
+fn pull(portal: &Portal) -> tokio::task::JoinHandle<()> {
+    let portal = Portal::new(&*portal.url);
+    tokio::spawn(async move {
+        let etag = portal.get("/nginx.conf", "").await.headers()["etag"].clone();
+        let request = portal.request(Method::GET, "/nginx.conf?wait=60");
+        // It is cut off when the demo ends.
+        let _ = request.header("if-none-match", etag).send().await;
+    })
 }
 
 fn nginx_processes(dir: &Path) -> usize {
@@ -72,9 +87,31 @@ async fn a_demo_goes_on_where_it_was_stopped() {
     );
     assert!(nginx_processes(dir.path()) > 0);
 
-    // Ctrl-C while a stream is open and a shell command runs.
+    // Ctrl-C while a puller waits, somebody is connected by ssh and a shell command runs.
+    let held = TcpStream::connect((ip, ssh_port(&container))).unwrap();
+    let puller = pull(&portal);
+    let now = chrono::Utc::now();
+    let database = Db::connect(&format!("sqlite:{}", dir.path().join("cac.db").display()))
+        .await
+        .unwrap();
+    let sql = r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt") VALUES ('sleep 600', 'pending', ?, ?)"#;
+    database.exec(sql, args![now, now]).await.unwrap();
+    until("the command runs", async || {
+        let sql = r#"SELECT "id" FROM "Jobs" WHERE "kind" IS NULL AND "status" = 'running'"#;
+        database.opt(sql, args![]).await.unwrap().map(drop)
+    })
+    .await;
+    database.close().await;
+    let asked = Instant::now();
     demo.signal(Signal::INT);
     assert!(demo.ended().success(), "{}", demo.err());
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        asked.elapsed()
+    );
+    puller.abort();
+    drop(held);
     assert!(!answers((ip, 8080)) && !answers((ip, https)));
     assert_eq!(nginx_processes(dir.path()), 0);
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use reqwest::{Certificate, Client, Response};
+use reqwest::{Certificate, Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -27,7 +27,7 @@ impl Portal {
     /// The session as a `Cookie` header, or the status of the refusal.
     pub(crate) async fn login(&self, name: &str, password: &str) -> Result<String, u16> {
         let body = json!({"username": name, "password": password});
-        let request = self.client.post(format!("{}/login", self.url)).json(&body);
+        let request = self.request(Method::POST, "/login").json(&body);
         let answer = request.send().await.unwrap();
         if answer.status() != 200 {
             return Err(answer.status().as_u16());
@@ -36,21 +36,27 @@ impl Portal {
         Ok(set.split(';').next().unwrap().to_owned())
     }
 
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url))
+    }
+
     pub(crate) async fn get(&self, path: &str, session: &str) -> Response {
-        let request = self.client.get(format!("{}{path}", self.url));
+        let request = self.request(Method::GET, path);
         request.header("cookie", session).send().await.unwrap()
     }
 
     pub(crate) async fn delete(&self, path: &str, session: &str) -> Response {
-        let request = self.client.delete(format!("{}{path}", self.url));
+        let request = self.request(Method::DELETE, path);
         request.header("cookie", session).send().await.unwrap()
     }
 
     /// Asks for a container that must be accepted: row id and job id.
     pub(crate) async fn create(&self, session: &str, hostname: &str) -> (i64, i64) {
-        let url = format!("{}/containers", self.url);
         let body = json!({"init": true, "hostname": hostname, "osRelease": "debian", "httpPort": 8080, "aiContainer": "N"});
-        let request = self.client.post(url).header("cookie", session).json(&body);
+        let request = self
+            .request(Method::POST, "/containers")
+            .header("cookie", session)
+            .json(&body);
         let answer = json(request.send().await.unwrap(), 202).await;
         (
             answer["id"].as_i64().unwrap(),

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::container_create::wait_for_task;
 use super::running::Asked;
+use super::task::{Ended, wait_for_task};
 use super::{Running, Stop};
 use crate::container::{self, Container};
 use crate::node::{self, Node};
-use crate::pve::{ExitStatus, LxcConfig, Pve, TaskStatus, Upid};
+use crate::pve::{LxcConfig, Pve, TaskStatus, Upid};
 use crate::{Core, args, transaction};
 
 /// `Jobs.kind`
@@ -317,27 +317,4 @@ async fn release(core: &Core, container: i64, job: i64) -> Result<(), Stop> {
         )
         .await?;
     Ok(())
-}
-
-/// How a task of Proxmox VE ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ended {
-    Well,
-    Badly(String),
-}
-
-impl Ended {
-    pub(super) fn from(exit: ExitStatus) -> Self {
-        match exit {
-            ExitStatus::Ok | ExitStatus::Warnings(_) => Self::Well,
-            ExitStatus::Failed(reason) => Self::Badly(reason),
-        }
-    }
-
-    pub(super) fn well(self) -> Result<(), Stop> {
-        match self {
-            Self::Well => Ok(()),
-            Self::Badly(reason) => Err(Stop::Failed(reason)),
-        }
-    }
 }

@@ -1,0 +1,234 @@
+//! How a container comes to exist: a VMID that is stored before Proxmox VE hears of it, the create call, and after a lost answer a
+//! look at that one VMID.
+
+use std::time::{Duration, Instant};
+
+use super::super::container_delete::has_marker;
+use super::super::running::Asked;
+use super::super::task::wait_for_task;
+use super::{Making, Placed, STEPS};
+use crate::job::Stop;
+use crate::pve::{NewLxc, Pve, TaskStatus, Upid};
+use crate::service::ServiceType;
+use crate::{args, transaction};
+
+const CREATE_LIMIT: Duration = Duration::from_secs(900);
+
+/// What stands under a VMID.
+enum Seen {
+    /// A container with our marker.
+    Ours,
+    /// A creation that is still under way.
+    Being(Upid),
+    /// Somebody else's container.
+    Foreign,
+    Nothing,
+}
+
+impl Making<'_> {
+    /// Makes the container exist; returns its VMID.
+    pub(super) async fn create(&mut self, pve: &Pve, placed: &Placed) -> Result<u32, Stop> {
+        loop {
+            self.job.go_on()?;
+            let vmid = match self.at.vmid {
+                Some(vmid) => vmid,
+                None => self.reserve(pve, placed).await?,
+            };
+            if self.at.created {
+                return Ok(vmid);
+            }
+            if self.at.create.is_none() && self.at.sent {
+                match self.look(pve, placed, vmid).await? {
+                    Seen::Ours => return self.mark_created(vmid).await,
+                    Seen::Being(upid) => self.at.create = Some(upid),
+                    Seen::Foreign => {
+                        self.take_next(vmid).await?;
+                        continue;
+                    }
+                    Seen::Nothing => {}
+                }
+            }
+            if self.at.create.is_none() && !self.send_create(pve, placed, vmid).await? {
+                continue;
+            }
+            if let Some(upid) = self.at.create.clone() {
+                wait_for_task(self.job, pve, &upid, CREATE_LIMIT, true)
+                    .await?
+                    .well()?;
+                return self.mark_created(vmid).await;
+            }
+        }
+    }
+
+    async fn mark_created(&mut self, vmid: u32) -> Result<u32, Stop> {
+        self.at.created = true;
+        self.save().await?;
+        Ok(vmid)
+    }
+
+    /// Picks a VMID and stores it, before Proxmox VE hears of it.
+    async fn reserve(&mut self, pve: &Pve, placed: &Placed) -> Result<u32, Stop> {
+        self.job.step(2, STEPS, "reserve a VMID").await;
+        let next = self.job.ask(|| pve.next_vmid()).await?.max(self.at.above);
+        let (core, container, template) = (&self.job.core, self.container.id, &placed.template);
+        let vmid = transaction!(core.db, tx => {
+            tx.lock("vmids").await?;
+            let rows = tx
+                .all(r#"SELECT "containerId" FROM "Containers" WHERE "containerId" >= ? AND "id" <> ? ORDER BY "containerId""#, args![next, container])
+                .await?;
+            let mut vmid = next;
+            for row in rows {
+                if row.get::<u32>("containerId")? == vmid {
+                    vmid += 1;
+                }
+            }
+            tx.exec(
+                r#"UPDATE "Containers" SET "nodeId" = ?, "containerId" = ?, "marker" = ?, "template" = ?, "updatedAt" = ? WHERE "id" = ?"#,
+                args![placed.node, vmid, true, template, core.clock.now(), container],
+            )
+            .await?;
+            vmid
+        })
+        .map_err(|error: crate::Error| Stop::from(error))?;
+        self.at.vmid = Some(vmid);
+        self.at.sent = false;
+        self.save().await?;
+        Ok(vmid)
+    }
+
+    /// Somebody else has this number: go on with a higher one.
+    async fn take_next(&mut self, vmid: u32) -> Result<(), Stop> {
+        self.job
+            .line(format!("VMID {vmid} is taken; trying the next one."))
+            .await;
+        self.at.above = vmid + 1;
+        self.at.vmid = None;
+        self.at.sent = false;
+        self.save().await
+    }
+
+    /// Sends the create call; `false` when the world has to be looked at again.
+    async fn send_create(&mut self, pve: &Pve, placed: &Placed, vmid: u32) -> Result<bool, Stop> {
+        self.job
+            .step(
+                3,
+                STEPS,
+                &format!("create CT {vmid} on {}", placed.node_name),
+            )
+            .await;
+        let new = self.new_lxc(placed, vmid);
+        let began = Instant::now();
+        loop {
+            self.at.sent = true;
+            self.save().await?;
+            let error = match pve.lxc_create(&placed.node_name, &new).await {
+                Ok(upid) => {
+                    self.at.create = Some(upid);
+                    self.save().await?;
+                    return Ok(true);
+                }
+                Err(error) => error,
+            };
+            let patient = began.elapsed() < self.job.core.config.runner.patience;
+            match &error {
+                error if error.is_already_exists() => {
+                    // Perhaps it is ours, from a call whose answer was lost.
+                    match self.look(pve, placed, vmid).await? {
+                        Seen::Ours | Seen::Being(_) => {}
+                        Seen::Foreign | Seen::Nothing => self.take_next(vmid).await?,
+                    }
+                    return Ok(false);
+                }
+                error if patient && error.may_have_happened() => {
+                    self.job
+                        .line(format!("{error}; looking whether it was done…"))
+                        .await;
+                    self.job.pause(Duration::from_millis(500), true).await?;
+                    return Ok(false);
+                }
+                error if patient && (error.is_transient() || error.is_locked_or_lock_timeout()) => {
+                    self.job.line(format!("{error}; trying again…")).await;
+                    self.job.pause(Duration::from_secs(1), true).await?;
+                }
+                _ => return Err(Stop::Failed(error.to_string())),
+            }
+        }
+    }
+
+    fn new_lxc(&self, placed: &Placed, vmid: u32) -> NewLxc {
+        NewLxc {
+            vmid,
+            hostname: self.container.hostname.clone(),
+            ostemplate: placed.template.clone(),
+            storage: placed.storage.clone(),
+            disk_gib: self.container.disk.unwrap_or(8),
+            cores: self.container.cores.unwrap_or(1),
+            memory_mib: self.container.memory.unwrap_or(512),
+            swap_mib: 0,
+            bridge: placed.bridge.clone(),
+            description: self.description(),
+            tags: Vec::new(),
+            ssh_public_keys: self.container.ssh_public_key.clone(),
+            onboot: true,
+            pool: None,
+        }
+    }
+
+    /// Readable in Proxmox VE's own pages; the last line is the ownership marker.
+    fn description(&self) -> String {
+        let reach = &self.payload.reach;
+        let mut lines = vec![
+            format!(
+                "{} of {}, made by {}",
+                reach.full_name(&self.container.hostname),
+                self.container.username,
+                reach.portal
+            ),
+            String::new(),
+        ];
+        for service in &self.container.services {
+            let kind = match service.r#type {
+                ServiceType::Tcp if service.internal_port == reach.ssh_port => "ssh",
+                kind => kind.as_str(),
+            };
+            lines.push(format!("{kind} {}", service.internal_port));
+        }
+        lines.push(self.marker());
+        lines.join("\n")
+    }
+
+    /// What stands under a VMID that a lost call may have made.
+    async fn look(&self, pve: &Pve, placed: &Placed, vmid: u32) -> Result<Seen, Stop> {
+        let tasks = self
+            .job
+            .ask(|| pve.tasks(&placed.node_name, vmid))
+            .await
+            .unwrap_or_default();
+        if let Some(task) = tasks
+            .iter()
+            .find(|task| task.upid.kind() == "vzcreate" && task.status == TaskStatus::Running)
+        {
+            return Ok(Seen::Being(task.upid.clone()));
+        }
+        let deadline = Instant::now() + CREATE_LIMIT;
+        loop {
+            match self
+                .job
+                .ask(|| pve.lxc_config(&placed.node_name, vmid))
+                .await
+            {
+                Ok(config)
+                    if config.lock.as_deref() == Some("create") && Instant::now() < deadline =>
+                {
+                    self.job.pause(Duration::from_millis(300), true).await?;
+                }
+                Ok(config) if has_marker(&config, &self.marker()) => return Ok(Seen::Ours),
+                Ok(_) => return Ok(Seen::Foreign),
+                Err(Asked::Proxmox(error)) if error.is_does_not_exist() || error.is_forbidden() => {
+                    return Ok(Seen::Nothing);
+                }
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+}
