@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::actor::Actor;
 use crate::db::{Row, Tx};
+use crate::idempotency::{Key, Made};
 use crate::{Core, Error, Result, args, transaction};
 
 pub mod container_create;
@@ -142,6 +143,55 @@ pub async fn create(tx: &mut Tx, core: &Core, new: NewJob<'_>) -> Result<i64> {
             args![command, now, now, new.created_by, new.kind, new.payload.to_string(), new.container_id],
         )
         .await?)
+}
+
+/// The longest shell command that `Jobs.command` holds.
+const COMMAND: usize = 2000;
+
+/// Adds a shell command, for admins; the same `key` of the same admin within 24 h adds one.
+pub async fn create_shell(
+    core: &Core,
+    actor: &Actor,
+    command: &str,
+    key: Option<&str>,
+) -> Result<Job> {
+    if !actor.admin {
+        return Err(Error::Forbidden("Only admins may add jobs.".to_owned()));
+    }
+    if !core.config.runner.shell_jobs {
+        return Err(Error::Forbidden(
+            "Shell commands are switched off here (SHELL_JOBS=off).".to_owned(),
+        ));
+    }
+    if command.trim().is_empty() || command.chars().count() > COMMAND || command.contains('\0') {
+        let message = format!("Give a shell command of 1 to {COMMAND} characters.");
+        return Err(Error::invalid("command", message));
+    }
+    let key = key
+        .map(|key| Key::new(key, &format!("shell {command}")))
+        .transpose()?;
+    let id = transaction!(core.db, tx => {
+        if let Some(key) = &key {
+            // Two requests at once with one key: the second waits here and finds the first.
+            tx.lock("names").await?;
+            if let Some(before) = key.find(tx, core, actor).await? {
+                return Ok(before.job);
+            }
+        }
+        let now = core.clock.now();
+        let id = tx
+            .insert(
+                r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt", "createdBy") VALUES (?, 'pending', ?, ?, ?)"#,
+                args![command, now, now, &actor.username],
+            )
+            .await?;
+        if let Some(key) = &key {
+            key.create(tx, core, actor, Made { container: None, job: id }).await?;
+        }
+        id
+    })?;
+    core.wake.jobs();
+    find(core, actor, id).await
 }
 
 /// The job, if it is the actor's or the actor is an admin; else it does not exist for them.

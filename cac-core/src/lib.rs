@@ -19,6 +19,7 @@ pub mod config;
 pub mod container;
 pub mod db;
 pub mod error;
+mod idempotency;
 pub mod job;
 pub mod nginx;
 pub mod node;

@@ -187,6 +187,14 @@ fn same_origin(
         .is_none_or(|site| site == "same-origin" || site == "none")
 }
 
+/// A path of this site as a whole address, for `Location` and links that leave the browser.
+pub(crate) fn absolute(config: &Config, path: &str) -> String {
+    config
+        .public_url
+        .join(path)
+        .map_or_else(|_| path.to_owned(), String::from)
+}
+
 /// `target` if it is a path of this site, else `/`.
 pub(crate) fn local_path(config: &Config, target: Option<&str>) -> String {
     let Some(target) = target.filter(|t| t.starts_with('/')) else {

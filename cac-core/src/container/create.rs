@@ -1,15 +1,14 @@
 //! Asking for a container: checks, then row, services, ports and job in one transaction.
 
-use sha2::{Digest as _, Sha256};
-
 use super::is_label;
 use crate::actor::Actor;
 use crate::db::Tx;
 use crate::error::Fields;
+use crate::idempotency::{Key, Made};
 use crate::job::{self, container_create};
 use crate::placement::Os;
 use crate::service::{self, NewService, ServiceType};
-use crate::{Core, Error, Result, args, db, node, secret, transaction};
+use crate::{Core, Error, Result, args, db, node, transaction};
 
 /// What somebody asks for. Absent sizes are the configured ones.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +40,15 @@ pub struct Created {
     pub job_id: i64,
 }
 
+impl From<Made> for Created {
+    fn from(made: Made) -> Self {
+        Self {
+            id: made.container.unwrap_or_default(),
+            job_id: made.job,
+        }
+    }
+}
+
 /// A request that passed every check.
 struct Checked {
     hostname: String,
@@ -62,25 +70,27 @@ pub async fn create(
     new: &NewContainer,
     key: Option<&str>,
 ) -> Result<Created> {
-    let hash = request_hash(new);
-    if let Some(key) = key {
-        check_key(key)?;
+    let key = key
+        .map(|key| Key::new(key, &format!("container {new:?}")))
+        .transpose()?;
+    if let Some(key) = &key {
         let mut tx = core.db.read().await?;
-        if let Some(before) = repeated(&mut tx, core, actor, key, &hash).await? {
-            return Ok(before);
+        if let Some(before) = key.find(&mut tx, core, actor).await? {
+            return Ok(before.into());
         }
     }
     let checked = check(core, new).await?;
     let created = transaction!(core.db, tx => {
         tx.lock("names").await?;
-        if let Some(key) = key
-            && let Some(before) = repeated(tx, core, actor, key, &hash).await?
+        if let Some(key) = &key
+            && let Some(before) = key.find(tx, core, actor).await?
         {
-            return Ok(before);
+            return Ok(before.into());
         }
         let created = insert(tx, core, actor, &checked).await?;
-        if let Some(key) = key {
-            remember(tx, core, actor, key, &hash, created).await?;
+        if let Some(key) = &key {
+            let made = Made { container: Some(created.id), job: created.job_id };
+            key.create(tx, core, actor, made).await?;
         }
         created
     })?;
@@ -354,71 +364,4 @@ async fn insert(tx: &mut Tx, core: &Core, actor: &Actor, new: &Checked) -> Resul
     )
     .await?;
     Ok(Created { id, job_id })
-}
-
-fn check_key(key: &str) -> Result<()> {
-    if key.is_empty() || key.len() > 255 || !key.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(Error::invalid(
-            "Idempotency-Key",
-            "Use 1 to 255 printable ASCII characters without blanks.",
-        ));
-    }
-    Ok(())
-}
-
-fn request_hash(new: &NewContainer) -> String {
-    secret::hex(&Sha256::digest(format!("{new:?}")))
-}
-
-async fn repeated(
-    tx: &mut Tx,
-    core: &Core,
-    actor: &Actor,
-    key: &str,
-    hash: &str,
-) -> Result<Option<Created>> {
-    let since = core.clock.now() - chrono::Duration::hours(24);
-    let row = tx
-        .opt(
-            r#"SELECT "requestHash", "containerId", "jobId" FROM "IdempotencyKeys"
-               WHERE "username" = ? AND "idempotencyKey" = ? AND "createdAt" > ?"#,
-            args![&actor.username, key, since],
-        )
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    if row.get::<String>("requestHash")? != hash {
-        return Err(Error::conflict(
-            "Idempotency-Key",
-            "This key was used for another request; use a new one.",
-        ));
-    }
-    Ok(Some(Created {
-        id: row.get("containerId")?,
-        job_id: row.get("jobId")?,
-    }))
-}
-
-async fn remember(
-    tx: &mut Tx,
-    core: &Core,
-    actor: &Actor,
-    key: &str,
-    hash: &str,
-    made: Created,
-) -> Result<()> {
-    let now = core.clock.now();
-    let owner_key = args![&actor.username, key];
-    // Only one that is older than 24 h can still be there: a younger one was found before.
-    tx.exec(
-        r#"DELETE FROM "IdempotencyKeys" WHERE "username" = ? AND "idempotencyKey" = ?"#,
-        owner_key,
-    )
-    .await?;
-    tx.insert(
-        r#"INSERT INTO "IdempotencyKeys" ("username", "idempotencyKey", "requestHash", "containerId", "jobId", "createdAt", "updatedAt")
-           VALUES (?, ?, ?, ?, ?, ?, ?)"#,
-        args![&actor.username, key, hash, made.id, made.job_id, now, now],
-    )
-    .await?;
-    Ok(())
 }

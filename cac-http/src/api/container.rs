@@ -15,7 +15,7 @@ use crate::accept::Both;
 use crate::auth::{Anyone, Signed};
 use crate::error::{ApiError, Result};
 use crate::input::{self, Input};
-use crate::page;
+use crate::{origin, page};
 
 pub(crate) struct Api;
 
@@ -434,12 +434,7 @@ fn accepted(who: &Anyone, created: container::Created) -> Asked {
     if who.html {
         return Asked::There(path);
     }
-    let url = who
-        .core
-        .config
-        .public_url
-        .join(&path)
-        .map_or(path, String::from);
+    let url = origin::absolute(&who.core.config, &path);
     let body = Accepted {
         success: true,
         id: created.id,
@@ -463,12 +458,7 @@ fn ended(who: &Signed, deletion: Deletion) -> Ended {
             if who.html {
                 return Ended::There(path);
             }
-            let url = who
-                .core
-                .config
-                .public_url
-                .join(&path)
-                .map_or(path, String::from);
+            let url = origin::absolute(&who.core.config, &path);
             let body = Deleted {
                 success: true,
                 message: "The container is being deleted.".to_owned(),

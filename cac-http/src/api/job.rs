@@ -14,7 +14,7 @@ use crate::auth::Signed;
 use crate::error::Result;
 use crate::events::{self, Frames, Happening};
 use crate::input::Input;
-use crate::page;
+use crate::{origin, page};
 
 pub(crate) struct Api;
 
@@ -113,7 +113,7 @@ pub(crate) enum JobEvent {
 /// Work that somebody asks for.
 #[derive(Object)]
 pub(crate) struct NewJob {
-    /// A shell command, for admins.
+    /// Required. A shell command of at most 2000 characters, for admins.
     command: Option<String>,
 }
 
@@ -125,14 +125,10 @@ pub(crate) enum List {
 }
 
 #[derive(ApiResponse)]
-#[expect(
-    dead_code,
-    reason = "the documented answer of a call that is still to come"
-)]
 pub(crate) enum Added {
     /// The job waits for a runner
     #[oai(status = 201)]
-    Job(Json<Job>),
+    Job(Json<Job>, #[oai(header = "Location")] String),
 }
 
 #[derive(ApiResponse)]
@@ -182,21 +178,29 @@ impl Api {
         ))
     }
 
-    /// Add a job, for admins
+    /// Add a shell command, for admins
+    ///
+    /// A runner starts it with `/bin/sh -c`; who added it stands in `createdBy`.
     #[oai(
         path = "/jobs",
         method = "post",
         operation_id = "job_create",
         tag = "Tag::Jobs"
     )]
-    async fn job_create(&self, who: Signed, body: Input<NewJob>) -> Result<Added> {
+    async fn job_create(
+        &self,
+        who: Signed,
+        /// The same key of the same owner within 24 h adds nothing new.
+        #[oai(name = "Idempotency-Key")]
+        idempotency_key: Header<Option<String>>,
+        body: Input<NewJob>,
+    ) -> Result<Added> {
         who.admin()?;
-        body.read()?;
-        Err(cac_core::Error::Unsupported(
-            "Jobs cannot be added through the API yet; a coming release takes `command` here."
-                .to_owned(),
-        )
-        .into())
+        let command = body.read()?.command.unwrap_or_default();
+        let key = idempotency_key.0.as_deref();
+        let job = job::create_shell(&who.core, &who.actor, &command, key).await?;
+        let location = origin::absolute(&who.core.config, &format!("/jobs/{}", job.id));
+        Ok(Added::Job(Json(job.into()), location))
     }
 
     /// One job

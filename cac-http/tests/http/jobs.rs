@@ -272,21 +272,89 @@ async fn a_cancel_stops_the_work() {
 }
 
 #[tokio::test]
-async fn adding_jobs_is_still_to_come() {
-    let lab = Lab::idle(&[]).await;
-    let body = json!({"command": "true"});
-    for (who, status) in [("alice", 403), ("admin", 501)] {
-        let session = lab.login(who).await;
-        expect(
-            lab.post("/jobs", &session)
-                .json(&body)
-                .send()
-                .await
-                .unwrap(),
-            status,
-        )
-        .await;
+async fn an_admin_adds_a_shell_command() {
+    let lab = Lab::new().await;
+    let (alice, admin) = (lab.login("alice").await, lab.login("admin").await);
+    let body = json!({"command": "echo hello"});
+    let post = |session: &str, body: &Value| lab.post("/jobs", session).json(body).send();
+    expect(post(&alice, &body).await.unwrap(), 403).await;
+    let answer = post(&admin, &body).await.unwrap();
+    let location = answer.headers()["location"].to_str().unwrap().to_owned();
+    let job = expect(answer, 201).await;
+    let id = job["id"].as_i64().unwrap();
+    assert_eq!(location, format!("{}/jobs/{id}", lab.url));
+    assert_eq!(
+        (&job["command"], &job["createdBy"]),
+        (&json!("echo hello"), &json!("admin"))
+    );
+    assert_eq!(lab.ended(id).await, "success");
+    let rows = lab
+        .get(&format!("/jobs/{id}/status"), &admin)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(expect(rows, 200).await[0]["output"], "hello\n");
+    // Somebody else's job does not exist.
+    let seen = lab
+        .get(&format!("/jobs/{id}"), &alice)
+        .send()
+        .await
+        .unwrap();
+    expect(seen, 404).await;
+    // As the seed's clients send it, too.
+    let form = lab.post("/jobs", &admin).form(&[("command", "exit 3")]);
+    let id = expect(form.send().await.unwrap(), 201).await["id"]
+        .as_i64()
+        .unwrap();
+    assert_eq!(lab.ended(id).await, "failure");
+    for bad in [
+        json!({}),
+        json!({"command": " "}),
+        json!({"command": "x".repeat(2001)}),
+        json!({"command": 7}),
+    ] {
+        let problem = expect(post(&admin, &bad).await.unwrap(), 400).await;
+        assert!(problem["errors"]["command"].is_string(), "{problem}");
     }
+}
+
+#[tokio::test]
+async fn a_key_adds_one_job_also_at_the_same_instant() {
+    let lab = Lab::idle(&[]).await;
+    let admin = lab.login("admin").await;
+    let add = |command: &'static str| {
+        let request = lab.post("/jobs", &admin).header("idempotency-key", "once");
+        request.json(&json!({"command": command})).send()
+    };
+    let answers = futures_util::future::join_all((0..8).map(|_| add("true"))).await;
+    let mut ids = std::collections::BTreeSet::new();
+    for answer in answers {
+        ids.insert(expect(answer.unwrap(), 201).await["id"].as_i64().unwrap());
+    }
+    assert_eq!(ids.len(), 1);
+    expect(add("false").await.unwrap(), 409).await;
+}
+
+#[tokio::test]
+async fn switched_off_shell_jobs_are_refused_everywhere() {
+    let lab = Lab::with(&[("SHELL_JOBS", "off")]).await;
+    let admin = lab.login("admin").await;
+    let answer = lab
+        .post("/jobs", &admin)
+        .json(&json!({"command": "true"}))
+        .send()
+        .await
+        .unwrap();
+    let problem = expect(answer, 403).await;
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("SHELL_JOBS=off"),
+        "{problem}"
+    );
+    let by_hand = shell(&lab, None, "true").await;
+    assert_eq!(lab.ended(by_hand).await, "failure");
 }
 
 /// A session that ended does not go on listening.
