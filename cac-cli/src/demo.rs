@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cac_core::config::{Config, Program, Vars};
+use cac_core::job::{self, supervisor};
 use cac_core::nginx::{Kept, ProxyConfig};
-use cac_core::{Core, job, routes};
+use cac_core::{Core, routes};
 use cac_simulator::Simulator;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -57,6 +58,7 @@ pub(crate) struct Demo {
 impl Demo {
     /// Ready when this returns; it ends soon after `stop`, and [`Demo::ended`] waits for that.
     pub(crate) async fn start(options: Options, stop: CancellationToken) -> Result<Self, Failure> {
+        supervisor::hide();
         let lock = folder(&options.data_dir)?;
         let dir = options.data_dir.canonicalize()?;
         let listener = cac_http::bind(options.listen, "--listen ADDRESS:PORT").await?;
@@ -178,6 +180,7 @@ fn config(listen: SocketAddr, dir: &Path, web: Option<&Web>) -> Result<Config, F
     }
     let mut config = Config::load(&vars, Program::Http)?;
     config.runner.grace = GRACE;
+    config.runner.supervisor = Some(supervisor::own_program());
     config.nginx.http_ports.clear();
     if web.is_none() {
         config.nginx.https_ports.clear();

@@ -10,11 +10,15 @@ mod print;
 
 use std::process::ExitCode;
 
+use cac_core::{job, program};
 use clap::Parser as _;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match cmd::Cac::parse().run().await {
+fn main() -> ExitCode {
+    if let Some(code) = job::supervisor::asked() {
+        return code;
+    }
+    let cac = cmd::Cac::parse();
+    match program::block_on(cac.run()).map_err(Into::into).flatten() {
         Ok(code) => code,
         Err(error) => {
             print::error(&*error);

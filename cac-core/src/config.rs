@@ -17,6 +17,7 @@ use crate::service::Protocols;
 
 mod dotenv;
 mod read;
+mod reader;
 pub use read::{Problems, Vars};
 
 /// Which program asks; each demands only what it uses.
@@ -106,6 +107,33 @@ pub struct Runner {
     pub patience: Duration,
     /// How long the children of a shell job get between TERM and KILL.
     pub grace: Duration,
+    /// How long a shell job may run.
+    pub shell_limit: Duration,
+    /// The account that shell jobs run as; absent: our own.
+    pub user: Option<Account>,
+    /// A program of ours that keeps each shell job's whole tree in hand ([`crate::job::supervisor`]); programs name
+    /// themselves here. Absent: only the process group is.
+    pub supervisor: Option<PathBuf>,
+}
+
+impl Runner {
+    /// Whether a shell job may do anything on this machine.
+    #[must_use]
+    pub fn runs_as_root(&self) -> bool {
+        match &self.user {
+            Some(account) => account.uid == 0,
+            None => rustix::process::geteuid().is_root(),
+        }
+    }
+}
+
+/// A row of the system's table of accounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub home: PathBuf,
 }
 
 /// What `/nginx.conf` is rendered for.

@@ -19,6 +19,7 @@ mod registry;
 pub mod runner;
 mod running;
 mod shell;
+pub mod supervisor;
 mod task;
 
 pub use running::{Running, Stop};

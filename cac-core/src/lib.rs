@@ -24,6 +24,7 @@ pub mod job;
 pub mod nginx;
 pub mod node;
 pub mod placement;
+mod processes;
 #[cfg(feature = "program")]
 pub mod program;
 pub mod pve;

@@ -10,16 +10,20 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Program, Vars, environment};
+use crate::job::supervisor;
 
 /// What is logged where `CAC_LOG` says nothing.
 const LOG: &str = "info,poem=warn";
 
 /// The whole of a program `NAME [--check]`: 0 when it ended well, 1 with a sentence on standard error when it did not, 2 when
-/// its words were not understood. `work` ends soon after the token is cancelled.
-pub async fn run<W>(name: &str, does: &str, program: Program, work: W) -> ExitCode
+/// its words were not understood. `work` ends soon after the token is cancelled. Call it before any thread is started.
+pub fn run<W>(name: &str, does: &str, program: Program, work: W) -> ExitCode
 where
     W: AsyncFnOnce(Config, CancellationToken) -> Result<(), Box<dyn Error>>,
 {
+    if let Some(code) = supervisor::asked() {
+        return code;
+    }
     let words: Vec<String> = std::env::args().skip(1).collect();
     let check = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => false,
@@ -37,7 +41,10 @@ where
             return ExitCode::from(if asked { 0 } else { 2 });
         }
     };
-    match start(program, check, work).await {
+    let ended = block_on(start(program, check, work))
+        .map_err(Into::into)
+        .flatten();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             for line in error.to_string().lines() {
@@ -46,6 +53,14 @@ where
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs `work` on all cores.
+pub fn block_on<F: Future>(work: F) -> std::io::Result<F::Output> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(work))
 }
 
 async fn start<W>(program: Program, check: bool, work: W) -> Result<(), Box<dyn Error>>

@@ -5,13 +5,11 @@ use std::process::ExitCode;
 use cac_core::config::Program;
 use cac_core::program;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     program::run(
         "cac-http",
         "Serves the portal",
         Program::Http,
         cac_http::run,
     )
-    .await
 }

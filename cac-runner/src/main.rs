@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use cac_core::config::Program;
 use cac_core::program;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    program::run("cac-runner", "Runs jobs", Program::Runner, cac_runner::run).await
+fn main() -> ExitCode {
+    program::run("cac-runner", "Runs jobs", Program::Runner, cac_runner::run)
 }

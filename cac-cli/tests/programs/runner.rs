@@ -1,7 +1,12 @@
-//! `cac-runner` as systemd runs it.
+//! `cac-runner` as systemd runs it: rows by hand, and nothing of a command left when its job ends, whatever ends it.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use cac_core::db::Db;
+use cac_core::testing::TestDb;
 use cac_core::{args, testing};
+use rustix::process::Signal;
 
 use crate::lab::{Running, until};
 
@@ -9,29 +14,168 @@ use crate::lab::{Running, until};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_by_hand_runs_and_a_shutdown_cancels_what_runs() {
     for database in testing::databases().await {
-        let vars = [
-            ("DATABASE_URL", database.url.as_str()),
-            ("JOB_RUNNER_POLL_MS", "50"),
-        ];
-        let runner = Running::start("cac-runner", &[], &vars);
+        let runner = start(&database, &[]);
         let quick = insert(&database.db, r#"echo "Hello" && echo "World""#).await;
-        assert_eq!(ended(&database.db, quick).await, "success");
+        assert_eq!(
+            ended(&database.db, quick).await,
+            ("success".to_owned(), None)
+        );
         let long = insert(&database.db, "echo begun; sleep 600").await;
-        until("the command runs", async || {
-            let row = database
-                .db
-                .opt(
-                    r#"SELECT "id" FROM "JobStatuses" WHERE "jobId" = ?"#,
-                    args![long],
-                )
-                .await
-                .unwrap();
-            row.map(drop)
+        output(&database.db, long, "begun").await;
+        runner.stop();
+        assert_eq!(ended(&database.db, long).await.0, "cancelled");
+    }
+}
+
+/// J4 and J5 of the original: only the shell was signalled, and never killed. Here one process ignores TERM, one has left
+/// the group, and one the session.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_ends_the_whole_tree() {
+    let database = testing::databases().await.swap_remove(0);
+    let dir = tempfile::tempdir().unwrap();
+    let runner = start(&database, &[]);
+    let job = insert(&database.db, &tree(dir.path())).await;
+    let pids = begun(dir.path()).await;
+    assert!(pids.iter().all(|pid| alive(*pid)));
+    let sql = r#"UPDATE "Jobs" SET "cancelRequested" = ? WHERE "id" = ?"#;
+    database.db.exec(sql, args![true, job]).await.unwrap();
+    assert_eq!(ended(&database.db, job).await.0, "cancelled");
+    assert_eq!(pids.iter().filter(|pid| alive(**pid)).count(), 0);
+    runner.stop();
+}
+
+/// Nobody is left to end it, and it ends nevertheless.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_runner_takes_the_whole_tree_with_it() {
+    let database = testing::databases().await.swap_remove(0);
+    let dir = tempfile::tempdir().unwrap();
+    let runner = start(&database, &[("JOB_RUNNER_LEASE_SECONDS", "2")]);
+    let job = insert(&database.db, &tree(dir.path())).await;
+    let pids = begun(dir.path()).await;
+    runner.signal(Signal::KILL);
+    until("the tree is gone", async || {
+        (!pids.iter().any(|pid| alive(*pid))).then_some(())
+    })
+    .await;
+    // It is not run again by the next one.
+    let next = start(&database, &[("JOB_RUNNER_LEASE_SECONDS", "2")]);
+    let (status, reason) = ended(&database.db, job).await;
+    assert_eq!(status, "failure");
+    assert!(reason.unwrap().contains("not run twice unasked"));
+    next.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_ended_leaves_nothing_behind() {
+    let database = testing::databases().await.swap_remove(0);
+    let dir = tempfile::tempdir().unwrap();
+    let runner = start(&database, &[]);
+    let file = dir.path().join("pid-1");
+    let command = format!("setsid sleep 600 & echo $! > {}", file.display());
+    let job = insert(&database.db, &command).await;
+    let asked = Instant::now();
+    assert_eq!(ended(&database.db, job).await.0, "success");
+    assert!(asked.elapsed() < Duration::from_secs(30));
+    let pid = std::fs::read_to_string(&file)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    assert!(!alive(pid));
+    runner.stop();
+}
+
+/// J12 of the original: death by a signal was "exited with code null".
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_are_told_as_they_were() {
+    let database = testing::databases().await.swap_remove(0);
+    let runner = start(&database, &[("SHELL_JOB_LIMIT_SECONDS", "1")]);
+    for (command, reason) in [
+        ("exit 7", "The command exited with status 7."),
+        ("kill -SEGV $$", "The command was ended by signal 11."),
+        ("kill -PIPE $$", "The command was ended by signal 13."),
+        (
+            "sleep 600",
+            "The command was ended after 1 s (SHELL_JOB_LIMIT_SECONDS).",
+        ),
+    ] {
+        let job = insert(&database.db, command).await;
+        let expected = ("failure".to_owned(), Some(reason.to_owned()));
+        assert_eq!(ended(&database.db, job).await, expected, "{command}");
+    }
+    runner.stop();
+}
+
+/// S7 and J7 of the original: the child saw the database's password and the session's secret, in its environment or the
+/// runner's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_sees_no_secret_of_the_runner() {
+    let database = testing::databases().await.swap_remove(0);
+    let root = rustix::process::geteuid().is_root();
+    let secret = ("SESSION_SECRET", "nobody-may-see-this-value");
+    let user = ("JOB_RUNNER_USER", "nobody");
+    let vars = if root {
+        vec![secret, user, ("JOB_RUNNER_CWD", "/")]
+    } else {
+        vec![secret]
+    };
+    let runner = start(&database, &vars);
+    let command = "id -u; env; for p in /proc/[0-9]*; do tr '\\0' '\\n' < $p/environ; done 2>/dev/null; echo looked";
+    let job = insert(&database.db, command).await;
+    assert_eq!(ended(&database.db, job).await.0, "success");
+    let log = output(&database.db, job, "looked").await;
+    assert!(!log.contains("nobody-may-see"), "{log}");
+    assert!(!root || !log.starts_with("0\n"), "{log}");
+    assert!(!runner.err().contains("shell jobs run as root"));
+    runner.stop();
+    if root {
+        let runner = start(&database, &[]);
+        until("it is announced", async || {
+            runner
+                .err()
+                .contains("shell jobs run as root")
+                .then_some(())
         })
         .await;
         runner.stop();
-        assert_eq!(ended(&database.db, long).await, "cancelled");
     }
+}
+
+fn start(database: &TestDb, more: &[(&str, &str)]) -> Running {
+    let mut vars = vec![
+        ("DATABASE_URL", database.url.as_str()),
+        ("JOB_RUNNER_POLL_MS", "50"),
+    ];
+    vars.extend(more);
+    Running::start("cac-runner", &[], &vars)
+}
+
+/// A command with a process that ignores TERM, one in a group and one in a session of its own.
+fn tree(dir: &Path) -> String {
+    let file = |number: u8| dir.join(format!("pid-{number}")).display().to_string();
+    format!(
+        "(trap '' TERM; sh -c 'echo $PPID' > {0}; while :; do sleep 1; done) & \
+         setsid sh -c 'echo $$ > {1}; sleep 600' & \
+         setsid sh -c 'setsid sh -c \"echo \\$\\$ > {2}; sleep 600\" & exit' & sleep 600",
+        file(1),
+        file(2),
+        file(3)
+    )
+}
+
+async fn begun(dir: &Path) -> Vec<i32> {
+    until("the tree has begun", async || {
+        let pid = |number: u8| {
+            let text = std::fs::read_to_string(dir.join(format!("pid-{number}"))).ok()?;
+            text.trim().parse().ok()
+        };
+        [1, 2, 3].into_iter().map(pid).collect()
+    })
+    .await
+}
+
+fn alive(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 async fn insert(db: &Db, command: &str) -> i64 {
@@ -43,14 +187,28 @@ async fn insert(db: &Db, command: &str) -> i64 {
     id
 }
 
-async fn ended(db: &Db, job: i64) -> String {
+/// Status and reason of a job, as soon as it has ended.
+async fn ended(db: &Db, job: i64) -> (String, Option<String>) {
     until("the job has ended", async || {
-        let row = db
-            .one(r#"SELECT "status" FROM "Jobs" WHERE "id" = ?"#, args![job])
-            .await
-            .unwrap();
+        let sql = r#"SELECT "status", "reason" FROM "Jobs" WHERE "id" = ?"#;
+        let row = db.one(sql, args![job]).await.unwrap();
         let status: String = row.get("status").unwrap();
-        (!matches!(status.as_str(), "pending" | "running")).then_some(status)
+        let reason = row.get("reason").unwrap();
+        (!matches!(status.as_str(), "pending" | "running")).then_some((status, reason))
+    })
+    .await
+}
+
+/// The output of a job, as soon as it contains a word.
+async fn output(db: &Db, job: i64, word: &str) -> String {
+    until(word, async || {
+        let sql = r#"SELECT "output" FROM "JobStatuses" WHERE "jobId" = ? ORDER BY "id""#;
+        let rows = db.all(sql, args![job]).await.unwrap();
+        let all: String = rows
+            .iter()
+            .map(|row| row.get::<String>("output").unwrap())
+            .collect();
+        all.contains(word).then_some(all)
     })
     .await
 }

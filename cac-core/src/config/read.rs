@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
-use super::{Config, Containers, Environment, Nginx, Program, Proxmox, Runner};
+use super::reader::Reader;
+use super::{Account, Config, Containers, Environment, Nginx, Program, Proxmox, Runner};
 use crate::pve::Secret;
 use crate::service::Protocols;
 
@@ -43,77 +41,6 @@ impl std::fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
-
-struct Reader<'a> {
-    vars: &'a Vars,
-    problems: Vec<String>,
-    production: bool,
-}
-
-impl Reader<'_> {
-    fn text(&self, name: &str, default: &str) -> String {
-        self.vars.get(name).unwrap_or(default).to_owned()
-    }
-
-    fn problem(&mut self, name: &str, message: impl std::fmt::Display) {
-        self.problems.push(format!("{name} {message}."));
-    }
-
-    fn parse<T: FromStr>(&mut self, name: &str, default: T, shape: &str) -> T {
-        match self.vars.get(name).map(str::parse) {
-            None => default,
-            Some(Ok(value)) => value,
-            Some(Err(_)) => {
-                let value = self.text(name, "");
-                self.problem(name, format!("must be {shape}; it is `{value}`"));
-                default
-            }
-        }
-    }
-
-    fn list<T: FromStr>(&mut self, name: &str, default: &str, shape: &str) -> Vec<T> {
-        let text = self.text(name, default);
-        let mut values = Vec::new();
-        for part in text.split([',', ' ']).filter(|p| !p.is_empty()) {
-            match part.parse() {
-                Ok(value) => values.push(value),
-                Err(_) => self.problem(
-                    name,
-                    format!("must be a comma list of {shape}; `{part}` is none"),
-                ),
-            }
-        }
-        values
-    }
-
-    fn networks(&mut self, name: &str, default: &str) -> Vec<IpNet> {
-        let nets: Vec<Net> = self.list(name, default, "networks such as `192.0.2.0/24`");
-        nets.into_iter().map(|net| net.0).collect()
-    }
-
-    fn ports(&mut self, name: &str, default: RangeInclusive<u16>) -> RangeInclusive<u16> {
-        let Some(text) = self.vars.get(name) else {
-            return default;
-        };
-        let range = text
-            .split_once('-')
-            .and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)))
-            .filter(|(a, b): &(u16, u16)| *a > 0 && a <= b);
-        if let Some((first, last)) = range {
-            first..=last
-        } else {
-            self.problem(
-                name,
-                format!(
-                    "must be a range of ports such as `{}-{}`",
-                    default.start(),
-                    default.end()
-                ),
-            );
-            default
-        }
-    }
-}
 
 pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> {
     let mut r = Reader {
@@ -166,20 +93,6 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
         Ok(config)
     } else {
         Err(Problems(r.problems))
-    }
-}
-
-/// A network; a bare address means that one host.
-struct Net(IpNet);
-
-impl FromStr for Net {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        text.parse()
-            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-            .map(Net)
-            .map_err(|_| ())
     }
 }
 
@@ -433,7 +346,51 @@ fn runner(r: &mut Reader<'_>) -> Runner {
             "a number of seconds",
         )),
         grace: Duration::from_secs(5),
+        shell_limit: Duration::from_secs(
+            r.parse("SHELL_JOB_LIMIT_SECONDS", 86_400_u64, "a number of seconds")
+                .max(1),
+        ),
+        user: runner_user(r),
+        supervisor: None,
     }
+}
+
+fn runner_user(r: &mut Reader<'_>) -> Option<Account> {
+    let name = r.vars.get("JOB_RUNNER_USER")?.to_owned();
+    if !rustix::process::geteuid().is_root() {
+        r.problem(
+            "JOB_RUNNER_USER",
+            "needs a runner that is started as root; leave it out, or start the runner so",
+        );
+        return None;
+    }
+    let found = account(&name);
+    if found.is_none() {
+        r.problem(
+            "JOB_RUNNER_USER",
+            format!("must name an account of this machine; `getent passwd {name}` finds none"),
+        );
+    }
+    found
+}
+
+/// Asked of `getent`, which knows accounts of directories, too.
+fn account(name: &str) -> Option<Account> {
+    let asked = std::process::Command::new("getent")
+        .args(["passwd", "--", name])
+        .output()
+        .ok()?;
+    let line = String::from_utf8(asked.stdout).ok()?;
+    let fields: Vec<&str> = line.lines().next()?.split(':').collect();
+    let [name, _, uid, gid, _, home, _] = fields[..] else {
+        return None;
+    };
+    Some(Account {
+        name: name.to_owned(),
+        uid: uid.parse().ok()?,
+        gid: gid.parse().ok()?,
+        home: PathBuf::from(home),
+    })
 }
 
 fn nginx(r: &mut Reader<'_>, domain: &str) -> Nginx {

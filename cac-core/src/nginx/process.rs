@@ -19,6 +19,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::found::Found;
+use crate::processes::{Seen, hold, seen};
 
 /// For requests that are still running when nginx is told to stop.
 const QUIT_GRACE: Duration = Duration::from_millis(300);
@@ -242,29 +243,6 @@ pub(super) fn level_and_words(line: &str) -> (&str, &str) {
     (level, numbered.map_or(rest, |(_, words)| words))
 }
 
-/// A process that is not a zombie.
-struct Seen {
-    pid: i32,
-    parent: i32,
-    group: i32,
-}
-
-fn seen() -> impl Iterator<Item = Seen> {
-    let folders = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    folders.filter_map(|folder| {
-        let pid = folder.file_name().to_str()?.parse().ok()?;
-        let stat = std::fs::read_to_string(folder.path().join("stat")).ok()?;
-        // After the name, which may contain anything: state, parent, group.
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-        fields.next().filter(|state| !matches!(*state, "Z" | "X"))?;
-        Some(Seen {
-            pid,
-            parent: fields.next()?.parse().ok()?,
-            group: fields.next()?.parse().ok()?,
-        })
-    })
-}
-
 fn title(pid: i32) -> String {
     let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
@@ -292,15 +270,9 @@ fn leftovers(dir: &Path) -> Vec<OwnedFd> {
         std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)
             && title(pid).starts_with("nginx: ")
     };
-    let handle = |seen: Seen| {
-        if !works_here(seen.pid) {
-            return None;
-        }
-        let handle = pidfd_open(Pid::from_raw(seen.pid)?, PidfdFlags::empty()).ok()?;
-        // Looked at again: the number may have gone to somebody else before it was held.
-        works_here(seen.pid).then_some(handle)
-    };
-    seen().filter_map(handle).collect()
+    seen()
+        .filter_map(|seen| hold(seen.pid, works_here))
+        .collect()
 }
 
 #[cfg(test)]
@@ -318,12 +290,5 @@ mod tests {
         let words = "*3 connect() failed, client: 127.0.0.1";
         assert_eq!(level_and_words(request), ("error", words));
         assert_eq!(level_and_words("anything else"), ("", "anything else"));
-    }
-
-    #[test]
-    fn this_process_is_seen() {
-        let own = i32::try_from(std::process::id()).unwrap();
-        assert!(seen().any(|seen| seen.pid == own));
-        assert!(!title(own).is_empty());
     }
 }
