@@ -102,6 +102,11 @@ fn milliseconds(time: chrono::DateTime<chrono::Utc>) -> chrono::DateTime<chrono:
     time.trunc_subsecs(3)
 }
 
+/// MariaDB takes a `DateTime` as its TIMESTAMP, which outside 1970 to 2038 is stored as NULL without an error.
+fn datetime(time: chrono::DateTime<chrono::Utc>) -> chrono::NaiveDateTime {
+    milliseconds(time).naive_utc()
+}
+
 /// SQLite compares times as text, so there is one form only.
 fn time_text(time: chrono::DateTime<chrono::Utc>) -> String {
     milliseconds(time).to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
@@ -125,7 +130,7 @@ impl Conn<'_> {
                 all(query.fetch_all(conn).await?, row::Inner::Sqlite)
             }
             Self::MariaDb(conn) => {
-                let query = query!(MariaDb, sql, args, milliseconds);
+                let query = query!(MariaDb, sql, args, datetime);
                 all(query.fetch_all(conn).await?, row::Inner::MariaDb)
             }
             Self::Postgres(conn) => {
@@ -145,9 +150,7 @@ impl Conn<'_> {
                 }
             }
             Self::MariaDb(conn) => {
-                let done = query!(MariaDb, sql, args, milliseconds)
-                    .execute(conn)
-                    .await?;
+                let done = query!(MariaDb, sql, args, datetime).execute(conn).await?;
                 Done {
                     rows: done.rows_affected(),
                     last_id: i64::try_from(done.last_insert_id())

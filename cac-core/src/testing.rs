@@ -109,6 +109,26 @@ async fn run(admin: &str, sql: &str) -> Result<(), sqlx::Error> {
     }
 }
 
+/// Ends the connections first: an open transaction would make MariaDB wait for ever, and its test waits for us.
+async fn drop_database(admin: &str, database: &str) -> Result<(), sqlx::Error> {
+    if admin.starts_with("postgres") {
+        return run(admin, &format!("DROP DATABASE {database} WITH (FORCE)")).await;
+    }
+    let options = sqlx::mysql::MySqlConnectOptions::from_url(&url(admin))?;
+    let mut conn = options.connect().await?;
+    let sql = "SELECT ID FROM information_schema.PROCESSLIST WHERE DB = ?";
+    let open: Vec<i64> = sqlx::query_scalar(sql)
+        .bind(database)
+        .fetch_all(&mut conn)
+        .await?;
+    conn.close().await?;
+    for id in open {
+        // It may have ended by itself meanwhile.
+        let _ = run(admin, &format!("KILL {id}")).await;
+    }
+    run(admin, &format!("DROP DATABASE {database}")).await
+}
+
 fn url(text: &str) -> url::Url {
     url::Url::parse(text).expect("the administrator's URL is well-formed")
 }
@@ -136,19 +156,13 @@ impl Drop for TestDb {
         let Place::Server { admin, database } = &self._place else {
             return;
         };
-        let force = if admin.starts_with("postgres") {
-            " WITH (FORCE)"
-        } else {
-            ""
-        };
-        let sql = format!("DROP DATABASE {database}{force}");
-        let admin = admin.clone();
+        let (admin, database) = (admin.clone(), database.clone());
         // Dropping is not async and may happen inside a runtime, so it gets a thread and a runtime of its own.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
-            runtime.is_ok_and(|runtime| runtime.block_on(run(&admin, &sql)).is_ok())
+            runtime.is_ok_and(|runtime| runtime.block_on(drop_database(&admin, &database)).is_ok())
         });
         if !dropped.join().unwrap_or(false) {
             eprintln!("the test's database was left behind");
