@@ -15,7 +15,7 @@ mod run;
 
 pub use adoption::Adoption;
 pub use migration::new;
-pub use naming::{NamingViolation, dns_label, naming_violations};
+pub use naming::{NamingViolation, naming_violations};
 pub use report::{MigrationState, MigrationStatus, Report};
 
 use crate::db::Db;

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::args;
+use crate::container::is_label;
 use crate::db::Db;
 
 /// A row whose name breaks today's rules.
@@ -29,18 +30,8 @@ impl std::fmt::Display for NamingViolation {
     }
 }
 
-/// Whether this is one DNS label as we take them: 1 to 63 of `a-z`, `0-9` and `-`, no dash at either end.
-#[must_use]
-pub fn dns_label(name: &str) -> bool {
-    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (1..=63).contains(&name.len())
-        && name.chars().all(fits)
-        && !name.starts_with('-')
-        && !name.ends_with('-')
-}
-
 fn public_name(name: &str) -> bool {
-    name.len() <= 253 && name.split('.').all(dns_label)
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 /// All rows that break the rules, containers first, in the order of their ids.
@@ -49,7 +40,7 @@ pub async fn naming_violations(db: &Db) -> Result<Vec<NamingViolation>> {
     let sql = r#"SELECT "id", "hostname" FROM "Containers" ORDER BY "id""#;
     for row in db.all(sql, args![]).await? {
         let (id, name): (i64, String) = (row.get("id")?, row.get("hostname")?);
-        if !dns_label(&name) {
+        if !is_label(&name) {
             found.push(NamingViolation {
                 table: "Containers",
                 id,
@@ -83,7 +74,7 @@ mod tests {
     fn labels_and_names() {
         let longest = "a".repeat(63);
         for good in ["a", "0", "web-1", longest.as_str()] {
-            assert!(dns_label(good), "{good}");
+            assert!(is_label(good), "{good}");
         }
         let too_long = "a".repeat(64);
         for bad in [
@@ -97,7 +88,7 @@ mod tests {
             "a b",
             too_long.as_str(),
         ] {
-            assert!(!dns_label(bad), "{bad}");
+            assert!(!is_label(bad), "{bad}");
         }
         assert!(public_name("www.example.org"));
         assert!(!public_name("www..org") && !public_name("www.example.org;"));

@@ -1,0 +1,200 @@
+//! Fresh databases: the same tables by the same names, once, also when many programs start at the same time.
+
+use cac_core::db::Db;
+use cac_core::schema::{self, MigrationState};
+use cac_core::{args, testing};
+
+use crate::common::{columns, counts, details, original};
+
+#[tokio::test]
+async fn all_three_databases_have_the_same_tables_and_columns() {
+    let mut shapes = Vec::new();
+    for database in testing::empty_databases().await {
+        let report = schema::up(&database.db).await.unwrap();
+        assert_eq!(
+            report.applied,
+            ["0001_original", "0002_cac"],
+            "{}",
+            database.name
+        );
+        assert_eq!(report.adoption, None);
+        shapes.push(columns(&database.db).await);
+    }
+    assert_eq!(shapes[0], shapes[1]);
+    assert_eq!(shapes[1], shapes[2]);
+    for table in [
+        "Containers",
+        "Services",
+        "Nodes",
+        "Jobs",
+        "JobStatuses",
+        "Sessions",
+        "Settings",
+        "Migrations",
+    ] {
+        assert!(shapes[0].contains_key(table), "{table}");
+    }
+}
+
+#[tokio::test]
+async fn a_fresh_mariadb_and_an_adopted_one_are_the_same() {
+    let fresh = testing::mariadb().await;
+    schema::up(&fresh.db).await.unwrap();
+    let adopted = original().await;
+    schema::up(&adopted.db).await.unwrap();
+    assert_eq!(details(&fresh.db).await, details(&adopted.db).await);
+}
+
+#[tokio::test]
+async fn status_tells_where_each_change_stands() {
+    for database in testing::empty_databases().await {
+        let states = async || -> Vec<MigrationState> {
+            let all = schema::status(&database.db).await.unwrap();
+            all.into_iter().map(|status| status.state).collect()
+        };
+        assert_eq!(states().await, [MigrationState::Pending; 2]);
+        assert!(
+            columns(&database.db).await.is_empty(),
+            "status changes nothing"
+        );
+        schema::up(&database.db).await.unwrap();
+        assert!(matches!(
+            states().await[..],
+            [MigrationState::Applied(_), MigrationState::Applied(_)]
+        ));
+        let again = schema::up(&database.db).await.unwrap();
+        assert!(
+            again.applied.is_empty() && again.to_string().contains("up to date"),
+            "{again}"
+        );
+        assert_eq!(schema::down(&database.db).await.unwrap(), "0002_cac");
+        assert!(matches!(
+            states().await[..],
+            [MigrationState::Applied(_), MigrationState::Pending]
+        ));
+    }
+}
+
+#[tokio::test]
+async fn undoing_keeps_every_row_and_no_table_of_the_original_is_dropped() {
+    for database in testing::databases().await {
+        let db = &database.db;
+        fill(db).await;
+        let before = counts(db).await;
+        schema::down(db).await.unwrap();
+        assert_eq!(counts(db).await, before, "{}", database.name);
+        assert!(!columns(db).await.contains_key("Settings"));
+        let refused = schema::down(db).await.unwrap_err().to_string();
+        assert!(
+            refused.contains("0001_original cannot be undone"),
+            "{refused}"
+        );
+        assert_eq!(counts(db).await, before);
+        schema::up(db).await.unwrap();
+        assert_eq!(counts(db).await, before);
+    }
+}
+
+async fn fill(db: &Db) {
+    let now = chrono::Utc::now();
+    for (sql, args) in [
+        (
+            r#"INSERT INTO "Nodes" ("name", "createdAt", "updatedAt") VALUES ('pve1', ?, ?)"#,
+            args![now, now],
+        ),
+        (
+            r#"INSERT INTO "Containers" ("hostname", "username", "containerId", "macAddress", "ipv4Address", "createdAt", "updatedAt")
+               VALUES ('web', 'alice', 101, 'BC:24:11:00:00:01', '127.15.5.3', ?, ?)"#,
+            args![now, now],
+        ),
+        (
+            r#"INSERT INTO "Services" ("containerId", "type", "internalPort", "externalHostname", "createdAt", "updatedAt")
+               SELECT "id", 'http', 80, 'web', ?, ? FROM "Containers""#,
+            args![now, now],
+        ),
+        (
+            r#"INSERT INTO "Jobs" ("command", "createdAt", "updatedAt") VALUES ('true', ?, ?)"#,
+            args![now, now],
+        ),
+        (
+            r#"INSERT INTO "JobStatuses" ("jobId", "output", "createdAt", "updatedAt") SELECT "id", 'x', ?, ? FROM "Jobs""#,
+            args![now, now],
+        ),
+        (
+            r#"INSERT INTO "Sessions" ("session_id", "createdAt", "updatedAt") VALUES ('s', ?, ?)"#,
+            args![now, now],
+        ),
+    ] {
+        assert_eq!(db.exec(sql, args).await.unwrap(), 1, "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_programs_that_start_at_once_are_safe() {
+    for database in testing::empty_databases().await {
+        let starts = (0..10).map(|_| {
+            let url = database.url.clone();
+            tokio::spawn(async move {
+                let db = Db::connect(&url).await.unwrap();
+                let started = schema::start(&db).await;
+                db.close().await;
+                started
+            })
+        });
+        for start in starts.collect::<Vec<_>>() {
+            start
+                .await
+                .unwrap()
+                .unwrap_or_else(|error| panic!("{}: {error}", database.name));
+        }
+        let again = schema::up(&database.db).await.unwrap();
+        assert!(again.applied.is_empty(), "{}", database.name);
+    }
+}
+
+/// A VMID, a MAC and an address are unknown until the container is made; the same VMID may stand on two nodes.
+#[tokio::test]
+async fn keys_are_those_of_the_contract() {
+    for database in testing::databases().await {
+        let db = &database.db;
+        let now = chrono::Utc::now();
+        for name in ["pve1", "pve2"] {
+            let sql = r#"INSERT INTO "Nodes" ("name", "createdAt", "updatedAt") VALUES (?, ?, ?)"#;
+            db.exec(sql, args![name, now, now]).await.unwrap();
+        }
+        let container = async |hostname: &str, node: Option<i64>, vmid: Option<i64>| {
+            let sql = r#"INSERT INTO "Containers" ("hostname", "username", "nodeId", "containerId", "createdAt", "updatedAt")
+                         VALUES (?, 'alice', ?, ?, ?, ?)"#;
+            db.exec(sql, args![hostname, node, vmid, now, now]).await
+        };
+        container("a", None, None).await.unwrap();
+        container("b", None, None).await.unwrap();
+        container("c", Some(1), Some(101)).await.unwrap();
+        container("d", Some(2), Some(101)).await.unwrap();
+        assert!(matches!(
+            container("e", Some(1), Some(101)).await,
+            Err(cac_core::db::Error::Unique(_))
+        ));
+        assert!(matches!(
+            container("a", None, None).await,
+            Err(cac_core::db::Error::Unique(_))
+        ));
+        let service = async |kind: &str, port: Option<i64>, name: Option<&str>| {
+            let sql = r#"INSERT INTO "Services" ("containerId", "type", "internalPort", "externalPort", "externalHostname", "createdAt", "updatedAt")
+                         VALUES (1, ?, 80, ?, ?, ?, ?)"#;
+            db.exec(sql, args![kind, port, name, now, now]).await
+        };
+        service("tcp", Some(2222), None).await.unwrap();
+        service("udp", Some(2222), None).await.unwrap();
+        service("http", None, Some("a")).await.unwrap();
+        for (kind, port, name) in [("tcp", Some(2222), None), ("http", None, Some("a"))] {
+            let refused = service(kind, port, name).await;
+            assert!(
+                matches!(refused, Err(cac_core::db::Error::Unique(_))),
+                "{}: {kind}",
+                database.name
+            );
+        }
+        assert!(service("sctp", None, None).await.is_err());
+    }
+}
