@@ -109,6 +109,10 @@ pub struct Runner {
     pub grace: Duration,
     /// How long a shell job may run.
     pub shell_limit: Duration,
+    /// How many bytes of a command's output are kept.
+    pub output_limit: u64,
+    /// After how long the output of ended jobs is removed; absent: never.
+    pub output_age: Option<Duration>,
     /// The account that shell jobs run as; absent: our own.
     pub user: Option<Account>,
     /// A program of ours that keeps each shell job's whole tree in hand ([`crate::job::supervisor`]); programs name

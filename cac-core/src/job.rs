@@ -16,6 +16,7 @@ pub mod container_delete;
 mod output;
 mod queue;
 mod registry;
+pub mod retention;
 pub mod runner;
 mod running;
 mod shell;

@@ -350,6 +350,13 @@ fn runner(r: &mut Reader<'_>) -> Runner {
             r.parse("SHELL_JOB_LIMIT_SECONDS", 86_400_u64, "a number of seconds")
                 .max(1),
         ),
+        output_limit: r
+            .parse("JOB_OUTPUT_LIMIT_MIB", 64_u64, "a number of MiB")
+            .clamp(1, 1 << 20)
+            << 20,
+        output_age: Some(r.parse("JOB_OUTPUT_DAYS", 0_u64, "a number of days"))
+            .filter(|days| *days > 0)
+            .map(|days| Duration::from_secs(days.min(36_500) * 86_400)),
         user: runner_user(r),
         supervisor: None,
     }

@@ -16,8 +16,54 @@ const GATHER: Duration = Duration::from_millis(60);
 /// A database that is away for longer than this loses the job to somebody else anyway.
 const GIVE_UP: Duration = Duration::from_secs(60);
 
+/// A piece of output.
+pub(super) enum Piece {
+    /// A line of ours; always kept.
+    Ours(String),
+    /// What a command printed; cut where it becomes too much.
+    Printed(String),
+}
+
 /// Where a running job's output goes in.
-pub(super) type Sink = mpsc::Sender<String>;
+pub(super) type Sink = mpsc::Sender<Piece>;
+
+/// Lets a command's output through up to a limit, then says once that it was cut.
+struct Meter {
+    /// Bytes.
+    left: u64,
+    limit: u64,
+    cut: bool,
+}
+
+impl Meter {
+    fn new(limit: u64) -> Self {
+        Self {
+            left: limit,
+            limit,
+            cut: false,
+        }
+    }
+
+    /// What is to be stored of a piece.
+    fn pass(&mut self, piece: Piece) -> String {
+        let mut text = match piece {
+            Piece::Ours(text) => return text,
+            Piece::Printed(_) if self.cut => return String::new(),
+            Piece::Printed(text) => text,
+        };
+        let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+        if text.len() <= left {
+            self.left -= text.len() as u64;
+            return text;
+        }
+        self.cut = true;
+        text.truncate(boundary(&text, left));
+        let limit = self.limit >> 20;
+        format!(
+            "{text}\n[The output is cut here: it is longer than {limit} MiB (JOB_OUTPUT_LIMIT_MIB).]\n"
+        )
+    }
+}
 
 /// Starts the writer for one claim. The writer ends when every sink is dropped and all is written;
 /// `lost` is cancelled when the job is found to be no longer this claim's.
@@ -33,18 +79,20 @@ pub(super) fn start(
 async fn write(
     core: Core,
     claim: Claim,
-    mut source: mpsc::Receiver<String>,
+    mut source: mpsc::Receiver<Piece>,
     lost: CancellationToken,
 ) {
+    let mut meter = Meter::new(core.config.runner.output_limit);
     let mut next = Instant::now();
     let mut open = true;
     while open {
-        let Some(mut chunk) = source.recv().await else {
+        let Some(first) = source.recv().await else {
             return;
         };
+        let mut chunk = meter.pass(first);
         while chunk.len() < CHUNK && open {
             match tokio::time::timeout_at(next, source.recv()).await {
-                Ok(Some(more)) => chunk.push_str(&more),
+                Ok(Some(more)) => chunk.push_str(&meter.pass(more)),
                 Ok(None) => open = false,
                 Err(_) => break,
             }
@@ -82,13 +130,18 @@ async fn append(core: &Core, claim: &Claim, chunk: &str) -> bool {
 
 /// Where to cut so that the first part is at most [`CHUNK`] bytes of whole characters.
 fn cut(text: &str) -> usize {
-    if text.len() <= CHUNK {
+    boundary(text, CHUNK)
+}
+
+/// The last end of a character within the first `most` bytes.
+fn boundary(text: &str, most: usize) -> usize {
+    if text.len() <= most {
         return text.len();
     }
-    (0..=CHUNK)
+    (0..=most)
         .rev()
         .find(|at| text.is_char_boundary(*at))
-        .unwrap_or(text.len())
+        .unwrap_or(0)
 }
 
 /// Bytes as text: what is not UTF-8, and NUL (which PostgreSQL cannot store), becomes U+FFFD.
@@ -131,6 +184,17 @@ mod tests {
         let mut bytes = b"a\xff\0b\xe2\x9c".to_vec();
         assert_eq!(decode(&mut bytes, false), "a\u{FFFD}\u{FFFD}b");
         assert_eq!(decode(&mut bytes, true), "\u{FFFD}");
+    }
+
+    #[test]
+    fn too_much_is_cut_once_and_our_own_lines_stay() {
+        let mut meter = Meter::new(7);
+        let printed = |text: &str| Piece::Printed(text.to_owned());
+        assert_eq!(meter.pass(printed("abcd")), "abcd");
+        let cut = meter.pass(printed("e\u{2705}f"));
+        assert!(cut.starts_with("e\n[The output is cut here"), "{cut}");
+        assert_eq!(meter.pass(printed("more")), "");
+        assert_eq!(meter.pass(Piece::Ours("ours".to_owned())), "ours");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::queue::{self, Claim};
-use super::{Running, Status, Stop, output, registry};
+use super::{Running, Status, Stop, output, registry, retention};
 use crate::{Core, Result, secret};
 
 struct Held {
@@ -26,6 +26,8 @@ pub async fn run(core: Core, stop: CancellationToken) {
     let held: Jobs = Jobs::default();
     let mut tasks = JoinSet::new();
     let renewing = tokio::spawn(renew(core.clone(), name.clone(), Arc::clone(&held)));
+    let removing = core.clone();
+    let removing = tokio::spawn(async move { retention::keep(&removing).await });
     let mut quiet = false;
     while !stop.is_cancelled() {
         let free = core.config.runner.concurrency.saturating_sub(tasks.len());
@@ -59,6 +61,7 @@ pub async fn run(core: Core, stop: CancellationToken) {
     }
     while tasks.join_next().await.is_some() {}
     renewing.abort();
+    removing.abort();
 }
 
 fn begin(

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use super::output::Sink;
+use super::output::{Piece, Sink};
 use super::queue::{self, Claim};
 use crate::{Core, Error, pve};
 
@@ -71,7 +71,8 @@ impl Running {
     /// Writes a line of output.
     pub async fn line(&self, text: impl AsRef<str>) {
         // A closed sink means that the job is lost; the next checkpoint says so.
-        let _ = self.sink.send(format!("{}\n", text.as_ref())).await;
+        let line = Piece::Ours(format!("{}\n", text.as_ref()));
+        let _ = self.sink.send(line).await;
     }
 
     /// Says which step of how many begins.

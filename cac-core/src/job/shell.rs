@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
-use super::output::{Sink, decode};
+use super::output::{Piece, Sink, decode};
 use super::supervisor::MODE;
 use super::{Running, Stop};
 
@@ -250,7 +250,7 @@ async fn pump(mut pipe: impl AsyncRead + Unpin, sink: Sink) {
         let read = pipe.read(&mut buffer).await.unwrap_or(0);
         bytes.extend_from_slice(&buffer[..read]);
         let text = decode(&mut bytes, read == 0);
-        if !text.is_empty() && sink.send(text).await.is_err() {
+        if !text.is_empty() && sink.send(Piece::Printed(text)).await.is_err() {
             return;
         }
         if read == 0 {

@@ -139,3 +139,75 @@ async fn an_unknown_kind_fails_with_a_message() {
         lab.end().await;
     }
 }
+
+/// J11 of the original: output was kept without a limit and for ever.
+#[tokio::test]
+async fn endless_output_is_cut_with_a_mark_and_its_end_is_told() {
+    for database in testing::databases().await {
+        let more = [("JOB_OUTPUT_LIMIT_MIB", "1")];
+        let mut lab = Lab::with(database, cac_simulator::Delay::none(), &more).await;
+        lab.runner();
+        let id = insert(&lab, "yes 0123456789 | head -c 3000000; exit 5").await;
+        assert_eq!(lab.job(id).await.status, Status::Failure);
+        let log = lab.log(id).await;
+        assert!(log.len() < (1 << 20) + 300, "{}", log.len());
+        let end = &log[log.len() - 200..];
+        assert!(
+            end.contains(
+                "[The output is cut here: it is longer than 1 MiB (JOB_OUTPUT_LIMIT_MIB).]"
+            ),
+            "{end}"
+        );
+        assert!(
+            end.ends_with("The command exited with status 5.\n"),
+            "{end}"
+        );
+        lab.end().await;
+    }
+}
+
+#[tokio::test]
+async fn old_output_goes_in_small_steps_and_jobs_stay() {
+    for database in testing::databases().await {
+        let more = [("JOB_OUTPUT_DAYS", "30")];
+        let lab = Lab::with(database, cac_simulator::Delay::none(), &more).await;
+        let now = chrono::Utc::now();
+        let old = now - chrono::Duration::days(31);
+        let mut tx = lab.core.db.write().await.unwrap();
+        for (status, finished) in [("success", old), ("failure", now), ("running", old)] {
+            let sql = r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt", "finishedAt") VALUES ('true', ?, ?, ?, ?)"#;
+            let ended = (status != "running").then_some(finished);
+            let id = tx
+                .insert(sql, args![status, old, finished, ended])
+                .await
+                .unwrap();
+            for number in 0..600 {
+                let sql = r#"INSERT INTO "JobStatuses" ("jobId", "output", "createdAt", "updatedAt") VALUES (?, ?, ?, ?)"#;
+                tx.insert(sql, args![id, format!("line {number}\n"), old, old])
+                    .await
+                    .unwrap();
+            }
+        }
+        tx.commit().await.unwrap();
+        let mut steps = Vec::new();
+        while let found @ 1.. = cac_core::job::retention::step(&lab.core).await.unwrap() {
+            steps.push(found);
+        }
+        assert_eq!(steps, [500, 100], "{}", lab.database.name);
+        let left = lab
+            .core
+            .db
+            .one(r#"SELECT COUNT(*) AS "n" FROM "JobStatuses""#, args![])
+            .await
+            .unwrap();
+        assert_eq!(left.get::<i64>("n").unwrap(), 1200);
+        let jobs = lab
+            .core
+            .db
+            .one(r#"SELECT COUNT(*) AS "n" FROM "Jobs""#, args![])
+            .await
+            .unwrap();
+        assert_eq!(jobs.get::<i64>("n").unwrap(), 3);
+        lab.end().await;
+    }
+}
