@@ -1,7 +1,7 @@
 //! What the demo's nginx can be: whether there is one, and which ports can be had.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
 use cac_core::config::Vars;
@@ -29,10 +29,10 @@ impl Web {
         let Some(found) = find_nginx() else {
             return Ok(None);
         };
-        // Names below localhost mean both loopback addresses.
+        // Names below localhost mean these two addresses; any other one is alone, so that demos do not meet.
         let mut listen = vec![ip];
         let second = IpAddr::V6(Ipv6Addr::LOCALHOST);
-        if ip.is_loopback() && ip != second && TcpListener::bind((second, 0)).is_ok() {
+        if ip == Ipv4Addr::LOCALHOST && TcpListener::bind((second, 0)).is_ok() {
             listen.push(second);
         }
         let https = free(&listen, 8443..=8543)

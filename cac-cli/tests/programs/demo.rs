@@ -138,6 +138,33 @@ async fn a_demo_goes_on_where_it_was_stopped() {
     assert!(demo.ended().success(), "{}", demo.err());
 }
 
+/// They met at [::1], and the second could not be started again once both had a container.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_demos_do_not_meet() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let ips = [own_address(), own_address()];
+    for _ in 0..2 {
+        let demos = [
+            start(ips[0], dirs[0].path(), &[]),
+            start(ips[1], dirs[1].path(), &[]),
+        ];
+        for (demo, ip) in demos.iter().zip(ips) {
+            let portal = Portal::new(format!("http://{ip}:8080"));
+            let alice = portal.login("alice", "alice-demo").await.unwrap();
+            let name = format!("c{}", rand::random::<u32>());
+            let (id, job) = portal.create(&alice, &name).await;
+            portal.follow(&alice, job).await;
+            let port = ssh_port(&portal.container(&alice, id).await);
+            until("ssh answers", async || {
+                greeting(ip.into(), port).await.map(drop)
+            })
+            .await;
+            assert!(!demo.err().contains("taken"), "{}", demo.err());
+        }
+        demos.into_iter().for_each(Running::stop);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_demo_leaves_no_nginx() {
     let dir = tempfile::tempdir().unwrap();

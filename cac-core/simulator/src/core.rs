@@ -102,7 +102,7 @@ impl Core {
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 // Several changes in a row become one write.
-                () = tokio::time::sleep(Duration::from_millis(150)) => {}
+                () = tokio::time::sleep(Duration::from_millis(10)) => {}
             }
             if let Err(error) = self.save() {
                 tracing::error!(%error, "the state of the simulator could not be saved");
