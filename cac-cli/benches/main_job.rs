@@ -220,16 +220,7 @@ fn moments(log: &str, answered: DateTime<Utc>, reached: DateTime<Utc>) -> Vec<Da
 
 /// The calls that a container takes, by a client that does nothing else.
 async fn bare_calls() -> Vec<Duration> {
-    let words = [
-        "simulator",
-        "--json",
-        "--listen",
-        "127.0.0.1:0",
-        "--network",
-        &lab::own_network(),
-    ];
-    let mut simulator = Running::start("cac", &words, &[]);
-    let told: Value = simulator.until(|out| serde_json::from_str(out).ok());
+    let (simulator, told) = lab::simulator(&[]);
     let _ = rustls::crypto::ring::default_provider().install_default();
     let bare = Bare {
         base: format!("{}/api2/json", told["url"].as_str().unwrap()),

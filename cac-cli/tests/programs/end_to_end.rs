@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::lab::{Running, answers, command, good, own_address, own_network, text, until};
+use crate::lab::{Running, answers, command, good, own_address, simulator, text, until};
 use crate::portal::{Browser, Portal, greeting, json, ssh_port};
 
 const HTTPS: u16 = 8443;
@@ -138,17 +138,7 @@ impl Lab {
     fn start(database: &TestDb) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ip = own_address();
-        let words = [
-            "simulator",
-            "--slow",
-            "--json",
-            "--listen",
-            "127.0.0.1:0",
-            "--network",
-            &own_network(),
-        ];
-        let mut simulator = Running::start("cac", &words, &[]);
-        let proxmox: Value = simulator.until(|out| serde_json::from_str(out).ok());
+        let (simulator, proxmox) = simulator(&["--slow"]);
         let tls = self_signed(&["e2e.test".parse().unwrap()], &dir.path().join("tls")).unwrap();
         let names = ["web.e2e.test".to_owned(), "survivor.e2e.test".to_owned()];
         let lab = Self {

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// Long enough for a busy machine, short enough to end a test that hangs.
@@ -37,7 +38,7 @@ pub(crate) fn own_address() -> Ipv4Addr {
 }
 
 /// A network for simulated containers, as `cac simulator --network` takes it.
-pub(crate) fn own_network() -> String {
+fn own_network() -> String {
     format!("127.{}", 128 + rand::random::<u8>() % 70)
 }
 
@@ -161,6 +162,23 @@ impl Drop for Running {
             eprintln!("{}:\n{}{}", self.name, self.out(), self.err());
         }
     }
+}
+
+/// A simulated Proxmox VE, and what it says of itself.
+pub(crate) fn simulator(more: &[&str]) -> (Running, Value) {
+    let network = own_network();
+    let mut words = vec![
+        "simulator",
+        "--json",
+        "--listen",
+        "127.0.0.1:0",
+        "--network",
+        &network,
+    ];
+    words.extend(more);
+    let mut simulator = Running::start("cac", &words, &[]);
+    let told = simulator.until(|out| serde_json::from_str(out).ok());
+    (simulator, told)
 }
 
 /// Whether somebody accepts connections there.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cac_core::testing::{self, TestDb};
 
-use crate::lab::{Running, bad, good, own_network};
+use crate::lab::{bad, good, simulator};
 
 fn url(database: &TestDb) -> [(&'static str, &str); 1] {
     [("DATABASE_URL", &database.url)]
@@ -73,16 +73,7 @@ async fn the_originals_database_is_adopted_only_by_migrate_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_are_added_listed_and_tested() {
-    let words = [
-        "simulator",
-        "--json",
-        "--listen",
-        "127.0.0.1:0",
-        "--network",
-        &own_network(),
-    ];
-    let mut simulator = Running::start("cac", &words, &[]);
-    let proxmox: serde_json::Value = simulator.until(|out| serde_json::from_str(out).ok());
+    let (simulator, proxmox) = simulator(&[]);
     let told = |field: &str| proxmox[field].as_str().unwrap().to_owned();
     let secret = simulator_secret(&told("tokenSecret"));
     for database in testing::empty_databases().await {
