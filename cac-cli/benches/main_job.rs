@@ -145,7 +145,7 @@ async fn jobs(dir: &Path, calls: &[Duration]) {
     // The first one, which warms connections and caches up, does not count.
     for number in 0..=RUNS {
         // So that nginx may be reloaded at once, as after any quiet second.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let seen = demo.running.err().len();
         let asked = Utc::now();
         let (id, _) = demo.portal.create(&alice, &format!("bench-{number}")).await;
