@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         return code;
     }
     let cac = cmd::Cac::parse();
-    match program::block_on(cac.run()).map_err(Into::into).flatten() {
+    match program::block_on(cac.run()) {
         Ok(code) => code,
         Err(error) => {
             print::error(&*error);

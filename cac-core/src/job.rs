@@ -147,6 +147,8 @@ pub async fn create(tx: &mut Tx, core: &Core, new: NewJob<'_>) -> Result<i64> {
         .await?)
 }
 
+/// Why a shell command is refused, when it is added and when it would run.
+const SWITCHED_OFF: &str = "Shell commands are switched off here (SHELL_JOBS=off).";
 /// The longest shell command that `Jobs.command` holds.
 const COMMAND: usize = 2000;
 
@@ -161,9 +163,7 @@ pub async fn create_shell(
         return Err(Error::Forbidden("Only admins may add jobs.".to_owned()));
     }
     if !core.config.runner.shell_jobs {
-        return Err(Error::Forbidden(
-            "Shell commands are switched off here (SHELL_JOBS=off).".to_owned(),
-        ));
+        return Err(Error::Forbidden(SWITCHED_OFF.to_owned()));
     }
     if command.trim().is_empty() || command.chars().count() > COMMAND || command.contains('\0') {
         let message = format!("Give a shell command of 1 to {COMMAND} characters.");

@@ -41,10 +41,7 @@ where
             return ExitCode::from(if asked { 0 } else { 2 });
         }
     };
-    let ended = block_on(start(program, check, work))
-        .map_err(Into::into)
-        .flatten();
-    match ended {
+    match block_on(start(program, check, work)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             for line in error.to_string().lines() {
@@ -56,11 +53,11 @@ where
 }
 
 /// Runs `work` on all cores.
-pub fn block_on<F: Future>(work: F) -> std::io::Result<F::Output> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    Ok(runtime.block_on(work))
+pub fn block_on<T>(
+    work: impl Future<Output = Result<T, Box<dyn Error>>>,
+) -> Result<T, Box<dyn Error>> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all().build()?.block_on(work)
 }
 
 async fn start<W>(program: Program, check: bool, work: W) -> Result<(), Box<dyn Error>>

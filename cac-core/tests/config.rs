@@ -110,6 +110,24 @@ fn without_a_database_development_uses_sqlite_and_keeps_its_secret() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
+/// Programs share one file of variables; the web server, which is not root, was refused for the runner's account.
+#[test]
+fn only_the_runner_asks_for_its_account() {
+    let vars = [
+        ("DATABASE_URL", "sqlite:unused.db"),
+        ("SESSION_SECRET", "0123456789abcdef"),
+        ("JOB_RUNNER_USER", "nobody-of-this-name"),
+    ];
+    for program in [Program::Http, Program::Local] {
+        assert_eq!(load(program, &vars).unwrap().runner.user, None);
+    }
+    let problems = load(Program::Runner, &vars).unwrap_err();
+    assert!(
+        problems.len() == 1 && problems[0].starts_with("JOB_RUNNER_USER"),
+        "{problems:?}"
+    );
+}
+
 /// It once left `session-secret` in the working directory.
 #[test]
 fn a_refused_configuration_leaves_no_file_behind() {

@@ -79,7 +79,7 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
         nginx_conf_allow: r.networks("NGINX_CONF_ALLOW", loopback),
         metrics_allow: r.networks("METRICS_ALLOW", loopback),
         containers: containers(&mut r),
-        runner: runner(&mut r),
+        runner: runner(&mut r, program),
         nginx: nginx(&mut r, &domain),
         database_url,
         data_dir,
@@ -317,7 +317,7 @@ fn containers(r: &mut Reader<'_>) -> Containers {
     }
 }
 
-fn runner(r: &mut Reader<'_>) -> Runner {
+fn runner(r: &mut Reader<'_>, program: Program) -> Runner {
     let poll = r.parse("JOB_RUNNER_POLL_MS", 2000_u64, "a number of milliseconds");
     let shell_jobs = match r.vars.get("SHELL_JOBS") {
         None | Some("on") => true,
@@ -357,7 +357,11 @@ fn runner(r: &mut Reader<'_>) -> Runner {
         output_age: Some(r.parse("JOB_OUTPUT_DAYS", 0_u64, "a number of days"))
             .filter(|days| *days > 0)
             .map(|days| Duration::from_secs(days.min(36_500) * 86_400)),
-        user: runner_user(r),
+        user: if program == Program::Runner {
+            runner_user(r)
+        } else {
+            None
+        },
         supervisor: None,
     }
 }

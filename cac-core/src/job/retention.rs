@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
-
 use crate::db::Row;
 use crate::{Core, Result, args};
 
@@ -35,7 +33,7 @@ pub async fn step(core: &Core) -> Result<usize> {
         return Ok(0);
     };
     let age = chrono::Duration::from_std(age).unwrap_or(chrono::Duration::MAX);
-    let Some(before) = Utc::now().checked_sub_signed(age) else {
+    let Some(before) = core.clock.now().checked_sub_signed(age) else {
         return Ok(0);
     };
     let rows = core
@@ -51,9 +49,10 @@ pub async fn step(core: &Core) -> Result<usize> {
         .iter()
         .map(|row: &Row| Ok(row.get("id")?))
         .collect::<Result<Vec<i64>>>()?;
-    if !ids.is_empty() {
+    let found = ids.len();
+    if found > 0 {
         let sql = r#"DELETE FROM "JobStatuses" WHERE "id" IN ?"#;
-        core.db.exec(sql, args![ids.clone()]).await?;
+        core.db.exec(sql, args![ids]).await?;
     }
-    Ok(ids.len())
+    Ok(found)
 }

@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 
 use super::output::{Piece, Sink, decode};
 use super::supervisor::MODE;
-use super::{Running, Stop};
+use super::{Running, SWITCHED_OFF, Stop};
 
 /// After the end, what still holds the command's pipes gets this long.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -26,9 +26,7 @@ const PASSED: [&str; 6] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TERM"];
 pub(super) async fn run(job: &Running) -> Result<(), Stop> {
     let settings = &job.core.config.runner;
     if !settings.shell_jobs {
-        return Err(Stop::Failed(
-            "Shell commands are switched off here (SHELL_JOBS=off).".to_owned(),
-        ));
+        return Err(Stop::Failed(SWITCHED_OFF.to_owned()));
     }
     job.go_on()?;
     let mut process = Process::start(job)?;
