@@ -2,10 +2,9 @@
 //!
 //! `cargo run -p cac-core --example embed -- alice debian my-first 8080` with the variables of the README's table set.
 
-use std::time::Duration;
-
 use cac_core::config::{Config, Program, environment};
 use cac_core::container::{self, NewContainer};
+use cac_core::job::Happening;
 use cac_core::pve::Secret;
 use cac_core::user::{self, SignIn};
 use cac_core::{Core, job};
@@ -36,20 +35,13 @@ async fn main() -> Result<(), AnyError> {
         ..NewContainer::default()
     };
     let created = container::create(&core, &actor, &new, None).await?;
-    let mut seen = 0;
-    loop {
-        let ended = job::find(&core, &actor, created.job_id)
-            .await?
-            .status
-            .ended();
-        for chunk in job::output_after(&core, created.job_id, seen, 100).await? {
-            print!("{}", chunk.output);
-            seen = chunk.id;
+    let mut progress = job::follow(&core, created.job_id, 0);
+    while let Some(happened) = progress.next().await {
+        for happening in happened {
+            if let Happening::Output(chunk) = happening {
+                print!("{}", chunk.output);
+            }
         }
-        if ended {
-            break;
-        }
-        job::wait(&core, created.job_id, Duration::from_millis(300)).await?;
     }
     stop.cancel();
     runner.await?;

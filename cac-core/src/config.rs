@@ -14,6 +14,7 @@ use url::Url;
 
 use crate::pve::{Fingerprint, Secret, Tls};
 use crate::service::Protocols;
+use crate::task::Tasks;
 
 mod dotenv;
 mod read;
@@ -45,6 +46,8 @@ pub struct Config {
     pub database_url: String,
     pub data_dir: PathBuf,
     pub listen: SocketAddr,
+    /// Where other processes wake this one (UDP), on databases that carry no notices.
+    pub wake_listen: SocketAddr,
     /// Where browsers reach the portal; links and `Location` begin with it.
     pub public_url: Url,
     /// The domain under which containers get their names.
@@ -59,6 +62,8 @@ pub struct Config {
     pub metrics_allow: Vec<IpNet>,
     pub containers: Containers,
     pub runner: Runner,
+    /// Programs that may be started by name.
+    pub tasks: Tasks,
     pub nginx: Nginx,
 }
 
@@ -118,6 +123,8 @@ pub struct Runner {
     /// A program of ours that keeps each shell job's whole tree in hand ([`crate::job::supervisor`]); programs name
     /// themselves here. Absent: only the process group is.
     pub supervisor: Option<PathBuf>,
+    /// Whether the ends of jobs that wait while others are stored go together in one statement. `false` is for measuring.
+    pub finish_together: bool,
 }
 
 impl Runner {

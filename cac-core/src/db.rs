@@ -1,13 +1,14 @@
 //! The one door to three databases: real pools behind one enum, one SQL text rendered for each, values in, rows out.
 //!
 //! SQL is `&'static str` with `?`, `"quoted"` names, `NOW_MS()` (the database's clock, epoch milliseconds) and
-//! `IN ?` for [`Arg::Ids`]; it is never assembled outside this module. Nothing else knows that there is more than
+//! `IN ?` for [`Arg::Ids`] and [`Arg::Texts`]; it is never assembled outside this module. Nothing else knows that there is more than
 //! one database. Not here: tables (`schema`) and what they mean (the noun files).
 
 mod arg;
 mod connect;
 mod error;
 mod exclusive;
+mod notify;
 mod render;
 mod retry;
 mod row;
@@ -15,6 +16,7 @@ mod tx;
 
 pub use arg::Arg;
 pub use error::Error;
+pub(crate) use notify::Notices;
 #[doc(hidden)]
 pub use retry::Retry;
 pub use row::{Column, Row};
@@ -81,7 +83,7 @@ macro_rules! query {
                 Arg::Bool(value) => query.bind(value),
                 Arg::Text(value) => query.bind(value.map(without_nul)),
                 Arg::Time(value) => query.bind(value.map($time)),
-                Arg::Ids(_) => unreachable!("render() expands lists"),
+                Arg::Ids(_) | Arg::Texts(_) => unreachable!("render() expands lists"),
             };
         }
         query
@@ -241,6 +243,17 @@ impl Db {
                 let mut conn = pool.acquire().await?;
                 Conn::Postgres(&mut conn).fetch(sql, args).await
             }
+        }
+    }
+
+    /// The rows that a single writing statement returns (`RETURNING`, which MariaDB's UPDATE does not have); not repeated.
+    pub async fn written(&self, sql: &'static str, args: Vec<Arg>) -> Result<Vec<Row>, Error> {
+        match &self.0 {
+            Pools::Sqlite { writer, .. } => {
+                let mut conn = writer.acquire().await.map_err(connect::writer_busy)?;
+                Conn::Sqlite(&mut conn).fetch(sql, args).await
+            }
+            _ => self.all(sql, args).await,
         }
     }
 

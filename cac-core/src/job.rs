@@ -1,5 +1,5 @@
 //! Jobs: durable work. This file is the noun (rows of `Jobs` and `JobStatuses`); `job/queue.rs` claims and finishes,
-//! `job/runner.rs` runs, `job/<kind>.rs` is one kind of work each.
+//! `job/runner.rs` runs, `job/<kind>.rs` is one kind of work each, `job/follow.rs` shows a job to many at once.
 
 use std::time::Duration;
 
@@ -7,22 +7,29 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::actor::Actor;
-use crate::db::{Row, Tx};
+use crate::db::{Db, Row, Tx};
 use crate::idempotency::{Key, Made};
 use crate::{Core, Error, Result, args, transaction};
 
 pub mod container_create;
 pub mod container_delete;
+mod finisher;
+mod follow;
+mod kinds;
 mod output;
+mod process;
+mod pve_task;
 mod queue;
-mod registry;
 pub mod retention;
 pub mod runner;
 mod running;
 mod shell;
 pub mod supervisor;
-mod task;
+pub mod task;
 
+pub(crate) use follow::Feeds;
+pub use follow::{Follower, Happening, follow};
+pub use runner::Runner;
 pub use running::{Running, Stop};
 
 /// The five values of `Jobs.status`.
@@ -92,6 +99,8 @@ pub struct Job {
     pub updated_at: DateTime<Utc>,
     pub started_at: Option<DateTime<Utc>>,
     pub finished_at: Option<DateTime<Utc>>,
+    /// It does not begin before this time.
+    pub start_after: Option<DateTime<Utc>>,
 }
 
 impl Job {
@@ -108,6 +117,9 @@ impl Job {
             updated_at: row.get("updatedAt")?,
             started_at: row.get("startedAt")?,
             finished_at: row.get("finishedAt")?,
+            start_after: row
+                .get::<Option<i64>>("startAfter")?
+                .and_then(DateTime::from_timestamp_millis),
         })
     }
 }
@@ -149,28 +161,49 @@ pub async fn create(tx: &mut Tx, core: &Core, new: NewJob<'_>) -> Result<i64> {
 
 /// Why a shell command is refused, when it is added and when it would run.
 const SWITCHED_OFF: &str = "Shell commands are switched off here (SHELL_JOBS=off).";
-/// The longest shell command that `Jobs.command` holds.
+/// The longest text that `Jobs.command` holds.
 const COMMAND: usize = 2000;
+/// How far ahead a job may be put.
+const AHEAD: chrono::Duration = chrono::Duration::days(366);
 
-/// Adds a shell command, for admins; the same `key` of the same admin within 24 h adds one.
-pub async fn create_shell(
-    core: &Core,
-    actor: &Actor,
-    command: &str,
-    key: Option<&str>,
-) -> Result<Job> {
-    if !actor.admin {
-        return Err(Error::Forbidden("Only admins may add jobs.".to_owned()));
-    }
-    if !core.config.runner.shell_jobs {
-        return Err(Error::Forbidden(SWITCHED_OFF.to_owned()));
-    }
-    if command.trim().is_empty() || command.chars().count() > COMMAND || command.contains('\0') {
-        let message = format!("Give a shell command of 1 to {COMMAND} characters.");
-        return Err(Error::invalid("command", message));
-    }
-    let key = key
-        .map(|key| Key::new(key, &format!("shell {command}")))
+/// Work that somebody asks for.
+#[derive(Debug, Clone)]
+pub struct Wanted<'a> {
+    pub work: Work<'a>,
+    /// Not before this time.
+    pub start_after: Option<DateTime<Utc>>,
+    /// The same key of the same owner within 24 h adds one job.
+    pub key: Option<&'a str>,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub enum Work<'a> {
+    /// A command for `/bin/sh -c`; for admins.
+    Shell(&'a str),
+    /// A named task with its parameters; for those whom it allows.
+    Task(&'a str, &'a crate::task::Values),
+}
+
+/// Adds a job that somebody asks for.
+pub async fn ask(core: &Core, actor: &Actor, wanted: Wanted<'_>) -> Result<Job> {
+    let (command, kind, payload) = match wanted.work {
+        Work::Shell(command) => (checked_command(core, actor, command)?, None, None),
+        Work::Task(name, values) => {
+            let (command, payload) = checked_task(core, actor, name, values)?;
+            (command, Some(task::KIND), Some(payload))
+        }
+    };
+    let start = wanted.start_after.map(|time| start_after(core, time));
+    let start = start.transpose()?;
+    let key = wanted
+        .key
+        .map(|key| {
+            let start = start.map(|ms| format!(" {ms}")).unwrap_or_default();
+            let what = kind.unwrap_or("shell");
+            let with = payload.as_deref().unwrap_or(&command);
+            Key::new(key, &format!("{what} {with}{start}"))
+        })
         .transpose()?;
     let id = transaction!(core.db, tx => {
         if let Some(key) = &key {
@@ -183,8 +216,9 @@ pub async fn create_shell(
         let now = core.clock.now();
         let id = tx
             .insert(
-                r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt", "createdBy") VALUES (?, 'pending', ?, ?, ?)"#,
-                args![command, now, now, &actor.username],
+                r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt", "createdBy", "kind", "payload", "startAfter")
+                   VALUES (?, 'pending', ?, ?, ?, ?, ?, ?)"#,
+                args![&command, now, now, &actor.username, kind, &payload, start],
             )
             .await?;
         if let Some(key) = &key {
@@ -196,9 +230,76 @@ pub async fn create_shell(
     find(core, actor, id).await
 }
 
+fn checked_command(core: &Core, actor: &Actor, command: &str) -> Result<String> {
+    if !actor.admin {
+        return Err(Error::Forbidden(
+            "Only admins may add shell commands.".to_owned(),
+        ));
+    }
+    if !core.config.runner.shell_jobs {
+        return Err(Error::Forbidden(SWITCHED_OFF.to_owned()));
+    }
+    if command.trim().is_empty() || command.chars().count() > COMMAND || command.contains('\0') {
+        let message = format!("Give a shell command of 1 to {COMMAND} characters.");
+        return Err(Error::invalid("command", message));
+    }
+    Ok(command.to_owned())
+}
+
+/// The readable line and the payload of a task that the actor may start so.
+fn checked_task(
+    core: &Core,
+    actor: &Actor,
+    name: &str,
+    values: &crate::task::Values,
+) -> Result<(String, String)> {
+    let Some(known) = core.config.tasks.get(name).filter(|t| t.allows(actor)) else {
+        let allowed: Vec<&str> = core
+            .config
+            .tasks
+            .allowed(actor)
+            .map(|(name, _)| name)
+            .collect();
+        let message = if allowed.is_empty() {
+            format!("There is no task `{name}` that you may start, nor any other.")
+        } else {
+            format!(
+                "There is no task `{name}` that you may start; there is {}.",
+                allowed.join(", ")
+            )
+        };
+        return Err(Error::invalid("task", message));
+    };
+    known.words(values).map_err(Error::Invalid)?;
+    let mut line = format!("# {name}");
+    for (parameter, value) in values {
+        line.push_str(&format!(" {parameter}={value}"));
+    }
+    if line.chars().count() > COMMAND {
+        line = line.chars().take(COMMAND - 1).chain(['…']).collect();
+    }
+    let payload = task::Payload {
+        task: name.to_owned(),
+        parameters: values.clone(),
+    };
+    let payload =
+        serde_json::to_string(&payload).map_err(|error| Error::Internal(error.to_string()))?;
+    Ok((line, payload))
+}
+
+fn start_after(core: &Core, time: DateTime<Utc>) -> Result<i64> {
+    if time > core.clock.now() + AHEAD {
+        return Err(Error::invalid(
+            "startAfter",
+            "Give a time within a year from now.",
+        ));
+    }
+    Ok(time.timestamp_millis())
+}
+
 /// The job, if it is the actor's or the actor is an admin; else it does not exist for them.
 pub async fn find(core: &Core, actor: &Actor, id: i64) -> Result<Job> {
-    let job = find_any(core, id).await?;
+    let job = find_any(&core.db, id).await?;
     if job
         .as_ref()
         .is_some_and(|job| actor.may_see(job.created_by.as_deref()))
@@ -208,9 +309,8 @@ pub async fn find(core: &Core, actor: &Actor, id: i64) -> Result<Job> {
     Err(Error::NotFound(format!("There is no job {id}.")))
 }
 
-async fn find_any(core: &Core, id: i64) -> Result<Option<Job>> {
-    let row = core
-        .db
+async fn find_any(db: &Db, id: i64) -> Result<Option<Job>> {
+    let row = db
         .opt(r#"SELECT * FROM "Jobs" WHERE "id" = ?"#, args![id])
         .await?;
     row.as_ref().map(Job::from_row).transpose()
@@ -254,10 +354,9 @@ pub async fn output(core: &Core, id: i64, limit: u32, offset: u32) -> Result<Vec
     rows.iter().map(output_row).collect()
 }
 
-/// Output after the row `after`, in order, at most `limit` rows. Rights: [`find`] was called before.
-pub async fn output_after(core: &Core, id: i64, after: i64, limit: u32) -> Result<Vec<Output>> {
-    let rows = core
-        .db
+/// Output after the row `after`, in order, at most `limit` rows.
+async fn output_after(db: &Db, id: i64, after: i64, limit: u32) -> Result<Vec<Output>> {
+    let rows = db
         .all(
             r#"SELECT * FROM "JobStatuses" WHERE "jobId" = ? AND "id" > ? ORDER BY "id" LIMIT ?"#,
             args![id, after, limit],
@@ -286,13 +385,14 @@ pub async fn cancel(core: &Core, actor: &Actor, id: i64) -> Result<Job> {
     find(core, actor, id).await
 }
 
-/// Marks a job as to be cancelled. Typed jobs end themselves even when pending, since they may have something to undo.
+/// Marks a job as to be cancelled. Typed jobs other than named tasks end themselves even when pending, since they may have
+/// something to undo.
 pub async fn request_cancel(tx: &mut Tx, core: &Core, id: i64) -> Result<()> {
     let now = core.clock.now();
     tx.exec(
         r#"UPDATE "Jobs" SET "status" = 'cancelled', "reason" = 'Cancelled before it began.', "updatedAt" = ?, "finishedAt" = ?
-           WHERE "id" = ? AND "status" = 'pending' AND "kind" IS NULL"#,
-        args![now, now, id],
+           WHERE "id" = ? AND "status" = 'pending' AND ("kind" IS NULL OR "kind" = ?)"#,
+        args![now, now, id, task::KIND],
     )
     .await?;
     tx.exec(
@@ -310,7 +410,7 @@ pub async fn wait(core: &Core, id: i64, limit: Duration) -> Result<Job> {
     let mut changed = core.wake.watch_output();
     loop {
         changed.mark_unchanged();
-        let job = find_any(core, id)
+        let job = find_any(&core.db, id)
             .await?
             .ok_or_else(|| Error::NotFound(format!("There is no job {id}.")))?;
         if job.status.ended() || tokio::time::Instant::now() >= deadline {

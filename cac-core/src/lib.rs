@@ -7,7 +7,7 @@
 //! - [`error`] one error without HTTP; every edge maps it once
 //! - [`pve`] the Proxmox VE client; [`node`] the hosts, [`placement`] which of them takes a container
 //! - [`container`], [`service`] what people own; [`user`], [`session`], [`actor`] who they are
-//! - [`job`] durable work: the queue, its runner, one file per kind of work
+//! - [`job`] durable work: the queue, its runner, one file per kind of work; [`task`] programs that admins describe
 //! - [`nginx`] the configuration from typed data, and the loop that keeps an nginx on it; [`routes`] what it serves now
 
 use std::ops::Deref;
@@ -34,6 +34,7 @@ pub mod secret;
 pub mod service;
 pub mod session;
 pub mod setting;
+pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod user;
@@ -56,6 +57,8 @@ pub struct Parts {
     /// The random name of this installation; part of every ownership marker.
     pub installation: String,
     pub(crate) clients: node::Clients,
+    pub(crate) feeds: job::Feeds,
+    pub(crate) sessions: session::Recent,
 }
 
 impl std::fmt::Debug for Core {
@@ -86,12 +89,14 @@ impl Core {
     pub async fn with(db: db::Db, config: Config, clock: clock::Clock) -> Result<Self> {
         let installation = setting::installation(&db, &clock).await?;
         Ok(Self(Arc::new(Parts {
+            wake: wake::Wake::new(&db),
             db,
             config,
             clock,
-            wake: wake::Wake::default(),
             installation,
             clients: node::Clients::default(),
+            feeds: job::Feeds::default(),
+            sessions: session::Recent::default(),
         })))
     }
 }

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use cac_core::job::{self, Job, Output};
+use cac_core::job::{self, Follower, Happening, Job};
 use cac_core::session;
 use futures_util::{Stream, StreamExt as _, stream};
 use poem::web::sse::{Event, SSE};
@@ -13,114 +13,63 @@ use poem_openapi::registry::{
     MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
 };
 use poem_openapi::types::Type;
-use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval};
 
 use crate::auth::Signed;
 
 /// How often a comment keeps the connection open.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How often output that another process wrote is looked for.
-const LOOK: Duration = Duration::from_millis(300);
 /// How often the session is looked at again.
 const CHECK: Duration = Duration::from_secs(5);
-/// Rows a look takes at most.
-const ROWS: u32 = 500;
-
-/// What happens to a job.
-#[derive(Debug, Clone)]
-pub(crate) enum Happening {
-    Output(Output),
-    /// The job changed its state; sent once at the beginning, too.
-    State(Job),
-    /// The last one.
-    End(Job),
-}
-
-struct Follower {
-    who: Signed,
-    id: i64,
-    changed: watch::Receiver<u64>,
-    /// The last row that was sent.
-    after: i64,
-    state: Option<job::Status>,
-    ended: bool,
-    /// When the session was last seen to be good.
-    checked: Instant,
-}
-
 /// Follows a job from the row after `after`, as long as the session lasts; rights were checked by finding `job`.
 pub(crate) fn follow(
     who: Signed,
     job: &Job,
     after: i64,
 ) -> impl Stream<Item = Happening> + Send + use<> {
-    let follower = Follower {
-        changed: who.core.wake.watch_output(),
+    let viewer = Viewer {
+        follower: job::follow(&who.core, job.id, after),
+        owner: job.created_by.clone(),
+        check: tokio::time::interval_at(Instant::now() + CHECK, CHECK),
         who,
-        id: job.id,
-        after,
-        state: None,
-        ended: false,
-        checked: Instant::now(),
     };
-    stream::unfold(follower, |mut follower| async move {
-        let happened = follower.next().await?;
-        Some((stream::iter(happened), follower))
+    stream::unfold(viewer, |mut viewer| async move {
+        let happened = viewer.next().await?;
+        Some((stream::iter(happened), viewer))
     })
     .flatten()
 }
 
-impl Follower {
+/// Somebody who looks at a job's stream.
+struct Viewer {
+    who: Signed,
+    follower: Follower,
+    owner: Option<String>,
+    check: Interval,
+}
+
+impl Viewer {
     async fn next(&mut self) -> Option<Vec<Happening>> {
-        if self.ended {
-            return None;
-        }
         loop {
-            self.changed.mark_unchanged();
-            if self.checked.elapsed() >= CHECK {
-                self.checked = Instant::now();
-                if !matches!(
-                    session::find(&self.who.core, &self.who.session).await,
-                    Ok(Some(_))
-                ) {
-                    return None;
-                }
-            }
-            match self.look().await {
-                Ok(happened) if !happened.is_empty() => return Some(happened),
-                Ok(_) => {}
-                Err(error) => {
-                    // The client comes back with its Last-Event-ID.
-                    tracing::warn!(job = self.id, %error, "a stream ends early");
-                    return None;
-                }
-            }
             tokio::select! {
+                happened = self.follower.next() => return happened,
                 () = self.who.stop.cancelled() => return None,
-                _ = self.changed.changed() => {}
-                () = tokio::time::sleep(LOOK) => {}
+                _ = self.check.tick() => if !self.may_see().await {
+                    return None;
+                },
             }
         }
     }
 
-    /// The state is read before the output, so that nothing written before the end is missed.
-    async fn look(&mut self) -> cac_core::Result<Vec<Happening>> {
-        let job = job::find(&self.who.core, &self.who.actor, self.id).await?;
-        let rows = job::output_after(&self.who.core, self.id, self.after, ROWS).await?;
-        let full = rows.len() == ROWS as usize;
-        self.after = rows.last().map_or(self.after, |row| row.id);
-        let mut happened = Vec::new();
-        if self.state != Some(job.status) && !job.status.ended() {
-            self.state = Some(job.status);
-            happened.push(Happening::State(job.clone()));
+    async fn may_see(&self) -> bool {
+        match session::recent(&self.who.core, &self.who.session).await {
+            Ok(actor) => actor.is_some_and(|actor| actor.may_see(self.owner.as_deref())),
+            Err(error) => {
+                // The client comes back with its Last-Event-ID.
+                tracing::warn!(%error, "a stream ends early");
+                false
+            }
         }
-        happened.extend(rows.into_iter().map(Happening::Output));
-        if job.status.ended() && !full {
-            self.ended = true;
-            happened.push(Happening::End(job));
-        }
-        Ok(happened)
     }
 }
 

@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use cac_core::wake::{self, Channel};
 use cac_core::{Core, user};
 use poem::endpoint::BoxEndpoint;
 use poem::listener::TcpAcceptor;
@@ -59,6 +60,10 @@ pub async fn serve(
     listener: tokio::net::TcpListener,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
+    let listening = wake::listen(&core, Channel::Output).await;
+    if let Err(error) = &listening {
+        tracing::warn!(%error, "other processes cannot wake this one; it finds what is new by polling");
+    }
     let looking = tokio::spawn(user::keep_looking_up(core.clone(), stop.clone()));
     let served = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
         .run_with_graceful_shutdown(
@@ -68,6 +73,9 @@ pub async fn serve(
         )
         .await;
     looking.abort();
+    if let Ok(listening) = listening {
+        listening.end().await;
+    }
     served
 }
 

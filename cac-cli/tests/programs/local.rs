@@ -15,9 +15,15 @@ async fn a_schema_goes_up_and_its_last_change_down() {
     for database in testing::empty_databases().await {
         let vars = url(&database);
         let status = || good("cac", &["migrate", "status"], &vars);
-        assert_eq!(status(), "0001_original: pending\n0002_cac: pending\n");
+        assert_eq!(
+            status(),
+            "0001_original: pending\n0002_cac: pending\n0003_wake: pending\n"
+        );
         let up = good("cac", &["migrate", "up"], &vars);
-        assert_eq!(up, "Migrated: 0001_original\nMigrated: 0002_cac\n");
+        assert_eq!(
+            up,
+            "Migrated: 0001_original\nMigrated: 0002_cac\nMigrated: 0003_wake\n"
+        );
         assert!(
             status().lines().all(|line| line.contains(": applied ")),
             "{}",
@@ -25,11 +31,17 @@ async fn a_schema_goes_up_and_its_last_change_down() {
         );
         let up = good("cac", &["migrate", "up"], &vars);
         assert_eq!(up, "Nothing to migrate: the database is up to date.\n");
-        assert_eq!(
-            good("cac", &["migrate", "down"], &vars),
-            "Undone: 0002_cac\n"
+        for title in ["0003_wake", "0002_cac"] {
+            assert_eq!(
+                good("cac", &["migrate", "down"], &vars),
+                format!("Undone: {title}\n")
+            );
+        }
+        assert!(
+            status().ends_with("0002_cac: pending\n0003_wake: pending\n"),
+            "{}",
+            status()
         );
-        assert!(status().ends_with("0002_cac: pending\n"), "{}", status());
         let said = bad("cac", &["migrate", "down"], &vars, 1);
         assert!(said.contains("0001_original cannot be undone"), "{said}");
         good("cac", &["migrate", "up"], &vars);

@@ -12,6 +12,7 @@ use super::reader::Reader;
 use super::{Account, Config, Containers, Environment, Nginx, Program, Proxmox, Runner};
 use crate::pve::Secret;
 use crate::service::Protocols;
+use crate::task::Tasks;
 
 /// The variables a configuration is read from.
 #[derive(Debug, Clone, Default)]
@@ -80,10 +81,12 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
         metrics_allow: r.networks("METRICS_ALLOW", loopback),
         containers: containers(&mut r),
         runner: runner(&mut r, program),
+        tasks: tasks(&mut r, program),
         nginx: nginx(&mut r, &domain),
         database_url,
         data_dir,
         listen,
+        wake_listen: wake_listen(&mut r),
         public_url,
         domain,
     };
@@ -142,6 +145,21 @@ fn listen(r: &mut Reader<'_>) -> SocketAddr {
         "an address and port such as `127.0.0.1:3000`",
     );
     listen.set_port(r.parse("PORT", listen.port(), "a port number"));
+    listen
+}
+
+fn wake_listen(r: &mut Reader<'_>) -> SocketAddr {
+    let listen = r.parse(
+        "CAC_WAKE_LISTEN",
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        "an address and port such as `127.0.0.1:0`, where 0 takes any free port",
+    );
+    if listen.ip().is_unspecified() {
+        r.problem(
+            "CAC_WAKE_LISTEN",
+            "must be one address of this machine that the other processes reach, since they are told it",
+        );
+    }
     listen
 }
 
@@ -363,7 +381,24 @@ fn runner(r: &mut Reader<'_>, program: Program) -> Runner {
             None
         },
         supervisor: None,
+        finish_together: true,
     }
+}
+
+fn tasks(r: &mut Reader<'_>, program: Program) -> Tasks {
+    let Some(path) = r
+        .vars
+        .get("JOB_TASKS_FILE")
+        .filter(|_| program != Program::Local)
+    else {
+        return Tasks::default();
+    };
+    let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
+    read.and_then(|text| Tasks::parse(&text))
+        .unwrap_or_else(|why| {
+            r.problem("JOB_TASKS_FILE", format!("`{path}` cannot be used: {why}"));
+            Tasks::default()
+        })
 }
 
 fn runner_user(r: &mut Reader<'_>) -> Option<Account> {

@@ -13,6 +13,8 @@ pub enum Arg {
     Time(Option<DateTime<Utc>>),
     /// Expands to `(?, ?, …)`, for `IN ?`.
     Ids(Vec<i64>),
+    /// The same with texts.
+    Texts(Vec<String>),
 }
 
 /// `args![a, b]`: the values of a statement, in the order of its `?`.
@@ -58,5 +60,11 @@ impl From<&Option<String>> for Arg {
 impl From<Vec<i64>> for Arg {
     fn from(value: Vec<i64>) -> Self {
         Self::Ids(value)
+    }
+}
+
+impl From<Vec<String>> for Arg {
+    fn from(value: Vec<String>) -> Self {
+        Self::Texts(value)
     }
 }

@@ -1,5 +1,5 @@
 //! One SQL text with `?` and `"quoted"` names, rendered for the database at hand. It is not an SQL parser: it knows
-//! quotes, placeholders and three words, and never touches text inside single quotes.
+//! quotes, placeholders and a few words, and never touches text inside single quotes.
 
 use super::{Arg, Dialect, Error};
 
@@ -20,7 +20,7 @@ fn now_ms(dialect: Dialect) -> &'static str {
 
 /// Words that stand for something else on some database, longest first.
 fn word(dialect: Dialect, rest: &str) -> Option<(usize, &'static str)> {
-    const LOCKS: [&str; 2] = ["FOR UPDATE SKIP LOCKED", "FOR UPDATE"];
+    const LOCKS: [&str; 3] = ["FOR UPDATE SKIP LOCKED", "FOR UPDATE", "FOR SHARE"];
     if rest.starts_with("NOW_MS()") {
         return Some(("NOW_MS()".len(), now_ms(dialect)));
     }
@@ -30,6 +30,10 @@ fn word(dialect: Dialect, rest: &str) -> Option<(usize, &'static str)> {
             .iter()
             .find(|lock| rest.starts_with(**lock))
             .map(|lock| (lock.len(), ""));
+    }
+    // MariaDB has no other word for it, and MySQL knows this one, too.
+    if dialect == Dialect::MariaDb && rest.starts_with("FOR SHARE") {
+        return Some(("FOR SHARE".len(), "LOCK IN SHARE MODE"));
     }
     None
 }
@@ -87,6 +91,7 @@ impl Writer {
     fn value(&mut self, arg: Arg) {
         match arg {
             Arg::Ids(ids) => self.list(&ids),
+            Arg::Texts(texts) => self.list(&texts),
             arg => self.one(arg),
         }
     }
@@ -102,9 +107,12 @@ impl Writer {
         }
     }
 
-    /// The last number is repeated up to a power of two, so that few different texts reach the statement cache.
-    fn list(&mut self, ids: &[i64]) {
-        let Some(last) = ids.last() else {
+    /// The last value is repeated up to a power of two, so that few different texts reach the statement cache.
+    fn list<T: Clone>(&mut self, values: &[T])
+    where
+        Arg: From<T>,
+    {
+        let Some(last) = values.last() else {
             self.sql.push_str(match self.dialect {
                 Dialect::MariaDb => "(SELECT 0 FROM DUAL WHERE 1 = 0)",
                 Dialect::Sqlite | Dialect::Postgres => "(SELECT 0 WHERE 1 = 0)",
@@ -112,11 +120,11 @@ impl Writer {
             return;
         };
         self.sql.push('(');
-        for position in 0..ids.len().next_power_of_two() {
+        for position in 0..values.len().next_power_of_two() {
             if position > 0 {
                 self.sql.push_str(", ");
             }
-            self.one(Arg::from(*ids.get(position).unwrap_or(last)));
+            self.one(Arg::from(values.get(position).unwrap_or(last).clone()));
         }
         self.sql.push(')');
     }
@@ -196,6 +204,13 @@ mod tests {
             text(Dialect::Sqlite, "SELECT 1 FOR UPDATE", args![]),
             "SELECT 1 "
         );
+        for (dialect, sql) in [
+            (Dialect::Sqlite, "SELECT 1 "),
+            (Dialect::MariaDb, "SELECT 1 LOCK IN SHARE MODE"),
+            (Dialect::Postgres, "SELECT 1 FOR SHARE"),
+        ] {
+            assert_eq!(text(dialect, "SELECT 1 FOR SHARE", args![]), sql);
+        }
     }
 
     #[test]

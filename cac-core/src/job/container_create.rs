@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::container_delete;
+use super::pve_task::wait_for_task;
 use super::running::Asked;
-use super::task::wait_for_task;
 use super::{Running, Stop};
 use crate::config::Reach;
 use crate::container::{self, Container};

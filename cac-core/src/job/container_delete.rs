@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::pve_task::{Ended, wait_for_task};
 use super::running::Asked;
-use super::task::{Ended, wait_for_task};
 use super::{Running, Stop};
 use crate::container::{self, Container};
 use crate::node::{self, Node};
@@ -66,7 +66,10 @@ pub(super) async fn run(job: &Running) -> Result<(), Stop> {
             let after = Duration::from_secs(5 << checkpoint.tries.min(7));
             job.line(format!("{reason} Trying again in {} s.", after.as_secs()))
                 .await;
-            Err(Stop::Retry { after, reason })
+            Err(Stop::Retry {
+                after: Some(after),
+                reason,
+            })
         }
         Err(Stop::Failed(reason) | Stop::Cancelled(reason)) => {
             release(&job.core, container.id, job.id()).await?;

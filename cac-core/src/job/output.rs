@@ -1,8 +1,10 @@
 //! Output on its way to the database: joined into few rows, in order, bounded in memory, never a torn character.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +19,7 @@ const GATHER: Duration = Duration::from_millis(60);
 const GIVE_UP: Duration = Duration::from_secs(60);
 
 /// A piece of output.
+#[derive(Debug)]
 pub(super) enum Piece {
     /// A line of ours; always kept.
     Ours(String),
@@ -65,64 +68,167 @@ impl Meter {
     }
 }
 
-/// Starts the writer for one claim. The writer ends when every sink is dropped and all is written;
-/// `lost` is cancelled when the job is found to be no longer this claim's.
-pub(super) fn start(
+/// A running job's way out. The writer behind it is started by the first piece.
+#[derive(Debug)]
+pub(super) struct Output {
     core: Core,
-    claim: Claim,
+    claim: Arc<Claim>,
     lost: CancellationToken,
-) -> (Sink, tokio::task::JoinHandle<()>) {
-    let (sink, source) = mpsc::channel(256);
-    (sink, tokio::spawn(write(core, claim, source, lost)))
+    started: Mutex<Started>,
 }
 
-async fn write(
-    core: Core,
-    claim: Claim,
-    mut source: mpsc::Receiver<Piece>,
-    lost: CancellationToken,
-) {
-    let mut meter = Meter::new(core.config.runner.output_limit);
-    let mut next = Instant::now();
-    let mut open = true;
-    while open {
-        let Some(first) = source.recv().await else {
-            return;
-        };
-        let mut chunk = meter.pass(first);
-        while chunk.len() < CHUNK && open {
-            match tokio::time::timeout_at(next, source.recv()).await {
-                Ok(Some(more)) => chunk.push_str(&meter.pass(more)),
-                Ok(None) => open = false,
-                Err(_) => break,
-            }
+#[derive(Debug)]
+enum Started {
+    NotYet,
+    Writes(Sink, JoinHandle<()>),
+    Closed,
+}
+
+impl Output {
+    /// `lost` is cancelled when the job is found to be no longer this claim's.
+    pub(super) fn new(core: Core, claim: Arc<Claim>, lost: CancellationToken) -> Self {
+        Self {
+            core,
+            claim,
+            lost,
+            started: Mutex::new(Started::NotYet),
         }
-        while !chunk.is_empty() {
-            let rest = chunk.split_off(cut(&chunk));
-            if !append(&core, &claim, &chunk).await {
-                lost.cancel();
-                // Let the senders go on without blocking; nothing they say counts any more.
-                while source.recv().await.is_some() {}
-                return;
-            }
-            chunk = rest;
+    }
+
+    /// Where pieces go in; absent once it was closed.
+    pub(super) fn sink(&self) -> Option<Sink> {
+        let mut started = self
+            .started
+            .lock()
+            .expect("nothing panics while it holds it");
+        if matches!(*started, Started::NotYet) {
+            let (sink, source) = mpsc::channel(256);
+            let writer = Writer {
+                core: self.core.clone(),
+                claim: Arc::clone(&self.claim),
+                lost: self.lost.clone(),
+                before: 0,
+                written: 0,
+            };
+            *started = Started::Writes(sink, tokio::spawn(writer.run(source)));
         }
-        next = Instant::now() + GATHER;
+        match &*started {
+            Started::Writes(sink, _) => Some(sink.clone()),
+            _ => None,
+        }
+    }
+
+    /// Waits until all is written; every sink that was handed out must be dropped. `false` when the writer failed.
+    pub(super) async fn close(&self) -> bool {
+        let before = std::mem::replace(
+            &mut *self
+                .started
+                .lock()
+                .expect("nothing panics while it holds it"),
+            Started::Closed,
+        );
+        match before {
+            Started::Writes(sink, writer) => {
+                drop(sink);
+                writer.await.is_ok()
+            }
+            _ => true,
+        }
     }
 }
 
-async fn append(core: &Core, claim: &Claim, chunk: &str) -> bool {
+/// Joins pieces into rows.
+struct Writer {
+    core: Core,
+    claim: Arc<Claim>,
+    lost: CancellationToken,
+    /// Rows of earlier claims.
+    before: i64,
+    /// Rows of this one.
+    written: i64,
+}
+
+impl Writer {
+    async fn run(mut self, mut source: mpsc::Receiver<Piece>) {
+        let mut meter = Meter::new(self.core.config.runner.output_limit);
+        let mut next = Instant::now();
+        if self.claim.fence > 1 && !self.count().await {
+            return self.give_up(source).await;
+        }
+        let mut open = true;
+        while open {
+            let Some(first) = source.recv().await else {
+                return;
+            };
+            let mut chunk = meter.pass(first);
+            while chunk.len() < CHUNK && open {
+                match tokio::time::timeout_at(next, source.recv()).await {
+                    Ok(Some(more)) => chunk.push_str(&meter.pass(more)),
+                    Ok(None) => open = false,
+                    Err(_) => break,
+                }
+            }
+            while !chunk.is_empty() {
+                let rest = chunk.split_off(cut(&chunk));
+                if !self.append(&chunk).await {
+                    return self.give_up(source).await;
+                }
+                chunk = rest;
+            }
+            next = Instant::now() + GATHER;
+        }
+    }
+
+    /// Lets the senders go on without blocking; nothing they say counts any more.
+    async fn give_up(&self, mut source: mpsc::Receiver<Piece>) {
+        self.lost.cancel();
+        while source.recv().await.is_some() {}
+    }
+
+    /// How many rows an earlier claim left.
+    async fn count(&mut self) -> bool {
+        let claim = Arc::clone(&self.claim);
+        let counted = patiently(claim.id, || queue::chunks(&self.core, &claim)).await;
+        self.before = counted.unwrap_or(0);
+        counted.is_some()
+    }
+
+    /// Stores a row, once, also when the database goes away in the middle of it.
+    async fn append(&mut self, chunk: &str) -> bool {
+        let expected = self.before + self.written;
+        let (core, claim) = (&self.core, &self.claim);
+        let mut doubt = false;
+        let appended = patiently(claim.id, || {
+            let doubtful = std::mem::replace(&mut doubt, true);
+            async move {
+                if doubtful && queue::chunks(core, claim).await? > expected {
+                    return Ok(true);
+                }
+                queue::append(core, claim, chunk).await
+            }
+        });
+        let appended = appended.await == Some(true);
+        self.written += i64::from(appended);
+        appended
+    }
+}
+
+/// Repeats a call while the database is away; a job is lost to somebody else when that takes longer than [`GIVE_UP`].
+async fn patiently<T, F>(job: i64, mut call: impl FnMut() -> F) -> Option<T>
+where
+    F: Future<Output = crate::Result<T>>,
+{
     let started = Instant::now();
     loop {
-        match queue::append(core, claim, chunk).await {
-            Ok(still_ours) => return still_ours,
+        match call().await {
+            Ok(value) => return Some(value),
             Err(error) if started.elapsed() < GIVE_UP => {
-                tracing::warn!(job = claim.id, %error, "output not written yet, trying again");
+                tracing::warn!(job, %error, "output not written yet, trying again");
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
             Err(error) => {
-                tracing::error!(job = claim.id, %error, "output lost");
-                return false;
+                tracing::error!(job, %error, "output lost");
+                return None;
             }
         }
     }

@@ -1,9 +1,12 @@
 //! The queue in the database: claims with a lease and a fencing number, renewals, ends. A late end touches no row.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 use super::Status;
-use crate::db::Row;
+use crate::db::{Dialect, Row, Tx};
 use crate::{Core, Result, args, transaction};
 
 /// A job that this process holds.
@@ -17,6 +20,8 @@ pub(super) struct Claim {
     pub(super) payload: Option<String>,
     pub(super) checkpoint: Option<String>,
     pub(super) cancel_requested: bool,
+    /// How often it was put back for another try.
+    pub(super) retries: i64,
     /// Somebody else held it before and let its lease lapse.
     pub(super) taken_over: bool,
 }
@@ -25,110 +30,205 @@ fn ms(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn claim_row(row: &Row) -> Result<Claim> {
-    Ok(Claim {
-        id: row.get("id")?,
-        fence: row.get::<i64>("fence")? + 1,
-        command: row.get("command")?,
-        kind: row.get("kind")?,
-        payload: row.get("payload")?,
-        checkpoint: row.get("checkpoint")?,
-        cancel_requested: row.get("cancelRequested")?,
-        taken_over: row.get::<String>("status")? == "running",
-    })
+impl Claim {
+    fn from_row(row: &Row, fence: i64, taken_over: bool) -> Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            fence,
+            command: row.get("command")?,
+            kind: row.get("kind")?,
+            payload: row.get("payload")?,
+            checkpoint: row.get("checkpoint")?,
+            cancel_requested: row.get("cancelRequested")?,
+            retries: row.get("retries")?,
+            taken_over,
+        })
+    }
 }
 
-/// Claims up to `slots` jobs, oldest first: pending ones that may start, and running ones whose lease has lapsed.
+/// Claims up to `slots` pending jobs that may start, oldest first.
 pub(super) async fn claim(core: &Core, runner: &str, slots: usize) -> Result<Vec<Claim>> {
     let slots = i64::try_from(slots).unwrap_or(i64::MAX);
+    let (lease, now) = (ms(core.config.runner.lease), core.clock.now());
+    if core.db.dialect() != Dialect::MariaDb {
+        let rows = core
+            .db
+            .written(
+                r#"UPDATE "Jobs" SET "status" = 'running', "fence" = "fence" + 1, "runner" = ?, "attempts" = "attempts" + 1,
+                          "leaseUntil" = NOW_MS() + ?, "startedAt" = COALESCE("startedAt", ?), "updatedAt" = ?
+                   WHERE "id" IN (SELECT "id" FROM "Jobs"
+                                  WHERE "status" = 'pending' AND ("startAfter" IS NULL OR "startAfter" <= NOW_MS())
+                                  ORDER BY "id" LIMIT ? FOR UPDATE SKIP LOCKED)
+                   RETURNING "id", "fence", "command", "kind", "payload", "checkpoint", "cancelRequested", "retries""#,
+                args![runner, lease, now, now, slots],
+            )
+            .await?;
+        let mut claims = rows
+            .iter()
+            .map(|row| Claim::from_row(row, row.get("fence")?, false))
+            .collect::<Result<Vec<_>>>()?;
+        claims.sort_unstable_by_key(|claim| claim.id);
+        return Ok(claims);
+    }
     transaction!(core.db, tx => {
         let rows = tx
             .all(
-                r#"SELECT * FROM "Jobs"
-                   WHERE ("status" = 'pending' AND ("startAfter" IS NULL OR "startAfter" <= NOW_MS()))
-                      OR ("status" = 'running' AND "leaseUntil" < NOW_MS())
+                r#"SELECT "id", "fence", "command", "kind", "payload", "checkpoint", "cancelRequested", "retries" FROM "Jobs"
+                   WHERE "status" = 'pending' AND ("startAfter" IS NULL OR "startAfter" <= NOW_MS())
                    ORDER BY "id" LIMIT ? FOR UPDATE SKIP LOCKED"#,
                 args![slots],
             )
             .await?;
-        let claims = rows.iter().map(claim_row).collect::<Result<Vec<_>>>()?;
-        if !claims.is_empty() {
-            let now = core.clock.now();
-            tx.exec(
-                r#"UPDATE "Jobs" SET "status" = 'running', "fence" = "fence" + 1, "runner" = ?, "attempts" = "attempts" + 1,
-                          "leaseUntil" = NOW_MS() + ?, "startedAt" = COALESCE("startedAt", ?), "updatedAt" = ?
-                   WHERE "id" IN ?"#,
-                args![runner, ms(core.config.runner.lease), now, now, claims.iter().map(|c| c.id).collect::<Vec<_>>()],
-            )
-            .await?;
-        }
-        claims
+        take(tx, &rows, runner, lease, now, false).await?
     })
 }
 
-/// Prolongs the leases of the jobs that are still this runner's; returns those, with whether each is to be cancelled.
-pub(super) async fn renew(
+/// Claims up to `slots` jobs whose runner let its lease lapse.
+pub(super) async fn take_over(core: &Core, runner: &str, slots: usize) -> Result<Vec<Claim>> {
+    let slots = i64::try_from(slots).unwrap_or(i64::MAX);
+    let (lease, now) = (ms(core.config.runner.lease), core.clock.now());
+    // Outside a transaction first, since there is nearly always nothing.
+    let lapsed = core
+        .db
+        .opt(
+            r#"SELECT "id" FROM "Jobs" WHERE "status" = 'running' AND "leaseUntil" < NOW_MS() LIMIT 1"#,
+            args![],
+        )
+        .await?;
+    if lapsed.is_none() {
+        return Ok(Vec::new());
+    }
+    transaction!(core.db, tx => {
+        let rows = tx
+            .all(
+                r#"SELECT "id", "fence", "command", "kind", "payload", "checkpoint", "cancelRequested", "retries" FROM "Jobs"
+                   WHERE "status" = 'running' AND "leaseUntil" < NOW_MS()
+                   ORDER BY "id" LIMIT ? FOR UPDATE SKIP LOCKED"#,
+                args![slots],
+            )
+            .await?;
+        take(tx, &rows, runner, lease, now, true).await?
+    })
+}
+
+/// Makes rows that this transaction has locked the runner's.
+async fn take(
+    tx: &mut Tx,
+    rows: &[Row],
+    runner: &str,
+    lease: i64,
+    now: DateTime<Utc>,
+    taken_over: bool,
+) -> Result<Vec<Claim>> {
+    let claims = rows
+        .iter()
+        .map(|row| Claim::from_row(row, row.get::<i64>("fence")? + 1, taken_over))
+        .collect::<Result<Vec<_>>>()?;
+    if !claims.is_empty() {
+        tx.exec(
+            r#"UPDATE "Jobs" SET "status" = 'running', "fence" = "fence" + 1, "runner" = ?, "attempts" = "attempts" + 1,
+                      "leaseUntil" = NOW_MS() + ?, "startedAt" = COALESCE("startedAt", ?), "updatedAt" = ?
+               WHERE "id" IN ?"#,
+            args![runner, lease, now, now, claims.iter().map(|c| c.id).collect::<Vec<_>>()],
+        )
+        .await?;
+    }
+    Ok(claims)
+}
+
+/// How long until the next delayed job may start; absent without one.
+pub(super) async fn next_start(core: &Core) -> Result<Option<Duration>> {
+    let row = core
+        .db
+        .one(
+            r#"SELECT MIN("startAfter") - NOW_MS() AS "wait" FROM "Jobs" WHERE "status" = 'pending' AND "startAfter" IS NOT NULL"#,
+            args![],
+        )
+        .await?;
+    let wait: Option<i64> = row.get("wait")?;
+    Ok(wait.map(|wait| Duration::from_millis(u64::try_from(wait).unwrap_or(0))))
+}
+
+/// Prolongs the leases of those jobs that are still this runner's.
+pub(super) async fn renew(core: &Core, runner: &str, ids: Vec<i64>) -> Result<()> {
+    core.db
+        .exec(
+            r#"UPDATE "Jobs" SET "leaseUntil" = NOW_MS() + ? WHERE "id" IN ? AND "runner" = ? AND "status" = 'running'"#,
+            args![ms(core.config.runner.lease), ids, runner],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Which of those jobs are still this runner's: each with its fencing number, and whether it is to be cancelled.
+pub(super) async fn held(
     core: &Core,
     runner: &str,
     ids: Vec<i64>,
-) -> Result<Vec<(i64, i64, bool)>> {
-    transaction!(core.db, tx => {
-        tx.exec(
-            r#"UPDATE "Jobs" SET "leaseUntil" = NOW_MS() + ? WHERE "id" IN ? AND "runner" = ? AND "status" = 'running'"#,
-            args![ms(core.config.runner.lease), ids.clone(), runner],
+) -> Result<HashMap<(i64, i64), bool>> {
+    let rows = core
+        .db
+        .all(
+            r#"SELECT "id", "fence", "cancelRequested" FROM "Jobs" WHERE "id" IN ? AND "runner" = ? AND "status" = 'running'"#,
+            args![ids, runner],
         )
         .await?;
-        let rows = tx
-            .all(
-                r#"SELECT "id", "fence", "cancelRequested" FROM "Jobs" WHERE "id" IN ? AND "runner" = ? AND "status" = 'running'"#,
-                args![ids.clone(), runner],
-            )
-            .await?;
-        let mut held = Vec::new();
-        for row in rows {
-            held.push((row.get("id")?, row.get("fence")?, row.get("cancelRequested")?));
-        }
-        held
-    })
+    let mut held = HashMap::new();
+    for row in rows {
+        held.insert(
+            (row.get("id")?, row.get("fence")?),
+            row.get("cancelRequested")?,
+        );
+    }
+    Ok(held)
 }
 
-/// Ends a job; `false` if it is no longer this claim's.
+/// Ends jobs that the same thing is said of and that have the same fencing number; those that are no longer these claims'
+/// are left alone.
 pub(super) async fn finish(
     core: &Core,
-    claim: &Claim,
+    ids: Vec<i64>,
+    fence: i64,
     status: Status,
     reason: Option<&str>,
-) -> Result<bool> {
+) -> Result<()> {
     let now = core.clock.now();
-    let changed = core
-        .db
+    core.db
         .exec(
             r#"UPDATE "Jobs" SET "status" = ?, "reason" = ?, "finishedAt" = ?, "updatedAt" = ?, "leaseUntil" = NULL, "runner" = NULL
-               WHERE "id" = ? AND "fence" = ? AND "status" = 'running'"#,
-            args![status.as_str(), reason, now, now, claim.id, claim.fence],
+               WHERE "id" IN ? AND "fence" = ? AND "status" = 'running'"#,
+            args![status.as_str(), reason, now, now, ids, fence],
         )
         .await?;
     core.wake.output();
-    Ok(changed == 1)
+    Ok(())
 }
 
-/// Gives a job back to the queue, to be claimed again after `after`.
-pub(super) async fn put_back(
-    core: &Core,
-    claim: &Claim,
-    after: Duration,
-    reason: Option<&str>,
-) -> Result<bool> {
-    let changed = core
-        .db
+/// Gives a job back to the queue, for somebody else to go on at once.
+pub(super) async fn hand_back(core: &Core, claim: &Claim) -> Result<()> {
+    core.db
         .exec(
-            r#"UPDATE "Jobs" SET "status" = 'pending', "startAfter" = NOW_MS() + ?, "reason" = ?, "updatedAt" = ?, "leaseUntil" = NULL, "runner" = NULL
+            r#"UPDATE "Jobs" SET "status" = 'pending', "startAfter" = NULL, "updatedAt" = ?, "leaseUntil" = NULL, "runner" = NULL
+               WHERE "id" = ? AND "fence" = ? AND "status" = 'running'"#,
+            args![core.clock.now(), claim.id, claim.fence],
+        )
+        .await?;
+    core.wake.jobs();
+    Ok(())
+}
+
+/// Puts a job back for another try after `after`.
+pub(super) async fn retry(core: &Core, claim: &Claim, after: Duration, reason: &str) -> Result<()> {
+    core.db
+        .exec(
+            r#"UPDATE "Jobs" SET "status" = 'pending', "startAfter" = NOW_MS() + ?, "retries" = "retries" + 1, "reason" = ?,
+                      "updatedAt" = ?, "leaseUntil" = NULL, "runner" = NULL
                WHERE "id" = ? AND "fence" = ? AND "status" = 'running'"#,
             args![ms(after), reason, core.clock.now(), claim.id, claim.fence],
         )
         .await?;
-    core.wake.output();
-    Ok(changed == 1)
+    core.wake.jobs();
+    Ok(())
 }
 
 /// Stores what a typed job needs to go on after its runner died; `false` if it is no longer this claim's.
@@ -143,17 +243,29 @@ pub(super) async fn save(core: &Core, claim: &Claim, checkpoint: &str) -> Result
     Ok(changed == 1)
 }
 
-/// Appends a chunk of output; `false` if the job is no longer this claim's.
+/// Appends a chunk of output; `false` if the job is no longer this claim's. Nobody can claim it while the row is written, so
+/// the rows of one job become visible in the order of their ids.
 pub(super) async fn append(core: &Core, claim: &Claim, chunk: &str) -> Result<bool> {
     let now = core.clock.now();
     let changed = core
         .db
         .exec(
             r#"INSERT INTO "JobStatuses" ("jobId", "output", "createdAt", "updatedAt")
-               SELECT "id", ?, ?, ? FROM "Jobs" WHERE "id" = ? AND "fence" = ? AND "status" = 'running'"#,
+               SELECT "id", ?, ?, ? FROM "Jobs" WHERE "id" = ? AND "fence" = ? AND "status" = 'running' FOR SHARE"#,
             args![chunk, now, now, claim.id, claim.fence],
         )
         .await?;
     core.wake.output();
     Ok(changed == 1)
+}
+
+/// How many chunks of output the job has, once every chunk that is being written is.
+pub(super) async fn chunks(core: &Core, claim: &Claim) -> Result<i64> {
+    transaction!(core.db, tx => {
+        tx.opt(r#"SELECT "id" FROM "Jobs" WHERE "id" = ? FOR UPDATE"#, args![claim.id]).await?;
+        let row = tx
+            .one(r#"SELECT COUNT(*) AS "n" FROM "JobStatuses" WHERE "jobId" = ?"#, args![claim.id])
+            .await?;
+        row.get::<i64>("n")?
+    })
 }

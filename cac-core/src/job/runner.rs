@@ -1,15 +1,35 @@
-//! Runs jobs: one claimer for the process, one task for each job, one renewer for all their leases.
+//! Runs jobs: one claimer for the process, one task for each job, one renewer for all their leases, one finisher for their ends.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::finisher::Finisher;
+use super::kinds::Kinds;
+use super::output::Output;
 use super::queue::{self, Claim};
-use super::{Running, Status, Stop, output, registry, retention};
-use crate::{Core, Result, secret};
+use super::{Running, Status, Stop, retention};
+use crate::wake::{Channel, listen};
+use crate::{Core, secret};
+
+/// The first pause before another try, and the longest.
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
+/// Works on jobs: shell commands, and typed jobs of our own kinds and of those that the program adds.
+pub struct Runner {
+    core: Core,
+    kinds: Kinds,
+}
+
+/// Claims and runs jobs until `stop` is cancelled, as [`Runner::run`] with our own kinds.
+pub async fn run(core: Core, stop: CancellationToken) {
+    Runner::new(core).run(stop).await;
+}
 
 struct Held {
     fence: i64,
@@ -18,178 +38,303 @@ struct Held {
     lost: CancellationToken,
 }
 
+/// The jobs that are in this process's hands.
 type Jobs = Arc<Mutex<HashMap<i64, Held>>>;
 
-/// Claims and runs jobs until `stop` is cancelled, then ends what runs (shell commands as cancelled, typed jobs handed back).
-pub async fn run(core: Core, stop: CancellationToken) {
-    let name = format!("{}-{}", std::process::id(), &secret::random()[..12]);
-    let held: Jobs = Jobs::default();
-    let mut tasks = JoinSet::new();
-    let renewing = tokio::spawn(renew(core.clone(), name.clone(), Arc::clone(&held)));
-    let removing = core.clone();
-    let removing = tokio::spawn(async move { retention::keep(&removing).await });
-    let mut quiet = false;
-    while !stop.is_cancelled() {
-        let free = core.config.runner.concurrency.saturating_sub(tasks.len());
-        let mut claimed = 0;
-        if free > 0 {
-            match queue::claim(&core, &name, free).await {
-                Ok(claims) => {
-                    quiet = false;
-                    claimed = claims.len();
-                    for claim in claims {
-                        begin(&core, claim, &held, &stop, &mut tasks);
+impl Runner {
+    #[must_use]
+    pub fn new(core: Core) -> Self {
+        Self {
+            core,
+            kinds: Kinds::new(),
+        }
+    }
+
+    /// Adds a kind of typed job ([`super::create`] adds jobs of it). Work that was begun by a runner that died is begun again
+    /// elsewhere: what must not happen twice is recorded in a checkpoint before and after ([`Running::save`]).
+    #[must_use]
+    pub fn kind<W, F>(mut self, kind: &'static str, work: W) -> Self
+    where
+        W: Fn(Running) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), Stop>> + Send + 'static,
+    {
+        self.kinds.add(kind, work);
+        self
+    }
+
+    /// Claims and runs jobs until `stop` is cancelled, then ends what runs (commands as cancelled, typed jobs handed back).
+    pub async fn run(self, stop: CancellationToken) {
+        let core = self.core;
+        let listening = listen(&core, Channel::Jobs).await;
+        if let Err(error) = &listening {
+            tracing::warn!(%error, "other processes cannot wake this runner; it finds jobs by polling");
+        }
+        let at_work = AtWork {
+            name: format!("{}-{}", std::process::id(), &secret::random()[..12]),
+            kinds: self.kinds,
+            held: Jobs::default(),
+            finisher: Finisher::start(core.clone()),
+            stop,
+            core,
+        };
+        let renewing = tokio::spawn(renew(
+            at_work.core.clone(),
+            at_work.name.clone(),
+            Arc::clone(&at_work.held),
+        ));
+        let removing = at_work.core.clone();
+        let removing = tokio::spawn(async move { retention::keep(&removing).await });
+        at_work.claim_and_run().await;
+        renewing.abort();
+        removing.abort();
+        if let Ok(listening) = listening {
+            listening.end().await;
+        }
+    }
+}
+
+/// A runner that runs.
+struct AtWork {
+    core: Core,
+    name: String,
+    kinds: Kinds,
+    held: Jobs,
+    finisher: Finisher,
+    stop: CancellationToken,
+}
+
+impl AtWork {
+    async fn claim_and_run(&self) {
+        let mut woken = self.core.wake.watch_jobs();
+        let mut tasks = JoinSet::new();
+        let mut look = Look::Whole;
+        let mut poll = tokio::time::Instant::now();
+        let mut away = false;
+        while !self.stop.is_cancelled() {
+            let settings = &self.core.config.runner;
+            let free = settings.concurrency.saturating_sub(tasks.len());
+            if free > 0 && look != Look::Nothing {
+                woken.mark_unchanged();
+                match self.claim(free, look).await {
+                    Ok(claims) => {
+                        away = false;
+                        // Fewer than there is room for: nothing is left that may start.
+                        if claims.len() < free {
+                            if look == Look::Whole {
+                                poll = self.next_poll().await;
+                            }
+                            look = Look::Nothing;
+                        }
+                        for claim in claims {
+                            self.begin(claim, &mut tasks);
+                        }
+                    }
+                    Err(error) => {
+                        if !away {
+                            tracing::error!(%error, "jobs cannot be claimed; trying again at every poll");
+                        }
+                        away = true;
+                        look = Look::Nothing;
+                        poll = tokio::time::Instant::now() + settings.poll;
                     }
                 }
-                Err(error) if !quiet => {
-                    quiet = true;
-                    tracing::error!(%error, "jobs cannot be claimed; trying again at every poll");
+                if look != Look::Nothing {
+                    continue;
                 }
-                Err(_) => {}
+            }
+            tokio::select! {
+                changed = woken.changed(), if look == Look::Nothing => {
+                    // The other end lives in `core`.
+                    drop(changed);
+                    look = Look::Pending;
+                }
+                () = tokio::time::sleep_until(poll), if look != Look::Whole => look = Look::Whole,
+                () = self.stop.cancelled() => {}
+                Some(_) = tasks.join_next() => {}
+            }
+            while tasks.try_join_next().is_some() {}
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    async fn claim(&self, free: usize, look: Look) -> crate::Result<Vec<Claim>> {
+        let mut claims = if look == Look::Whole {
+            queue::take_over(&self.core, &self.name, free).await?
+        } else {
+            Vec::new()
+        };
+        if claims.len() < free {
+            match queue::claim(&self.core, &self.name, free - claims.len()).await {
+                Ok(more) => claims.extend(more),
+                Err(error) if claims.is_empty() => return Err(error),
+                // What is ours already is begun.
+                Err(error) => tracing::warn!(%error, "no more jobs can be claimed now"),
             }
         }
-        if claimed > 0 && claimed == free {
-            continue;
-        }
-        tokio::select! {
-            () = core.wake.wait_for_jobs() => {}
-            () = tokio::time::sleep(core.config.runner.poll) => {}
-            () = stop.cancelled() => {}
-            Some(_) = tasks.join_next() => {}
-        }
-        while tasks.try_join_next().is_some() {}
+        Ok(claims)
     }
-    while tasks.join_next().await.is_some() {}
-    renewing.abort();
-    removing.abort();
-}
 
-fn begin(
-    core: &Core,
-    claim: Claim,
-    held: &Jobs,
-    stop: &CancellationToken,
-    tasks: &mut JoinSet<()>,
-) {
-    let lost = CancellationToken::new();
-    let cancel = CancellationToken::new();
-    if claim.cancel_requested {
-        cancel.cancel();
+    /// When to look again unasked: at the poll, or when a delayed job may start.
+    async fn next_poll(&self) -> tokio::time::Instant {
+        let poll = self.core.config.runner.poll;
+        let wait = match queue::next_start(&self.core).await {
+            Ok(Some(wait)) => wait.clamp(Duration::from_millis(5), poll),
+            _ => poll,
+        };
+        tokio::time::Instant::now() + wait
     }
-    let deadline = Arc::new(Mutex::new(Instant::now() + core.config.runner.lease));
-    let entry = Held {
-        fence: claim.fence,
-        deadline: Arc::clone(&deadline),
-        cancel: cancel.clone(),
-        lost: lost.clone(),
-    };
-    held.lock()
-        .expect("nothing panics while it holds the list")
-        .insert(claim.id, entry);
-    let (core, held, hand_back) = (core.clone(), Arc::clone(held), stop.clone());
-    tasks.spawn(async move {
-        let id = claim.id;
-        let (sink, writer) = output::start(core.clone(), claim.clone(), lost.clone());
+
+    fn begin(&self, claim: Claim, tasks: &mut JoinSet<()>) {
+        let lost = CancellationToken::new();
+        let cancel = CancellationToken::new();
+        if claim.cancel_requested {
+            cancel.cancel();
+        }
+        let deadline = Arc::new(Mutex::new(Instant::now() + self.core.config.runner.lease));
+        let entry = Held {
+            fence: claim.fence,
+            deadline: Arc::clone(&deadline),
+            cancel: cancel.clone(),
+            lost: lost.clone(),
+        };
+        self.held
+            .lock()
+            .expect("nothing panics while it holds the list")
+            .insert(claim.id, entry);
+        let claim = Arc::new(claim);
+        let output = Output::new(self.core.clone(), Arc::clone(&claim), lost.clone());
         let job = Running {
-            core,
+            core: self.core.clone(),
             claim,
-            sink,
+            output: Arc::new(output),
             deadline,
             cancel,
-            hand_back,
+            hand_back: self.stop.clone(),
             lost,
         };
-        one(job, writer).await;
-        held.lock()
-            .expect("nothing panics while it holds the list")
-            .remove(&id);
-    });
+        let (kinds, finisher, held) = (
+            self.kinds.clone(),
+            self.finisher.clone(),
+            Arc::clone(&self.held),
+        );
+        tasks.spawn(async move {
+            let (id, fence) = (job.claim.id, job.claim.fence);
+            one(job, &kinds, &finisher).await;
+            let mut held = held.lock().expect("nothing panics while it holds the list");
+            // This process may have claimed the job again already.
+            if held.get(&id).is_some_and(|job| job.fence == fence) {
+                held.remove(&id);
+            }
+        });
+    }
 }
 
-async fn one(job: Running, writer: tokio::task::JoinHandle<()>) {
-    let (core, claim, lost) = (job.core.clone(), job.claim.clone(), job.lost.clone());
-    let result = if claim.taken_over && !registry::resumable(claim.kind.as_deref()) {
-        Err(Stop::Failed("Its runner died while the command ran; it is not run twice unasked. Start it again if that is right.".to_owned()))
-    } else {
-        tokio::select! {
-            result = registry::run(&job) => result,
-            () = lost.cancelled() => Err(Stop::Lost),
-        }
+/// What the claimer looks for next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Pending jobs, lapsed leases, and when the next delayed job may start.
+    Whole,
+    Pending,
+    /// There is nothing that it knows of.
+    Nothing,
+}
+
+async fn one(job: Running, kinds: &Kinds, finisher: &Finisher) {
+    let lost = job.lost.clone();
+    let result = tokio::select! {
+        result = AssertUnwindSafe(kinds.run(job.clone())).catch_unwind() => result.unwrap_or_else(|_| {
+            // The panic itself was told on standard error.
+            Err(Stop::Failed("An internal error; the log of the runner has the cause.".to_owned()))
+        }),
+        () = lost.cancelled() => Err(Stop::Lost),
     };
     if let Err(Stop::Failed(reason) | Stop::Cancelled(reason)) = &result {
         job.line(reason).await;
     }
-    tracing::debug!(job = claim.id, ok = result.is_ok(), "worked");
-    drop(job);
-    if writer.await.is_err() || lost.is_cancelled() {
-        tracing::warn!(job = claim.id, "the job is no longer this runner's");
+    tracing::debug!(job = job.claim.id, ok = result.is_ok(), "worked");
+    if !job.output.close().await || lost.is_cancelled() {
+        tracing::warn!(job = job.claim.id, "the job is no longer this runner's");
         return;
     }
     let began = Instant::now();
-    while let Err(error) = end(&core, &claim, &result).await {
-        tracing::warn!(job = claim.id, %error, "the job's end is not stored yet, trying again");
-        if began.elapsed() > core.config.runner.lease {
+    while let Err(error) = end(&job, finisher, &result).await {
+        tracing::warn!(job = job.claim.id, %error, "the job's end is not stored yet, trying again");
+        if began.elapsed() > job.core.config.runner.lease {
             return;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
-async fn end(core: &Core, claim: &Claim, result: &Result<(), Stop>) -> Result<bool> {
+async fn end(job: &Running, finisher: &Finisher, result: &Result<(), Stop>) -> crate::Result<()> {
+    let (core, claim) = (&job.core, &job.claim);
     match result {
-        Ok(()) => queue::finish(core, claim, Status::Success, None).await,
-        Err(Stop::Failed(reason)) => {
-            queue::finish(core, claim, Status::Failure, Some(reason)).await
-        }
+        Ok(()) => finisher.finish(claim, Status::Success, None).await,
+        Err(Stop::Failed(reason)) => finisher.finish(claim, Status::Failure, Some(reason)).await,
         Err(Stop::Cancelled(reason)) => {
-            queue::finish(core, claim, Status::Cancelled, Some(reason)).await
+            finisher
+                .finish(claim, Status::Cancelled, Some(reason))
+                .await
         }
         Err(Stop::Retry { after, reason }) => {
-            queue::put_back(core, claim, *after, Some(reason)).await
+            let after = after.unwrap_or_else(|| back_off(claim.retries));
+            queue::retry(core, claim, after, reason).await
         }
-        Err(Stop::HandBack) => queue::put_back(core, claim, Duration::ZERO, None).await,
-        Err(Stop::Lost) => Ok(false),
+        Err(Stop::HandBack) => queue::hand_back(core, claim).await,
+        Err(Stop::Lost) => Ok(()),
     }
 }
 
-/// Renews all leases and hands on requests to cancel. Looks every second, or at once when woken in this process.
+/// Doubles with each try, a little off so that many jobs that failed together do not try together.
+fn back_off(retries: i64) -> Duration {
+    let (first, most) = BACK_OFF;
+    let doubled = first * 2_u32.pow(u32::try_from(retries.clamp(0, 16)).unwrap_or(16));
+    doubled.min(most).mul_f64(rand::random_range(0.8..1.2))
+}
+
+/// Renews all leases and hands on requests to cancel: looks every second, or at once when woken.
 async fn renew(core: Core, name: String, held: Jobs) {
-    let mut woken = core.wake.watch_output();
-    let every = (core.config.runner.lease / 5).min(Duration::from_secs(1));
+    let lease = core.config.runner.lease;
+    let mut woken = core.wake.watch_jobs();
+    let every = (lease / 5).min(Duration::from_secs(1));
     loop {
         tokio::time::sleep(Duration::from_millis(20)).await;
         let _ = tokio::time::timeout(every, woken.changed()).await;
         woken.mark_unchanged();
-        let ids: Vec<i64> = held
-            .lock()
-            .expect("nothing panics while it holds the list")
-            .keys()
-            .copied()
-            .collect();
+        let now = Instant::now();
+        let (ids, aged) = {
+            let held = held.lock().expect("nothing panics while it holds the list");
+            let aged = |job: &Held| now + lease.mul_f64(0.8) >= *deadline(job);
+            let aged: Vec<i64> = held
+                .iter()
+                .filter(|(_, job)| aged(job))
+                .map(|(id, _)| *id)
+                .collect();
+            (held.keys().copied().collect::<Vec<i64>>(), aged)
+        };
         if ids.is_empty() {
             continue;
         }
-        // Counted from before the call: the database's lease can only end later than this.
-        let until = Instant::now() + core.config.runner.lease;
-        match queue::renew(&core, &name, ids.clone()).await {
+        let renewed = async {
+            if !aged.is_empty() {
+                queue::renew(&core, &name, aged.clone()).await?;
+            }
+            queue::held(&core, &name, ids.clone()).await
+        };
+        match renewed.await {
             Ok(ours) => {
                 let held = held.lock().expect("nothing panics while it holds the list");
-                for id in ids {
-                    let Some(job) = held.get(&id) else { continue };
-                    match ours
-                        .iter()
-                        .find(|(ours, fence, _)| *ours == id && *fence == job.fence)
-                    {
-                        Some((_, _, cancel)) => {
-                            *job.deadline
-                                .lock()
-                                .expect("nothing panics while it holds the deadline") = until;
-                            if *cancel {
-                                job.cancel.cancel();
-                            }
-                        }
-                        // It has just ended, or somebody else has it; `finish` is fenced either way.
-                        None => continue,
+                for (id, job) in held.iter() {
+                    // One that is not there has just ended or was just claimed, or somebody else has it; writes are fenced.
+                    let Some(cancel) = ours.get(&(*id, job.fence)) else {
+                        continue;
+                    };
+                    if aged.contains(id) {
+                        // Counted from before the call: the database's lease can only end later than this.
+                        *deadline(job) = now + lease;
+                    }
+                    if *cancel {
+                        job.cancel.cancel();
                     }
                 }
             }
@@ -197,14 +342,15 @@ async fn renew(core: Core, name: String, held: Jobs) {
         }
         let held = held.lock().expect("nothing panics while it holds the list");
         for job in held.values() {
-            if Instant::now()
-                >= *job
-                    .deadline
-                    .lock()
-                    .expect("nothing panics while it holds the deadline")
-            {
+            if Instant::now() >= *deadline(job) {
                 job.lost.cancel();
             }
         }
     }
+}
+
+fn deadline(job: &Held) -> std::sync::MutexGuard<'_, Instant> {
+    job.deadline
+        .lock()
+        .expect("nothing panics while it holds the deadline")
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use super::output::{Piece, Sink};
+use super::output::{Output, Piece};
 use super::queue::{self, Claim};
 use crate::{Core, Error, pve};
 
@@ -18,8 +18,11 @@ pub enum Stop {
     Failed(String),
     /// Somebody asked for it.
     Cancelled(String),
-    /// Worth another try later.
-    Retry { after: Duration, reason: String },
+    /// Worth another try: after this time, or without one after a time that doubles with each try, up to five minutes.
+    Retry {
+        after: Option<Duration>,
+        reason: String,
+    },
     /// This process ends; somebody else goes on.
     HandBack,
     /// Somebody else has it already: touch nothing.
@@ -30,7 +33,7 @@ impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         match error {
             error if error.retryable() => Self::Retry {
-                after: Duration::from_secs(2),
+                after: None,
                 reason: error.to_string(),
             },
             Error::Internal(cause) => {
@@ -52,8 +55,8 @@ impl From<crate::db::Error> for Stop {
 #[derive(Debug, Clone)]
 pub struct Running {
     pub core: Core,
-    pub(super) claim: Claim,
-    pub(super) sink: Sink,
+    pub(super) claim: Arc<Claim>,
+    pub(super) output: Arc<Output>,
     /// By this host's monotonic clock; before the database's lease ends.
     pub(super) deadline: Arc<Mutex<Instant>>,
     pub(super) cancel: CancellationToken,
@@ -68,11 +71,30 @@ impl Running {
         self.claim.id
     }
 
+    /// Whether another runner had it before and died, so that what it did is not known beyond the checkpoint.
+    #[must_use]
+    pub fn taken_over(&self) -> bool {
+        self.claim.taken_over
+    }
+
+    /// How often it was put back for another try ([`Stop::Retry`]).
+    #[must_use]
+    pub fn retries(&self) -> i64 {
+        self.claim.retries
+    }
+
+    /// Resolves when somebody asked for its end.
+    pub async fn cancelled(&self) {
+        self.cancel.cancelled().await;
+    }
+
     /// Writes a line of output.
     pub async fn line(&self, text: impl AsRef<str>) {
         // A closed sink means that the job is lost; the next checkpoint says so.
         let line = Piece::Ours(format!("{}\n", text.as_ref()));
-        let _ = self.sink.send(line).await;
+        if let Some(sink) = self.output.sink() {
+            let _ = sink.send(line).await;
+        }
     }
 
     /// Says which step of how many begins.
@@ -81,13 +103,15 @@ impl Running {
         self.line(format!("[{number}/{of}] {title}")).await;
     }
 
-    pub(super) fn payload<T: DeserializeOwned>(&self) -> Result<T, Stop> {
+    /// What it was created with.
+    pub fn payload<T: DeserializeOwned>(&self) -> Result<T, Stop> {
         let text = self.claim.payload.as_deref().unwrap_or("null");
         serde_json::from_str(text)
             .map_err(|error| Stop::Failed(format!("The job's payload cannot be read: {error}")))
     }
 
-    pub(super) fn checkpoint<T: DeserializeOwned + Default>(&self) -> Result<T, Stop> {
+    /// The progress that was stored last, or the default.
+    pub fn checkpoint<T: DeserializeOwned + Default>(&self) -> Result<T, Stop> {
         match self.claim.checkpoint.as_deref() {
             None => Ok(T::default()),
             Some(text) => serde_json::from_str(text).map_err(|error| {
@@ -97,7 +121,7 @@ impl Running {
     }
 
     /// Stores the progress; call it before and after each outside effect.
-    pub(super) async fn save<T: Serialize>(&self, checkpoint: &T) -> Result<(), Stop> {
+    pub async fn save<T: Serialize>(&self, checkpoint: &T) -> Result<(), Stop> {
         let text =
             serde_json::to_string(checkpoint).map_err(|error| Stop::Failed(error.to_string()))?;
         if queue::save(&self.core, &self.claim, &text).await? {
@@ -108,7 +132,7 @@ impl Running {
     }
 
     /// Must hold before each outside effect: the lease is ours by our own clock.
-    pub(super) fn allowed(&self) -> Result<(), Stop> {
+    pub fn allowed(&self) -> Result<(), Stop> {
         let deadline = *self
             .deadline
             .lock()
@@ -123,7 +147,7 @@ impl Running {
     }
 
     /// [`Self::allowed`], and nobody asked for an end.
-    pub(super) fn go_on(&self) -> Result<(), Stop> {
+    pub fn go_on(&self) -> Result<(), Stop> {
         self.allowed()?;
         if self.cancel.is_cancelled() {
             return Err(Stop::Cancelled("Cancelled.".to_owned()));
@@ -132,7 +156,7 @@ impl Running {
     }
 
     /// Sleeps, unless something ends the job first.
-    pub(super) async fn pause(&self, time: Duration, heed_cancel: bool) -> Result<(), Stop> {
+    pub async fn pause(&self, time: Duration, heed_cancel: bool) -> Result<(), Stop> {
         tokio::select! {
             () = tokio::time::sleep(time) => self.allowed(),
             () = self.lost.cancelled() => Err(Stop::Lost),

@@ -1,68 +1,45 @@
-//! Waiting for a task of Proxmox VE inside a job: its log flows into the job's, and what ends the job ends the waiting.
+//! Named tasks (`task.rs` of the library): programs that the runner's own file describes, started without a shell.
 
-use std::time::Duration;
+use serde::{Deserialize, Serialize};
 
-use tokio::sync::mpsc;
+use super::{Running, Stop, process, shell};
+use crate::task::Values;
 
-use super::{Running, Stop};
-use crate::pve::{ExitStatus, Pve, Upid};
+pub const KIND: &str = "task";
 
-/// How a task of Proxmox VE ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ended {
-    Well,
-    Badly(String),
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Payload {
+    pub(super) task: String,
+    pub(super) parameters: Values,
 }
 
-impl Ended {
-    pub(super) fn from(exit: ExitStatus) -> Self {
-        match exit {
-            ExitStatus::Ok | ExitStatus::Warnings(_) => Self::Well,
-            ExitStatus::Failed(reason) => Self::Badly(reason),
-        }
-    }
-
-    pub(super) fn well(self) -> Result<(), Stop> {
-        match self {
-            Self::Well => Ok(()),
-            Self::Badly(reason) => Err(Stop::Failed(reason)),
-        }
-    }
-}
-
-/// Waits for a task of Proxmox VE while its log flows into the job's; on a cancel, when it is heeded, the task is stopped first.
-pub(super) async fn wait_for_task(
-    job: &Running,
-    pve: &Pve,
-    upid: &Upid,
-    limit: Duration,
-    heed_cancel: bool,
-) -> Result<Ended, Stop> {
-    let (sender, mut lines) = mpsc::unbounded_channel::<String>();
-    let wait = pve.task_wait(upid, limit, move |line| {
-        let _ = sender.send(line);
-    });
-    tokio::pin!(wait);
-    let result = loop {
-        tokio::select! {
-            biased;
-            Some(line) = lines.recv() => job.line(format!("  {line}")).await,
-            result = &mut wait => break result,
-            () = job.lost.cancelled() => return Err(Stop::Lost),
-            () = job.hand_back.cancelled() => return Err(Stop::HandBack),
-            () = job.cancel.cancelled(), if heed_cancel => {
-                job.line("Stopping the task of Proxmox VE…").await;
-                let _ = job.ask(|| pve.task_stop(upid)).await;
-                return Err(Stop::Cancelled("Cancelled.".to_owned()));
-            }
-        }
+pub(super) async fn run(job: &Running) -> Result<(), Stop> {
+    let payload: Payload = job.payload()?;
+    let Some(task) = job.core.config.tasks.get(&payload.task) else {
+        return Err(Stop::Failed(format!(
+            "This runner knows no task `{}`: its file (JOB_TASKS_FILE) must describe it, too.",
+            payload.task
+        )));
     };
-    while let Ok(line) = lines.try_recv() {
-        job.line(format!("  {line}")).await;
+    if job.taken_over() && !task.repeatable {
+        return Err(Stop::Failed(shell::NOT_TWICE.to_owned()));
     }
-    job.allowed()?;
-    match result {
-        Ok(exit) => Ok(Ended::from(exit)),
-        Err(error) => Err(Stop::Failed(format!("{}: {error}", upid.kind()))),
+    // The runner's description counts, whatever stands in the row.
+    let words = task
+        .words(&payload.parameters)
+        .map_err(|fields| Stop::Failed(fields.to_string()))?;
+    let setting = format!("time_limit_seconds of the task `{}`", payload.task);
+    let ended = process::run(job, &words, (task.time_limit, &setting)).await?;
+    let Err(reason) = ended.well() else {
+        return Ok(());
+    };
+    let worth = matches!(ended, process::Ended::Exit(code) if task.retry_on.contains(&code));
+    if worth && job.retries() < i64::from(task.retries) {
+        job.line(format!("{reason} It will be tried again.")).await;
+        return Err(Stop::Retry {
+            after: task.retry_after,
+            reason,
+        });
     }
+    Err(Stop::Failed(reason))
 }

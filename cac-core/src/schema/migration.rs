@@ -51,6 +51,7 @@ macro_rules! migration {
 pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(1, "original", "0001_original"),
     migration!(2, "cac", "0002_cac"),
+    migration!(3, "wake", "0003_wake"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

@@ -13,7 +13,7 @@ async fn all_three_databases_have_the_same_tables_and_columns() {
         let report = schema::up(&database.db).await.unwrap();
         assert_eq!(
             report.applied,
-            ["0001_original", "0002_cac"],
+            ["0001_original", "0002_cac", "0003_wake"],
             "{}",
             database.name
         );
@@ -52,7 +52,7 @@ async fn status_tells_where_each_change_stands() {
             let all = schema::status(&database.db).await.unwrap();
             all.into_iter().map(|status| status.state).collect()
         };
-        assert_eq!(states().await, [MigrationState::Pending; 2]);
+        assert_eq!(states().await, [MigrationState::Pending; 3]);
         assert!(
             columns(&database.db).await.is_empty(),
             "status changes nothing"
@@ -60,17 +60,25 @@ async fn status_tells_where_each_change_stands() {
         schema::up(&database.db).await.unwrap();
         assert!(matches!(
             states().await[..],
-            [MigrationState::Applied(_), MigrationState::Applied(_)]
+            [
+                MigrationState::Applied(_),
+                MigrationState::Applied(_),
+                MigrationState::Applied(_)
+            ]
         ));
         let again = schema::up(&database.db).await.unwrap();
         assert!(
             again.applied.is_empty() && again.to_string().contains("up to date"),
             "{again}"
         );
-        assert_eq!(schema::down(&database.db).await.unwrap(), "0002_cac");
+        assert_eq!(schema::down(&database.db).await.unwrap(), "0003_wake");
         assert!(matches!(
             states().await[..],
-            [MigrationState::Applied(_), MigrationState::Pending]
+            [
+                MigrationState::Applied(_),
+                MigrationState::Applied(_),
+                MigrationState::Pending
+            ]
         ));
     }
 }
@@ -81,8 +89,10 @@ async fn undoing_keeps_every_row_and_no_table_of_the_original_is_dropped() {
         let db = &database.db;
         fill(db).await;
         let before = counts(db).await;
-        schema::down(db).await.unwrap();
-        assert_eq!(counts(db).await, before, "{}", database.name);
+        for title in ["0003_wake", "0002_cac"] {
+            assert_eq!(schema::down(db).await.unwrap(), title);
+            assert_eq!(counts(db).await, before, "{}", database.name);
+        }
         assert!(!columns(db).await.contains_key("Settings"));
         let refused = schema::down(db).await.unwrap_err().to_string();
         assert!(

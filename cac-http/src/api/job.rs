@@ -1,6 +1,8 @@
 //! Jobs, their output and their event streams.
 
-use cac_core::job::{self, Status};
+use std::collections::HashMap;
+
+use cac_core::job::{self, Happening, Status, Wanted, Work};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use poem::web::sse::Event;
@@ -12,7 +14,7 @@ use poem_openapi::{ApiResponse, Enum, Object, OpenApi, Union};
 use super::{Tag, page as bounds};
 use crate::auth::Signed;
 use crate::error::Result;
-use crate::events::{self, Frames, Happening};
+use crate::events::{self, Frames};
 use crate::input::Input;
 use crate::{origin, page};
 
@@ -60,6 +62,8 @@ pub(crate) struct Job {
     updated_at: DateTime<Utc>,
     started_at: Option<DateTime<Utc>>,
     finished_at: Option<DateTime<Utc>>,
+    /// It does not begin before this time.
+    start_after: Option<DateTime<Utc>>,
 }
 
 impl From<job::Job> for Job {
@@ -76,6 +80,7 @@ impl From<job::Job> for Job {
             updated_at: job.updated_at,
             started_at: job.started_at,
             finished_at: job.finished_at,
+            start_after: job.start_after,
         }
     }
 }
@@ -91,12 +96,12 @@ pub(crate) struct JobOutput {
     updated_at: DateTime<Utc>,
 }
 
-impl From<job::Output> for JobOutput {
-    fn from(row: job::Output) -> Self {
+impl From<&job::Output> for JobOutput {
+    fn from(row: &job::Output) -> Self {
         Self {
             id: row.id,
             job_id: row.job_id,
-            output: row.output,
+            output: row.output.clone(),
             created_at: row.created_at,
             updated_at: row.updated_at,
         }
@@ -110,11 +115,18 @@ pub(crate) enum JobEvent {
     Job(Job),
 }
 
-/// Work that somebody asks for.
+/// Work that somebody asks for: either `command` or `task`.
 #[derive(Object)]
+#[oai(rename_all = "camelCase")]
 pub(crate) struct NewJob {
-    /// Required. A shell command of at most 2000 characters, for admins.
+    /// A shell command of at most 2000 characters, for admins.
     command: Option<String>,
+    /// The name of a task that the administrator has described (`JOB_TASKS_FILE`).
+    task: Option<String>,
+    /// The values of the task's parameters.
+    parameters: Option<HashMap<String, String>>,
+    /// The job does not begin before this time, which is within a year.
+    start_after: Option<DateTime<Utc>>,
 }
 
 #[derive(ApiResponse)]
@@ -178,9 +190,10 @@ impl Api {
         ))
     }
 
-    /// Add a shell command, for admins
+    /// Add a job
     ///
-    /// A runner starts it with `/bin/sh -c`; who added it stands in `createdBy`.
+    /// Admins may give a `command`, which a runner starts with `/bin/sh -c`; whoever a task allows may name that `task`. Who
+    /// added the job stands in `createdBy`.
     #[oai(
         path = "/jobs",
         method = "post",
@@ -195,10 +208,22 @@ impl Api {
         idempotency_key: Header<Option<String>>,
         body: Input<NewJob>,
     ) -> Result<Added> {
-        who.admin()?;
-        let command = body.read()?.command.unwrap_or_default();
-        let key = idempotency_key.0.as_deref();
-        let job = job::create_shell(&who.core, &who.actor, &command, key).await?;
+        let body = body.read()?;
+        let parameters = body.parameters.unwrap_or_default().into_iter().collect();
+        let work = match (&body.command, &body.task) {
+            (_, None) => Work::Shell(body.command.as_deref().unwrap_or_default()),
+            (None, Some(task)) => Work::Task(task, &parameters),
+            (Some(_), Some(_)) => {
+                let message = "Give either a command or a task.";
+                return Err(cac_core::Error::invalid("task", message).into());
+            }
+        };
+        let wanted = Wanted {
+            work,
+            start_after: body.start_after,
+            key: idempotency_key.0.as_deref(),
+        };
+        let job = job::ask(&who.core, &who.actor, wanted).await?;
         let location = origin::absolute(&who.core.config, &format!("/jobs/{}", job.id));
         Ok(Added::Job(Json(job.into()), location))
     }
@@ -236,7 +261,7 @@ impl Api {
         let (limit, offset) = bounds(limit.0, offset.0);
         let rows = job::output(&who.core, id.0, limit, offset).await?;
         Ok(Outputs::Rows(Json(
-            rows.into_iter().map(JobOutput::from).collect(),
+            rows.iter().map(JobOutput::from).collect(),
         )))
     }
 
@@ -276,10 +301,10 @@ impl Api {
         Ok(Frames::new(happenings.map(|happened| match happened {
             Happening::Output(row) => {
                 let id = row.id.to_string();
-                event("output", &JobEvent::Output(row.into())).id(id)
+                event("output", &JobEvent::Output(row.as_ref().into())).id(id)
             }
-            Happening::State(job) => event("state", &JobEvent::Job(job.into())),
-            Happening::End(job) => event("end", &JobEvent::Job(job.into())),
+            Happening::State(job) => event("state", &JobEvent::Job(job::Job::clone(&job).into())),
+            Happening::End(job) => event("end", &JobEvent::Job(job::Job::clone(&job).into())),
         })))
     }
 

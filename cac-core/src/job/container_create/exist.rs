@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use super::super::container_delete::has_marker;
+use super::super::pve_task::wait_for_task;
 use super::super::running::Asked;
-use super::super::task::wait_for_task;
 use super::{Making, Placed, STEPS};
 use crate::job::Stop;
 use crate::pve::{NewLxc, Pve, TaskStatus, Upid};

@@ -1,0 +1,3 @@
+DROP TABLE `Listeners`;
+
+ALTER TABLE `Jobs` DROP COLUMN `retries`;
