@@ -120,9 +120,7 @@ impl AtWork {
                         away = false;
                         // Fewer than there is room for: nothing is left that may start.
                         if claims.len() < free {
-                            if look == Look::Whole {
-                                poll = self.next_poll().await;
-                            }
+                            poll = self.next_poll(look, poll).await;
                             look = Look::Nothing;
                         }
                         for claim in claims {
@@ -174,14 +172,17 @@ impl AtWork {
         Ok(claims)
     }
 
-    /// When to look again unasked: at the poll, or when a delayed job may start.
-    async fn next_poll(&self) -> tokio::time::Instant {
-        let poll = self.core.config.runner.poll;
-        let wait = match queue::next_start(&self.core).await {
-            Ok(Some(wait)) => wait.clamp(Duration::from_millis(5), poll),
-            _ => poll,
+    /// When to make the next whole look: at the poll, or when a delayed job may start.
+    async fn next_poll(&self, look: Look, before: tokio::time::Instant) -> tokio::time::Instant {
+        let now = tokio::time::Instant::now();
+        let poll = match look {
+            Look::Whole => now + self.core.config.runner.poll,
+            _ => before,
         };
-        tokio::time::Instant::now() + wait
+        match queue::next_start(&self.core).await {
+            Ok(Some(wait)) => poll.min(now + wait.max(Duration::from_millis(5))),
+            _ => poll,
+        }
     }
 
     fn begin(&self, claim: Claim, tasks: &mut JoinSet<()>) {

@@ -90,7 +90,8 @@ impl Others {
         for address in &known.1 {
             poke(*address).await;
         }
-        self.known = Some(known);
+        // Nobody may become somebody at any moment.
+        self.known = Some(known).filter(|known| !known.1.is_empty());
         Ok(())
     }
 

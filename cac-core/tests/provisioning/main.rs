@@ -5,5 +5,4 @@ mod create;
 mod delete;
 mod faults;
 mod lab;
-mod shell;
 mod sign_in;

@@ -17,7 +17,7 @@ async fn insert(lab: &Lab, command: &str) -> i64 {
 #[tokio::test]
 async fn a_row_inserted_by_hand_runs() {
     for database in testing::databases().await {
-        let mut lab = Lab::new(database).await;
+        let lab = Lab::new(database).await;
         lab.runner();
         let id = insert(&lab, "echo \"Hello\" && sleep 0.2 && echo \"World\"").await;
         assert_eq!(lab.job(id).await.status, Status::Success);
@@ -30,7 +30,7 @@ async fn a_row_inserted_by_hand_runs() {
 #[tokio::test]
 async fn output_keeps_its_order_and_its_last_line() {
     for database in testing::databases().await {
-        let mut lab = Lab::new(database).await;
+        let lab = Lab::new(database).await;
         lab.runner();
         let id = insert(&lab, "for i in $(seq 1 20000); do echo \"line $i\"; done; printf 'the end, no newline \\342\\234\\205'").await;
         assert_eq!(lab.job(id).await.status, Status::Success);
@@ -49,7 +49,7 @@ async fn output_keeps_its_order_and_its_last_line() {
 #[tokio::test]
 async fn the_exit_is_told_as_it_was() {
     for database in testing::databases().await {
-        let mut lab = Lab::new(database).await;
+        let lab = Lab::new(database).await;
         lab.runner();
         for (command, reason) in [("exit 3", "status 3"), ("kill -9 $$", "signal 9")] {
             let id = insert(&lab, command).await;
@@ -65,7 +65,7 @@ async fn the_exit_is_told_as_it_was() {
 #[tokio::test]
 async fn the_environment_of_a_command_holds_nothing_of_ours() {
     for database in testing::databases().await {
-        let mut lab = Lab::new(database).await;
+        let lab = Lab::new(database).await;
         lab.runner();
         let id = insert(&lab, "env").await;
         lab.job(id).await;
@@ -82,7 +82,7 @@ async fn the_environment_of_a_command_holds_nothing_of_ours() {
 #[tokio::test]
 async fn a_cancel_ends_the_whole_group() {
     for database in testing::databases().await {
-        let mut lab = Lab::new(database).await;
+        let lab = Lab::new(database).await;
         lab.runner();
         let id = insert(&lab, "sh -c 'echo child $$; exec sleep 1000' & wait").await;
         until("the child has begun", async || {
@@ -107,7 +107,7 @@ async fn a_cancel_ends_the_whole_group() {
 #[tokio::test]
 async fn a_shutdown_cancels_commands() {
     for database in testing::databases().await {
-        let mut lab = Lab::new(database).await;
+        let lab = Lab::new(database).await;
         let stop = lab.runner();
         let id = insert(&lab, "echo begun; sleep 1000").await;
         until("the command has begun", async || {
@@ -123,7 +123,7 @@ async fn a_shutdown_cancels_commands() {
 #[tokio::test]
 async fn an_unknown_kind_fails_with_a_message() {
     for database in testing::databases().await {
-        let mut lab = Lab::new(database).await;
+        let lab = Lab::new(database).await;
         lab.runner();
         let now = chrono::Utc::now();
         let mut tx = lab.core.db.write().await.unwrap();
@@ -145,7 +145,7 @@ async fn an_unknown_kind_fails_with_a_message() {
 async fn endless_output_is_cut_with_a_mark_and_its_end_is_told() {
     for database in testing::databases().await {
         let more = [("JOB_OUTPUT_LIMIT_MIB", "1")];
-        let mut lab = Lab::with(database, cac_simulator::Delay::none(), &more).await;
+        let lab = Lab::with(database, &more).await;
         lab.runner();
         let id = insert(&lab, "yes 0123456789 | head -c 3000000; exit 5").await;
         assert_eq!(lab.job(id).await.status, Status::Failure);
@@ -170,7 +170,7 @@ async fn endless_output_is_cut_with_a_mark_and_its_end_is_told() {
 async fn old_output_goes_in_small_steps_and_jobs_stay() {
     for database in testing::databases().await {
         let more = [("JOB_OUTPUT_DAYS", "30")];
-        let lab = Lab::with(database, cac_simulator::Delay::none(), &more).await;
+        let lab = Lab::with(database, &more).await;
         let now = chrono::Utc::now();
         let old = now - chrono::Duration::days(31);
         let mut tx = lab.core.db.write().await.unwrap();
