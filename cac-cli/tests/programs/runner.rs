@@ -212,3 +212,50 @@ async fn output(db: &Db, job: i64, word: &str) -> String {
     })
     .await
 }
+
+/// J3 of the original, at every default: what a killed runner held is taken over, or failed where it must not run twice, in
+/// 20 seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_runners_jobs_are_settled_in_twenty_seconds_at_defaults() {
+    let database = testing::databases().await.swap_remove(2);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tasks.toml");
+    let text = "[tasks.slow]\nargv = [\"/bin/sh\", \"-c\", \"test -e {mark} || { touch {mark}; exec sleep 600; }\"]\nrepeatable = true\n[tasks.slow.parameters.mark]\n";
+    std::fs::write(
+        &file,
+        text.replace("{ touch", "{{ touch")
+            .replace("; }\"", "; }}\""),
+    )
+    .unwrap();
+    let vars = [
+        ("DATABASE_URL", database.url.as_str()),
+        ("JOB_TASKS_FILE", file.to_str().unwrap()),
+    ];
+    let first = Running::start("cac-runner", &[], &vars);
+    let shell = insert(&database.db, "echo begun; sleep 600").await;
+    let mark = dir.path().join("mark");
+    let payload = format!(
+        r#"{{"task":"slow","parameters":{{"mark":"{}"}}}}"#,
+        mark.display()
+    );
+    let now = chrono::Utc::now();
+    let mut tx = database.db.write().await.unwrap();
+    let sql = r#"INSERT INTO "Jobs" ("command", "status", "kind", "payload", "createdAt", "updatedAt") VALUES ('# slow', 'pending', 'task', ?, ?, ?)"#;
+    let task = tx.insert(sql, args![payload, now, now]).await.unwrap();
+    tx.commit().await.unwrap();
+    output(&database.db, shell, "begun").await;
+    until("the task has begun", async || mark.exists().then_some(())).await;
+    let second = Running::start("cac-runner", &[], &vars);
+    first.signal(Signal::KILL);
+    let killed = Instant::now();
+    let (status, reason) = ended(&database.db, shell).await;
+    assert_eq!(status, "failure");
+    assert!(reason.unwrap().contains("not run twice unasked"));
+    assert_eq!(
+        ended(&database.db, task).await,
+        ("success".to_owned(), None)
+    );
+    let took = killed.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    second.stop();
+}

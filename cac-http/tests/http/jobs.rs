@@ -357,6 +357,112 @@ async fn switched_off_shell_jobs_are_refused_everywhere() {
     assert_eq!(lab.ended(by_hand).await, "failure");
 }
 
+/// Named tasks over HTTP: who may, what is told, and a start in the future.
+#[tokio::test]
+async fn a_task_is_started_by_whom_it_allows() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tasks.toml");
+    let text = "[tasks.greet]\nargv = [\"/bin/echo\", \"hello {who}\"]\nallow = [\"alice\"]\n[tasks.greet.parameters.who]\n";
+    std::fs::write(&file, text).unwrap();
+    let lab = Lab::with(&[("JOB_TASKS_FILE", file.to_str().unwrap())]).await;
+    let (alice, bob) = (lab.login("alice").await, lab.login("bob").await);
+    let body = json!({"task": "greet", "parameters": {"who": "you; id"}});
+    let post = |session: &str, body: &Value| lab.post("/jobs", session).json(body).send();
+    let job = expect(post(&alice, &body).await.unwrap(), 201).await;
+    assert_eq!(
+        (&job["kind"], &job["command"]),
+        (&json!("task"), &json!("# greet who=you; id"))
+    );
+    let id = job["id"].as_i64().unwrap();
+    assert_eq!(lab.ended(id).await, "success");
+    let rows = lab.get(&format!("/jobs/{id}/status"), &alice).send();
+    let rows = expect(rows.await.unwrap(), 200).await;
+    assert_eq!(rows[0]["output"], "hello you; id\n");
+    let problem = expect(post(&bob, &body).await.unwrap(), 400).await;
+    assert!(problem["errors"]["task"].is_string(), "{problem}");
+    for (bad, field) in [
+        (json!({"task": "greet"}), "parameters"),
+        (json!({"task": "greet", "command": "true"}), "task"),
+        (json!({"task": "other"}), "task"),
+    ] {
+        let problem = expect(post(&alice, &bad).await.unwrap(), 400).await;
+        assert!(problem["errors"][field].is_string(), "{problem}");
+    }
+    let later = chrono::Utc::now() + chrono::Duration::hours(1);
+    let body = json!({"task": "greet", "parameters": {"who": "x"}, "startAfter": later});
+    let job = expect(post(&alice, &body).await.unwrap(), 201).await;
+    assert_eq!(job["status"], "pending");
+    let start: chrono::DateTime<chrono::Utc> =
+        serde_json::from_value(job["startAfter"].clone()).unwrap();
+    assert!((later - start).num_seconds().abs() < 2, "{job}");
+    let id = job["id"].as_i64().unwrap();
+    let cancel = lab.post(&format!("/jobs/{id}/cancel"), &alice).send();
+    let job = expect(cancel.await.unwrap(), 200).await;
+    assert_eq!(job["status"], "cancelled");
+}
+
+/// J16 of the original: a stream that broke off was read again from its beginning, or not at all. Here it is cut a thousand
+/// times at random places while the job prints.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_cut_a_thousand_times_has_no_gap() {
+    let lab = Lab::new().await;
+    let alice = lab.login("alice").await;
+    let command = "for i in $(seq 1 400); do echo \"line $i \u{2705}\"; sleep 0.01; done";
+    let job = shell(&lab, Some("alice"), command).await;
+    let path = format!("/jobs/{job}/stream");
+    let (mut text, mut last, mut cuts, mut over) = (String::new(), 0, 0, false);
+    while cuts < 1000 {
+        let request = lab.get(&path, &alice).header("last-event-id", last);
+        let mut chunks = request.send().await.unwrap().bytes_stream();
+        // What a client that is cut off has got, to the byte.
+        let most = rand::random_range(0..6000);
+        let (mut bytes, patience) = (Vec::new(), Duration::from_millis(rand::random_range(0..12)));
+        while bytes.len() < most {
+            let Ok(Some(chunk)) = tokio::time::timeout(patience, chunks.next()).await else {
+                break;
+            };
+            bytes.extend_from_slice(&chunk.unwrap());
+        }
+        bytes.truncate(most);
+        cuts += 1;
+        if over {
+            // It has ended: begin again, so that the whole log is cut up, too.
+            (last, over) = (0, false);
+            text.clear();
+        }
+        let got = String::from_utf8_lossy(&bytes).into_owned();
+        let whole = got.rfind("\n\n").map_or("", |at| &got[..at]);
+        for frame in whole.split("\n\n").filter_map(parse) {
+            if let Some(id) = frame.id {
+                assert!(id > last, "{id} after {last}");
+                last = id;
+                let data: Value = serde_json::from_str(&frame.data).unwrap();
+                text.push_str(data["output"].as_str().unwrap());
+            }
+            over |= frame.event == "end";
+        }
+        if over {
+            assert_eq!(text, stored(&lab, job).await, "after {cuts} cuts");
+        }
+    }
+    assert_eq!(lab.ended(job).await, "success");
+    for frame in frames(&lab, &path, &alice, (!over).then_some(last), usize::MAX).await {
+        if let (Some(_), false) = (frame.id, over) {
+            let data: Value = serde_json::from_str(&frame.data).unwrap();
+            text.push_str(data["output"].as_str().unwrap());
+        }
+    }
+    let expected: String = (1..=400).map(|n| format!("line {n} \u{2705}\n")).collect();
+    assert_eq!(text, expected);
+}
+
+async fn stored(lab: &Lab, job: i64) -> String {
+    let rows = cac_core::job::output(&lab.core, job, 10_000, 0)
+        .await
+        .unwrap();
+    rows.into_iter().map(|row| row.output).collect()
+}
+
 /// A session that ended does not go on listening.
 #[tokio::test]
 async fn a_stream_ends_with_its_session() {
