@@ -41,7 +41,7 @@ impl<T: ParseFromJSON> Input<T> {
             match self
                 .raw
                 .get(*name)
-                .map_or(Ok(None), |value| plain(value, property.ty))
+                .map_or(Ok(None), |value| plain(value, property.ty, property.format))
             {
                 Ok(Some(value)) => drop(checked.insert((*name).to_owned(), value)),
                 Ok(None) => {}
@@ -55,10 +55,23 @@ impl<T: ParseFromJSON> Input<T> {
 }
 
 /// A value as its field's type; `None` when it was left out or left empty.
-fn plain(value: &Value, ty: &str) -> std::result::Result<Option<Value>, &'static str> {
+fn plain(
+    value: &Value,
+    ty: &str,
+    format: Option<&str>,
+) -> std::result::Result<Option<Value>, &'static str> {
+    let time = format == Some("date-time");
     let value = match (ty, value) {
         (_, Value::Null) => return Ok(None),
-        (_, Value::String(text)) if text.trim().is_empty() && ty != "string" => return Ok(None),
+        (_, Value::String(text)) if text.trim().is_empty() && (ty != "string" || time) => {
+            return Ok(None);
+        }
+        ("string", Value::String(text)) if time => {
+            if chrono::DateTime::parse_from_rfc3339(text.trim()).is_err() {
+                return Err("Give a time such as 2030-01-31T15:00:00Z here.");
+            }
+            Value::from(text.trim())
+        }
         ("string", Value::String(_)) | ("boolean", Value::Bool(_)) => value.clone(),
         ("string", _) => return Err("Give text here."),
         ("integer", Value::Number(n)) if n.is_i64() => value.clone(),
@@ -79,9 +92,34 @@ fn plain(value: &Value, ty: &str) -> std::result::Result<Option<Value>, &'static
             .map(|word| Value::from(word.trim()))
             .collect(),
         ("array", Value::Array(items)) if items.iter().all(Value::is_string) => value.clone(),
+        ("object", Value::Object(values)) => named(values)?,
+        ("object", Value::String(text)) => match serde_json::from_str(text) {
+            Ok(Value::Object(values)) => named(&values)?,
+            _ => return Err(NAMED),
+        },
+        ("object", _) => return Err(NAMED),
         _ => return Err("Give a list of words here."),
     };
     Ok(Some(value))
+}
+
+const NAMED: &str = "Give values by name here, such as {\"name\": \"value\"}.";
+
+/// Values by name, all as text.
+fn named(values: &serde_json::Map<String, Value>) -> std::result::Result<Value, &'static str> {
+    let text = |(name, value): (&String, &Value)| {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(_) | Value::Bool(_) => value.to_string(),
+            _ => return Err(NAMED),
+        };
+        Ok((name.clone(), Value::String(text)))
+    };
+    values
+        .iter()
+        .map(text)
+        .collect::<std::result::Result<_, _>>()
+        .map(Value::Object)
 }
 
 impl<'a, T: Type + ParseFromJSON> ApiExtractor<'a> for Input<T> {
@@ -207,7 +245,7 @@ pub(crate) fn shown(raw: &Map<String, Value>) -> std::collections::BTreeMap<Stri
 
 /// The seed's `init`, which may stand in the query or in the body.
 pub(crate) fn flag(raw: &Map<String, Value>, name: &'static str) -> Result<Option<bool>> {
-    match raw.get(name).map(|value| plain(value, "boolean")) {
+    match raw.get(name).map(|value| plain(value, "boolean", None)) {
         None => Ok(None),
         Some(Ok(value)) => Ok(value.and_then(|v| v.as_bool())),
         Some(Err(message)) => Err(Error::invalid(name, message).into()),

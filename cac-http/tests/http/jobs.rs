@@ -384,6 +384,11 @@ async fn a_task_is_started_by_whom_it_allows() {
         (json!({"task": "greet"}), "parameters"),
         (json!({"task": "greet", "command": "true"}), "task"),
         (json!({"task": "other"}), "task"),
+        (json!({"task": "greet", "parameters": ["x"]}), "parameters"),
+        (
+            json!({"task": "greet", "parameters": {"who": "x"}, "startAfter": "soon"}),
+            "startAfter",
+        ),
     ] {
         let problem = expect(post(&alice, &bad).await.unwrap(), 400).await;
         assert!(problem["errors"][field].is_string(), "{problem}");
