@@ -2,6 +2,7 @@
 //! makes databases and certificates for them.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+mod chaos;
 mod demo;
 mod end_to_end;
 mod lab;
