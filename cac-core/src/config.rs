@@ -123,8 +123,6 @@ pub struct Runner {
     /// A program of ours that keeps each shell job's whole tree in hand ([`crate::job::supervisor`]); programs name
     /// themselves here. Absent: only the process group is.
     pub supervisor: Option<PathBuf>,
-    /// Whether the ends of jobs that wait while others are stored go together in one statement. `false` is for measuring.
-    pub finish_together: bool,
 }
 
 impl Runner {

@@ -1,8 +1,8 @@
 //! The one door to three databases: real pools behind one enum, one SQL text rendered for each, values in, rows out.
 //!
 //! SQL is `&'static str` with `?`, `"quoted"` names, `NOW_MS()` (the database's clock, epoch milliseconds) and
-//! `IN ?` for [`Arg::Ids`] and [`Arg::Texts`]; it is never assembled outside this module. Nothing else knows that there is more than
-//! one database. Not here: tables (`schema`) and what they mean (the noun files).
+//! `IN ?` for [`Arg::Ids`] and [`Arg::Texts`]; it is never assembled outside this module. Nothing else knows that there
+//! is more than one database. Not here: tables (`schema`) and what they mean (the noun files).
 
 mod arg;
 mod connect;

@@ -61,9 +61,6 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let listening = wake::listen(&core, Channel::Output).await;
-    if let Err(error) = &listening {
-        tracing::warn!(%error, "other processes cannot wake this one; it finds what is new by polling");
-    }
     let looking = tokio::spawn(user::keep_looking_up(core.clone(), stop.clone()));
     let served = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
         .run_with_graceful_shutdown(
@@ -73,9 +70,7 @@ pub async fn serve(
         )
         .await;
     looking.abort();
-    if let Ok(listening) = listening {
-        listening.end().await;
-    }
+    listening.end().await;
     served
 }
 

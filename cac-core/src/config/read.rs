@@ -381,7 +381,6 @@ fn runner(r: &mut Reader<'_>, program: Program) -> Runner {
             None
         },
         supervisor: None,
-        finish_together: true,
     }
 }
 

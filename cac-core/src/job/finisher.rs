@@ -14,13 +14,9 @@ const BATCH: usize = 200;
 
 /// Stores ends; clones share the task behind it, which ends with the last one.
 #[derive(Clone)]
-pub(super) enum Finisher {
-    Together(mpsc::Sender<End>),
-    /// Each by itself ([`crate::config::Runner::finish_together`]).
-    Alone(Core),
-}
+pub(super) struct Finisher(mpsc::Sender<End>);
 
-pub(super) struct End {
+struct End {
     claim: Arc<Claim>,
     status: Status,
     reason: Option<String>,
@@ -29,12 +25,9 @@ pub(super) struct End {
 
 impl Finisher {
     pub(super) fn start(core: Core) -> Self {
-        if !core.config.runner.finish_together {
-            return Self::Alone(core);
-        }
         let (sender, ends) = mpsc::channel(BATCH);
         tokio::spawn(store(core, ends));
-        Self::Together(sender)
+        Self(sender)
     }
 
     /// Stores the end of a job, unless it is no longer this claim's.
@@ -44,12 +37,6 @@ impl Finisher {
         status: Status,
         reason: Option<&str>,
     ) -> Result<()> {
-        let ends = match self {
-            Self::Together(ends) => ends,
-            Self::Alone(core) => {
-                return queue::finish(core, vec![claim.id], claim.fence, status, reason).await;
-            }
-        };
         let (stored, told) = oneshot::channel();
         let end = End {
             claim: Arc::clone(claim),
@@ -58,7 +45,7 @@ impl Finisher {
             stored,
         };
         let gone = || Error::Internal("the task that stores ends is gone".to_owned());
-        ends.send(end).await.map_err(|_| gone())?;
+        self.0.send(end).await.map_err(|_| gone())?;
         told.await.map_err(|_| gone())?
     }
 }

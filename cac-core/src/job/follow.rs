@@ -3,7 +3,7 @@
 //! reads the older rows by itself.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -107,14 +107,18 @@ impl Feeds {
 }
 
 impl Feed {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("nothing panics while it holds it")
+    }
+
     /// Whether its reader still reads, so that somebody new may join.
     fn current(&self) -> bool {
-        let seen = self.seen.lock().expect("nothing panics while it holds it");
+        let seen = self.seen();
         !seen.over && !seen.failed
     }
 
     fn see(&self, change: impl FnOnce(&mut Seen)) {
-        change(&mut self.seen.lock().expect("nothing panics while it holds it"));
+        change(&mut self.seen());
         self.changed.send_modify(|n| *n = n.wrapping_add(1));
     }
 }
@@ -137,12 +141,7 @@ async fn read(db: Db, id: i64, feed: Weak<Feed>, mut woken: watch::Receiver<u64>
                 let over = !more && job.as_ref().is_none_or(|job| job.status.ended());
                 let news = over
                     || !rows.is_empty()
-                    || feed
-                        .seen
-                        .lock()
-                        .expect("nothing panics while it holds it")
-                        .state()
-                        != job.as_ref().map(|job| job.status);
+                    || feed.seen().state() != job.as_ref().map(|job| job.status);
                 if news {
                     feed.see(|seen| seen.add(job, from, rows, over));
                 }
@@ -252,12 +251,7 @@ impl Follower {
                 };
                 // Nothing older is there, as after old output was removed: go on with what the reader has.
                 let Some(last) = rows.last() else {
-                    self.after = self
-                        .feed
-                        .seen
-                        .lock()
-                        .expect("nothing panics while it holds it")
-                        .after;
+                    self.after = self.feed.seen().after;
                     continue;
                 };
                 self.after = last.id;
@@ -273,11 +267,7 @@ impl Follower {
     }
 
     fn take(&mut self) -> Taken {
-        let seen = self
-            .feed
-            .seen
-            .lock()
-            .expect("nothing panics while it holds it");
+        let seen = self.feed.seen();
         let Some(job) = &seen.job else {
             return if seen.over || seen.failed {
                 Taken::Gone

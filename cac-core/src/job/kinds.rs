@@ -10,7 +10,6 @@ use super::{Running, Stop, container_create, container_delete, shell, task};
 type Work = Arc<dyn Fn(Running) -> BoxFuture<'static, Result<(), Stop>> + Send + Sync>;
 
 /// The kinds of typed jobs that a runner can work on.
-#[derive(Clone)]
 pub(super) struct Kinds(HashMap<&'static str, Work>);
 
 impl Kinds {

@@ -1,6 +1,6 @@
 //! Output on its way to the database: joined into few rows, in order, bounded in memory, never a torn character.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -70,16 +70,11 @@ impl Meter {
 
 /// A running job's way out. The writer behind it is started by the first piece.
 #[derive(Debug)]
-pub(super) struct Output {
-    core: Core,
-    claim: Arc<Claim>,
-    lost: CancellationToken,
-    started: Mutex<Started>,
-}
+pub(super) struct Output(Mutex<State>);
 
 #[derive(Debug)]
-enum Started {
-    NotYet,
+enum State {
+    NotYet(Writer),
     Writes(Sink, JoinHandle<()>),
     Closed,
 }
@@ -87,57 +82,50 @@ enum Started {
 impl Output {
     /// `lost` is cancelled when the job is found to be no longer this claim's.
     pub(super) fn new(core: Core, claim: Arc<Claim>, lost: CancellationToken) -> Self {
-        Self {
+        Self(Mutex::new(State::NotYet(Writer {
             core,
             claim,
             lost,
-            started: Mutex::new(Started::NotYet),
-        }
+            before: 0,
+            written: 0,
+        })))
     }
 
     /// Where pieces go in; absent once it was closed.
     pub(super) fn sink(&self) -> Option<Sink> {
-        let mut started = self
-            .started
-            .lock()
-            .expect("nothing panics while it holds it");
-        if matches!(*started, Started::NotYet) {
-            let (sink, source) = mpsc::channel(256);
-            let writer = Writer {
-                core: self.core.clone(),
-                claim: Arc::clone(&self.claim),
-                lost: self.lost.clone(),
-                before: 0,
-                written: 0,
-            };
-            *started = Started::Writes(sink, tokio::spawn(writer.run(source)));
-        }
-        match &*started {
-            Started::Writes(sink, _) => Some(sink.clone()),
+        let mut state = self.state();
+        *state = match std::mem::replace(&mut *state, State::Closed) {
+            State::NotYet(writer) => {
+                let (sink, source) = mpsc::channel(256);
+                State::Writes(sink, tokio::spawn(writer.run(source)))
+            }
+            other => other,
+        };
+        match &*state {
+            State::Writes(sink, _) => Some(sink.clone()),
             _ => None,
         }
     }
 
     /// Waits until all is written; every sink that was handed out must be dropped. `false` when the writer failed.
     pub(super) async fn close(&self) -> bool {
-        let before = std::mem::replace(
-            &mut *self
-                .started
-                .lock()
-                .expect("nothing panics while it holds it"),
-            Started::Closed,
-        );
+        let before = std::mem::replace(&mut *self.state(), State::Closed);
         match before {
-            Started::Writes(sink, writer) => {
+            State::Writes(sink, writer) => {
                 drop(sink);
                 writer.await.is_ok()
             }
             _ => true,
         }
     }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("nothing panics while it holds it")
+    }
 }
 
 /// Joins pieces into rows.
+#[derive(Debug)]
 struct Writer {
     core: Core,
     claim: Arc<Claim>,

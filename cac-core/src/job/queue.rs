@@ -3,10 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-
 use super::Status;
-use crate::db::{Dialect, Row, Tx};
+use crate::db::{Dialect, Row};
 use crate::{Core, Result, args, transaction};
 
 /// A job that this process holds.
@@ -49,8 +47,8 @@ impl Claim {
 /// Claims up to `slots` pending jobs that may start, oldest first.
 pub(super) async fn claim(core: &Core, runner: &str, slots: usize) -> Result<Vec<Claim>> {
     let slots = i64::try_from(slots).unwrap_or(i64::MAX);
-    let (lease, now) = (ms(core.config.runner.lease), core.clock.now());
     if core.db.dialect() != Dialect::MariaDb {
+        let (lease, now) = (ms(core.config.runner.lease), core.clock.now());
         let rows = core
             .db
             .written(
@@ -70,23 +68,20 @@ pub(super) async fn claim(core: &Core, runner: &str, slots: usize) -> Result<Vec
         claims.sort_unstable_by_key(|claim| claim.id);
         return Ok(claims);
     }
-    transaction!(core.db, tx => {
-        let rows = tx
-            .all(
-                r#"SELECT "id", "fence", "command", "kind", "payload", "checkpoint", "cancelRequested", "retries" FROM "Jobs"
-                   WHERE "status" = 'pending' AND ("startAfter" IS NULL OR "startAfter" <= NOW_MS())
-                   ORDER BY "id" LIMIT ? FOR UPDATE SKIP LOCKED"#,
-                args![slots],
-            )
-            .await?;
-        take(tx, &rows, runner, lease, now, false).await?
-    })
+    take(
+        core,
+        runner,
+        slots,
+        r#"SELECT "id", "fence", "command", "kind", "payload", "checkpoint", "cancelRequested", "retries" FROM "Jobs"
+           WHERE "status" = 'pending' AND ("startAfter" IS NULL OR "startAfter" <= NOW_MS())
+           ORDER BY "id" LIMIT ? FOR UPDATE SKIP LOCKED"#,
+        false,
+    )
+    .await
 }
 
 /// Claims up to `slots` jobs whose runner let its lease lapse.
 pub(super) async fn take_over(core: &Core, runner: &str, slots: usize) -> Result<Vec<Claim>> {
-    let slots = i64::try_from(slots).unwrap_or(i64::MAX);
-    let (lease, now) = (ms(core.config.runner.lease), core.clock.now());
     // Outside a transaction first, since there is nearly always nothing.
     let lapsed = core
         .db
@@ -98,42 +93,44 @@ pub(super) async fn take_over(core: &Core, runner: &str, slots: usize) -> Result
     if lapsed.is_none() {
         return Ok(Vec::new());
     }
-    transaction!(core.db, tx => {
-        let rows = tx
-            .all(
-                r#"SELECT "id", "fence", "command", "kind", "payload", "checkpoint", "cancelRequested", "retries" FROM "Jobs"
-                   WHERE "status" = 'running' AND "leaseUntil" < NOW_MS()
-                   ORDER BY "id" LIMIT ? FOR UPDATE SKIP LOCKED"#,
-                args![slots],
-            )
-            .await?;
-        take(tx, &rows, runner, lease, now, true).await?
-    })
+    take(
+        core,
+        runner,
+        i64::try_from(slots).unwrap_or(i64::MAX),
+        r#"SELECT "id", "fence", "command", "kind", "payload", "checkpoint", "cancelRequested", "retries" FROM "Jobs"
+           WHERE "status" = 'running' AND "leaseUntil" < NOW_MS()
+           ORDER BY "id" LIMIT ? FOR UPDATE SKIP LOCKED"#,
+        true,
+    )
+    .await
 }
 
-/// Makes rows that this transaction has locked the runner's.
+/// Locks the rows that `sql` selects, `slots` at most, and makes them the runner's.
 async fn take(
-    tx: &mut Tx,
-    rows: &[Row],
+    core: &Core,
     runner: &str,
-    lease: i64,
-    now: DateTime<Utc>,
+    slots: i64,
+    sql: &'static str,
     taken_over: bool,
 ) -> Result<Vec<Claim>> {
-    let claims = rows
-        .iter()
-        .map(|row| Claim::from_row(row, row.get::<i64>("fence")? + 1, taken_over))
-        .collect::<Result<Vec<_>>>()?;
-    if !claims.is_empty() {
-        tx.exec(
-            r#"UPDATE "Jobs" SET "status" = 'running', "fence" = "fence" + 1, "runner" = ?, "attempts" = "attempts" + 1,
-                      "leaseUntil" = NOW_MS() + ?, "startedAt" = COALESCE("startedAt", ?), "updatedAt" = ?
-               WHERE "id" IN ?"#,
-            args![runner, lease, now, now, claims.iter().map(|c| c.id).collect::<Vec<_>>()],
-        )
-        .await?;
-    }
-    Ok(claims)
+    let (lease, now) = (ms(core.config.runner.lease), core.clock.now());
+    transaction!(core.db, tx => {
+        let rows = tx.all(sql, args![slots]).await?;
+        let claims = rows
+            .iter()
+            .map(|row| Claim::from_row(row, row.get::<i64>("fence")? + 1, taken_over))
+            .collect::<Result<Vec<_>>>()?;
+        if !claims.is_empty() {
+            tx.exec(
+                r#"UPDATE "Jobs" SET "status" = 'running', "fence" = "fence" + 1, "runner" = ?, "attempts" = "attempts" + 1,
+                          "leaseUntil" = NOW_MS() + ?, "startedAt" = COALESCE("startedAt", ?), "updatedAt" = ?
+                   WHERE "id" IN ?"#,
+                args![runner, lease, now, now, claims.iter().map(|c| c.id).collect::<Vec<_>>()],
+            )
+            .await?;
+        }
+        claims
+    })
 }
 
 /// How long until the next delayed job may start; absent without one.

@@ -66,12 +66,9 @@ impl Runner {
     pub async fn run(self, stop: CancellationToken) {
         let core = self.core;
         let listening = listen(&core, Channel::Jobs).await;
-        if let Err(error) = &listening {
-            tracing::warn!(%error, "other processes cannot wake this runner; it finds jobs by polling");
-        }
         let at_work = AtWork {
             name: format!("{}-{}", std::process::id(), &secret::random()[..12]),
-            kinds: self.kinds,
+            kinds: Arc::new(self.kinds),
             held: Jobs::default(),
             finisher: Finisher::start(core.clone()),
             stop,
@@ -87,9 +84,7 @@ impl Runner {
         at_work.claim_and_run().await;
         renewing.abort();
         removing.abort();
-        if let Ok(listening) = listening {
-            listening.end().await;
-        }
+        listening.end().await;
     }
 }
 
@@ -97,7 +92,7 @@ impl Runner {
 struct AtWork {
     core: Core,
     name: String,
-    kinds: Kinds,
+    kinds: Arc<Kinds>,
     held: Jobs,
     finisher: Finisher,
     stop: CancellationToken,
@@ -214,7 +209,7 @@ impl AtWork {
             lost,
         };
         let (kinds, finisher, held) = (
-            self.kinds.clone(),
+            Arc::clone(&self.kinds),
             self.finisher.clone(),
             Arc::clone(&self.held),
         );

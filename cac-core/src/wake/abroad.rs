@@ -80,8 +80,8 @@ struct Others {
 
 impl Others {
     async fn tell(&mut self) -> Result<()> {
-        if self.db.notifies() {
-            return Ok(self.db.notify(self.channel.notice()).await?);
+        if let Some(notices) = self.db.notices() {
+            return Ok(notices.tell(self.channel.notice()).await?);
         }
         let known = match self.known.take() {
             Some(known) if known.0.elapsed() < REMEMBER => known,
@@ -131,14 +131,15 @@ async fn poke(address: SocketAddr) {
 /// Hearing others; dropped, it hears no more.
 pub struct Listening {
     db: Db,
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
+    /// What stands in `Listeners`.
     address: Option<SocketAddr>,
 }
 
 impl Listening {
     /// Takes the address away, so that nobody pokes a port that another program may get.
-    pub async fn end(self) {
-        self.task.abort();
+    pub async fn end(mut self) {
+        self.stop();
         if let Some(address) = self.address {
             let sql = r#"DELETE FROM "Listeners" WHERE "address" = ?"#;
             if let Err(error) = self.db.exec(sql, args![address.to_string()]).await {
@@ -146,25 +147,46 @@ impl Listening {
             }
         }
     }
+
+    fn stop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.task.abort();
+        self.stop();
     }
 }
 
-/// Lets other processes wake this one on `channel`; without it polling still finds everything.
-pub async fn listen(core: &Core, channel: Channel) -> Result<Listening> {
-    let db = core.db.clone();
-    if db.notifies() {
-        let task = tokio::spawn(hear_notices(core.clone(), channel));
-        return Ok(Listening {
-            db,
-            task,
-            address: None,
-        });
+/// Lets other processes wake this one on `channel`. Where that cannot be, it is logged: polling still finds everything.
+pub async fn listen(core: &Core, channel: Channel) -> Listening {
+    let mut listening = Listening {
+        db: core.db.clone(),
+        task: None,
+        address: None,
+    };
+    if let Some(notices) = core.db.notices() {
+        listening.task = Some(tokio::spawn(hear_notices(core.clone(), channel, notices)));
+        return listening;
     }
+    match bind(core, channel).await {
+        Ok((socket, address)) => {
+            let hearing = hear_pokes(core.clone(), channel, socket, address);
+            listening.task = Some(tokio::spawn(hearing));
+            listening.address = Some(address);
+        }
+        Err(error) => {
+            tracing::warn!(%error, "other processes cannot wake this one; it finds what is new by polling");
+        }
+    }
+    listening
+}
+
+/// A socket whose address others know.
+async fn bind(core: &Core, channel: Channel) -> Result<(UdpSocket, SocketAddr)> {
     let refused = |error: std::io::Error| {
         let wanted = core.config.wake_listen;
         Error::Upstream(format!(
@@ -177,29 +199,22 @@ pub async fn listen(core: &Core, channel: Channel) -> Result<Listening> {
     let address = socket.local_addr().map_err(refused)?;
     core.wake.listens_at(address);
     publish(core, channel, address).await?;
-    let task = tokio::spawn(hear_pokes(core.clone(), channel, socket, address));
-    Ok(Listening {
-        db,
-        task,
-        address: Some(address),
-    })
+    Ok((socket, address))
 }
 
-async fn hear_notices(core: Core, channel: Channel) {
+async fn hear_notices(core: Core, channel: Channel, notices: Notices) {
     loop {
-        let heard = async {
-            let listening = core.db.listen(channel.notice()).await?;
-            let Some(mut notices): Option<Notices> = listening else {
-                return Ok(());
-            };
+        let hearing: Result<(), crate::db::Error> = async {
+            let mut heard = notices.hear(channel.notice()).await?;
             loop {
                 // What came before is looked for, too.
                 core.wake.heard(channel);
                 tokio::time::sleep(QUIET).await;
-                notices.next().await?;
+                heard.next().await?;
             }
-        };
-        if let Err::<(), crate::db::Error>(error) = heard.await {
+        }
+        .await;
+        if let Err(error) = hearing {
             tracing::debug!(?channel, %error, "notices are not heard; trying again");
         }
         tokio::time::sleep(AGAIN).await;
@@ -213,17 +228,14 @@ async fn hear_pokes(core: Core, channel: Channel, socket: UdpSocket, address: So
     loop {
         tokio::select! {
             _ = socket.recv_from(&mut nothing) => {
+                // What came with it causes no look more; a flood is not worth more work than this.
+                for _ in 0..1000 {
+                    if socket.try_recv_from(&mut nothing).is_err() {
+                        break;
+                    }
+                }
                 core.wake.heard(channel);
                 tokio::time::sleep(QUIET).await;
-                // What came meanwhile causes one look more at most; a flood is not worth more work than this.
-                let mut came = 0;
-                while came < 1000 && socket.try_recv_from(&mut nothing).is_ok() {
-                    came += 1;
-                }
-                if came > 0 {
-                    core.wake.heard(channel);
-                    tokio::time::sleep(QUIET).await;
-                }
             }
             _ = say.tick() => {
                 if let Err(error) = publish(&core, channel, address).await {

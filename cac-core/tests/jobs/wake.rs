@@ -40,7 +40,7 @@ async fn output_in_another_process_is_told() {
     for database in testing::databases().await {
         let lab = Lab::new(database).await;
         let other = core(&lab.database, &[]).await;
-        let listening = listen(&other, Channel::Output).await.unwrap();
+        let listening = listen(&other, Channel::Output).await;
         let mut changed = other.wake.watch_output();
         // Until the other one is known as a listener.
         until("it is told", async || {
@@ -67,7 +67,7 @@ async fn output_in_another_process_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_pokes_causes_few_looks() {
     let lab = Lab::new(testing::databases().await.swap_remove(0)).await;
-    let listening = listen(&lab.core, Channel::Jobs).await.unwrap();
+    let listening = listen(&lab.core, Channel::Jobs).await;
     let sql = r#"SELECT "address" FROM "Listeners" WHERE "channel" = 'jobs'"#;
     let rows = lab.core.db.all(sql, args![]).await.unwrap();
     assert_eq!(rows.len(), 1);
