@@ -1,11 +1,52 @@
-//! Databases for tests: a fresh one on each of SQLite, MariaDB and PostgreSQL, gone when dropped. Never in a release.
+//! For tests: a fresh database on each of SQLite, MariaDB and PostgreSQL, gone when dropped, and waiting for jobs and other
+//! things. Never in a release.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, SqlSafeStr as _};
 
 use crate::db::{Db, Dialect};
-use crate::schema;
+use crate::job::{self, Job};
+use crate::{Core, schema};
+
+/// Long enough for a busy machine, short enough to end a test that hangs.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Polls until `check` holds.
+pub async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !check().await {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "never came true: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until a job has ended; the job as it then is.
+pub async fn ended(core: &Core, id: i64) -> Job {
+    let job = job::wait(core, id, PATIENCE)
+        .await
+        .expect("the test's job can be read");
+    assert!(
+        job.status.ended(),
+        "{} ({}): job {id} has not ended: {}",
+        core.db.dialect().name(),
+        job.status.as_str(),
+        log(core, id).await
+    );
+    job
+}
+
+/// A job's whole output.
+pub async fn log(core: &Core, id: i64) -> String {
+    let rows = job::output(core, id, 10_000, 0)
+        .await
+        .expect("the test's job can be read");
+    rows.into_iter().map(|row| row.output).collect()
+}
 
 /// A database of one test; it is dropped with this value.
 pub struct TestDb {

@@ -220,13 +220,13 @@ async fn a_killed_runners_jobs_are_settled_in_twenty_seconds_at_defaults() {
     let database = testing::databases().await.swap_remove(2);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tasks.toml");
-    let text = "[tasks.slow]\nargv = [\"/bin/sh\", \"-c\", \"test -e {mark} || { touch {mark}; exec sleep 600; }\"]\nrepeatable = true\n[tasks.slow.parameters.mark]\n";
-    std::fs::write(
-        &file,
-        text.replace("{ touch", "{{ touch")
-            .replace("; }\"", "; }}\""),
-    )
-    .unwrap();
+    let text = r#"
+        [tasks.slow]
+        argv = ["/bin/sh", "-c", "test -e {mark} || {{ touch {mark}; exec sleep 600; }}"]
+        repeatable = true
+        [tasks.slow.parameters.mark]
+    "#;
+    std::fs::write(&file, text).unwrap();
     let vars = [
         ("DATABASE_URL", database.url.as_str()),
         ("JOB_TASKS_FILE", file.to_str().unwrap()),

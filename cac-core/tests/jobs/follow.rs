@@ -26,25 +26,13 @@ async fn all(core: &Core, id: i64, after: i64) -> (String, Vec<Status>, Option<S
     (text, states, end)
 }
 
-async fn insert(lab: &Lab, command: &str) -> i64 {
-    let now = chrono::Utc::now();
-    let mut tx = lab.core.db.write().await.unwrap();
-    let sql = r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt") VALUES (?, 'pending', ?, ?)"#;
-    let id = tx.insert(sql, args![command, now, now]).await.unwrap();
-    tx.commit().await.unwrap();
-    lab.core.wake.jobs();
-    id
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn followers_of_any_pace_see_every_row() {
     for database in testing::databases().await {
         let lab = Lab::new(database).await;
-        let id = insert(
-            &lab,
-            "for i in $(seq 1 30); do seq 1 1000; sleep 0.05; done; echo end",
-        )
-        .await;
+        let id = lab
+            .insert("for i in $(seq 1 30); do seq 1 1000; sleep 0.05; done; echo end")
+            .await;
         let early = tokio::spawn({
             let core = lab.core.clone();
             async move { all(&core, id, 0).await }
@@ -94,10 +82,10 @@ async fn a_long_log_is_read_from_any_row_on() {
     for database in testing::databases().await {
         let lab = Lab::new(database).await;
         let now = chrono::Utc::now();
-        let id = insert(&lab, "true").await;
+        let id = lab.insert("true").await;
         let sql = r#"INSERT INTO "JobStatuses" ("jobId", "output", "createdAt", "updatedAt") VALUES (?, ?, ?, ?)"#;
         let rows = |id: i64| (0..3000).map(move |n| args![id, format!("{n}\n"), now, now]);
-        let other = insert(&lab, "true").await;
+        let other = lab.insert("true").await;
         let mut tx = lab.core.db.write().await.unwrap();
         let mixed = rows(id)
             .zip(rows(other))

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use cac_core::config::{Config, Program, Vars};
 use cac_core::job::{self, Job, NewJob, Runner};
-use cac_core::testing::TestDb;
-use cac_core::{Actor, Core};
+use cac_core::testing::{self, TestDb};
+use cac_core::{Actor, Core, args};
 use tokio_util::sync::CancellationToken;
 
-/// Long enough for a busy machine, short enough to end a test that hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) use cac_core::testing::{PATIENCE, until};
 
 pub(crate) struct Lab {
     pub(crate) core: Core,
@@ -64,6 +62,16 @@ impl Lab {
         stop
     }
 
+    /// Inserts a command by hand, as the documentation of the original shows; times never decide whether it may run.
+    pub(crate) async fn insert(&self, command: &str) -> i64 {
+        let now = chrono::Utc::now() - chrono::Duration::hours(5);
+        let mut tx = self.core.db.write().await.unwrap();
+        let sql = r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt") VALUES (?, 'pending', ?, ?)"#;
+        let id = tx.insert(sql, args![command, now, now]).await.unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
     /// Adds a typed job.
     pub(crate) async fn add(&self, kind: &'static str) -> i64 {
         let mut tx = self.core.db.write().await.unwrap();
@@ -81,20 +89,11 @@ impl Lab {
     }
 
     pub(crate) async fn job(&self, id: i64) -> Job {
-        let job = job::wait(&self.core, id, PATIENCE).await.unwrap();
-        assert!(
-            job.status.ended(),
-            "{} ({}): job {id} has not ended: {}",
-            self.database.name,
-            job.status.as_str(),
-            self.log(id).await
-        );
-        job
+        testing::ended(&self.core, id).await
     }
 
     pub(crate) async fn log(&self, id: i64) -> String {
-        let rows = job::output(&self.core, id, 10_000, 0).await.unwrap();
-        rows.into_iter().map(|row| row.output).collect()
+        testing::log(&self.core, id).await
     }
 
     pub(crate) async fn end(self) {
@@ -114,16 +113,4 @@ impl Lab {
 /// Another process's view of the same database.
 pub(crate) async fn core(database: &TestDb, more: &[(&str, &str)]) -> Core {
     Core::start(config(&database.url, more)).await.unwrap()
-}
-
-/// Polls until `check` holds.
-pub(crate) async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !check().await {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "never came true: {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

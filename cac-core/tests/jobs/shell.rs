@@ -5,21 +5,14 @@ use cac_core::{args, testing};
 
 use crate::lab::{Lab, until};
 
-async fn insert(lab: &Lab, command: &str) -> i64 {
-    let now = chrono::Utc::now() - chrono::Duration::hours(5);
-    let mut tx = lab.core.db.write().await.unwrap();
-    let sql = r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt") VALUES (?, 'pending', ?, ?)"#;
-    let id = tx.insert(sql, args![command, now, now]).await.unwrap();
-    tx.commit().await.unwrap();
-    id
-}
-
 #[tokio::test]
 async fn a_row_inserted_by_hand_runs() {
     for database in testing::databases().await {
         let lab = Lab::new(database).await;
         lab.runner();
-        let id = insert(&lab, "echo \"Hello\" && sleep 0.2 && echo \"World\"").await;
+        let id = lab
+            .insert("echo \"Hello\" && sleep 0.2 && echo \"World\"")
+            .await;
         assert_eq!(lab.job(id).await.status, Status::Success);
         assert_eq!(lab.log(id).await, "Hello\nWorld\n");
         lab.end().await;
@@ -32,7 +25,7 @@ async fn output_keeps_its_order_and_its_last_line() {
     for database in testing::databases().await {
         let lab = Lab::new(database).await;
         lab.runner();
-        let id = insert(&lab, "for i in $(seq 1 20000); do echo \"line $i\"; done; printf 'the end, no newline \\342\\234\\205'").await;
+        let id = lab.insert("for i in $(seq 1 20000); do echo \"line $i\"; done; printf 'the end, no newline \\342\\234\\205'").await;
         assert_eq!(lab.job(id).await.status, Status::Success);
         let mut expected: String = (1..=20_000).map(|n| format!("line {n}\n")).collect();
         expected.push_str("the end, no newline \u{2705}");
@@ -52,7 +45,7 @@ async fn the_exit_is_told_as_it_was() {
         let lab = Lab::new(database).await;
         lab.runner();
         for (command, reason) in [("exit 3", "status 3"), ("kill -9 $$", "signal 9")] {
-            let id = insert(&lab, command).await;
+            let id = lab.insert(command).await;
             let job = lab.job(id).await;
             assert_eq!(job.status, Status::Failure);
             assert!(job.reason.as_deref().unwrap().contains(reason), "{job:?}");
@@ -67,7 +60,7 @@ async fn the_environment_of_a_command_holds_nothing_of_ours() {
     for database in testing::databases().await {
         let lab = Lab::new(database).await;
         lab.runner();
-        let id = insert(&lab, "env").await;
+        let id = lab.insert("env").await;
         lab.job(id).await;
         let log = lab.log(id).await;
         for name in ["CAC_", "MYSQL", "DATABASE_URL", "SESSION_SECRET", "CARGO"] {
@@ -84,7 +77,9 @@ async fn a_cancel_ends_the_whole_group() {
     for database in testing::databases().await {
         let lab = Lab::new(database).await;
         lab.runner();
-        let id = insert(&lab, "sh -c 'echo child $$; exec sleep 1000' & wait").await;
+        let id = lab
+            .insert("sh -c 'echo child $$; exec sleep 1000' & wait")
+            .await;
         until("the child has begun", async || {
             lab.log(id).await.contains("child ")
         })
@@ -109,7 +104,7 @@ async fn a_shutdown_cancels_commands() {
     for database in testing::databases().await {
         let lab = Lab::new(database).await;
         let stop = lab.runner();
-        let id = insert(&lab, "echo begun; sleep 1000").await;
+        let id = lab.insert("echo begun; sleep 1000").await;
         until("the command has begun", async || {
             lab.log(id).await.contains("begun")
         })
@@ -147,7 +142,7 @@ async fn endless_output_is_cut_with_a_mark_and_its_end_is_told() {
         let more = [("JOB_OUTPUT_LIMIT_MIB", "1")];
         let lab = Lab::with(database, &more).await;
         lab.runner();
-        let id = insert(&lab, "yes 0123456789 | head -c 3000000; exit 5").await;
+        let id = lab.insert("yes 0123456789 | head -c 3000000; exit 5").await;
         assert_eq!(lab.job(id).await.status, Status::Failure);
         let log = lab.log(id).await;
         assert!(log.len() < (1 << 20) + 300, "{}", log.len());

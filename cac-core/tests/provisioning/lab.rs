@@ -2,19 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
 
 use cac_core::config::{Config, Program, Vars};
 use cac_core::container::{self, Container, Created, NewContainer};
 use cac_core::job::{self, Job};
 use cac_core::node::{self, NewNode};
-use cac_core::testing::TestDb;
+use cac_core::testing::{self, TestDb};
 use cac_core::{Actor, Core};
 use cac_simulator::Simulator;
 use tokio_util::sync::CancellationToken;
 
-/// Long enough for a busy machine, short enough to end a test that hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) use cac_core::testing::{PATIENCE, until};
+
 static NETWORK: AtomicU8 = AtomicU8::new(100);
 
 pub(crate) struct Lab {
@@ -109,20 +108,11 @@ impl Lab {
     }
 
     pub(crate) async fn job(&self, id: i64) -> Job {
-        let job = job::wait(&self.core, id, PATIENCE).await.unwrap();
-        assert!(
-            job.status.ended(),
-            "{} ({}): job {id} has not ended: {}",
-            self.database.name,
-            job.status.as_str(),
-            self.log(id).await
-        );
-        job
+        testing::ended(&self.core, id).await
     }
 
     pub(crate) async fn log(&self, id: i64) -> String {
-        let rows = job::output(&self.core, id, 10_000, 0).await.unwrap();
-        rows.into_iter().map(|row| row.output).collect()
+        testing::log(&self.core, id).await
     }
 
     pub(crate) async fn row(&self, id: i64) -> Option<Container> {
@@ -168,17 +158,5 @@ pub(crate) fn new(hostname: &str) -> NewContainer {
         os_release: "debian".to_owned(),
         http_port: Some(8080),
         ..NewContainer::default()
-    }
-}
-
-/// Polls until `check` holds.
-pub(crate) async fn until<F: AsyncFnMut() -> bool>(what: &str, mut check: F) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !check().await {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "never came true: {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cac_core::args;
+use cac_core::{args, testing};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
@@ -32,16 +32,17 @@ async fn frames(
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.headers()["content-type"], "text/event-stream");
     let mut chunks = answer.bytes_stream();
-    let (mut text, mut frames) = (String::new(), Vec::new());
+    let (mut bytes, mut frames) = (Vec::new(), Vec::new());
     while frames.len() < enough {
         let chunk = tokio::time::timeout(PATIENCE, chunks.next())
             .await
             .expect("a stream stands still");
         let Some(chunk) = chunk else { break };
-        text.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());
-        while let Some((frame, rest)) = text.split_once("\n\n") {
-            frames.extend(parse(frame));
-            text = rest.to_owned();
+        // A chunk may end within a character, but never a frame.
+        bytes.extend_from_slice(&chunk.unwrap());
+        while let Some(at) = bytes.windows(2).position(|pair| pair == b"\n\n") {
+            frames.extend(parse(std::str::from_utf8(&bytes[..at]).unwrap()));
+            bytes.drain(..at + 2);
         }
     }
     frames
@@ -447,7 +448,11 @@ async fn a_stream_that_is_cut_a_thousand_times_has_no_gap() {
             over |= frame.event == "end";
         }
         if over {
-            assert_eq!(text, stored(&lab, job).await, "after {cuts} cuts");
+            assert_eq!(
+                text,
+                testing::log(&lab.core, job).await,
+                "after {cuts} cuts"
+            );
         }
     }
     assert_eq!(lab.ended(job).await, "success");
@@ -459,13 +464,6 @@ async fn a_stream_that_is_cut_a_thousand_times_has_no_gap() {
     }
     let expected: String = (1..=400).map(|n| format!("line {n} \u{2705}\n")).collect();
     assert_eq!(text, expected);
-}
-
-async fn stored(lab: &Lab, job: i64) -> String {
-    let rows = cac_core::job::output(&lab.core, job, 10_000, 0)
-        .await
-        .unwrap();
-    rows.into_iter().map(|row| row.output).collect()
 }
 
 /// A session that ended does not go on listening.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
 
 use cac_core::config::{Config, Program, Vars};
 use cac_core::node::{self, NewNode};
@@ -13,7 +12,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) use cac_core::testing::PATIENCE;
 pub(crate) const HTML: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 static NETWORK: AtomicU8 = AtomicU8::new(180);
 
@@ -138,9 +137,11 @@ impl Lab {
 
     /// Waits until a job has ended; its status.
     pub(crate) async fn ended(&self, job: i64) -> String {
-        let job = job::wait(&self.core, job, PATIENCE).await.unwrap();
-        assert!(job.status.ended(), "{job:?}");
-        job.status.as_str().to_owned()
+        testing::ended(&self.core, job)
+            .await
+            .status
+            .as_str()
+            .to_owned()
     }
 }
 
