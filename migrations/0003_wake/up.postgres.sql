@@ -12,3 +12,8 @@ CREATE TABLE "Listeners" (
   "updatedAt" TIMESTAMPTZ NOT NULL,
   CONSTRAINT "listeners_address" UNIQUE ("address")
 );
+
+-- What may be claimed and what is held, without walking over all that has ended.
+CREATE INDEX "jobs_pending" ON "Jobs" ("id") WHERE "status" = 'pending';
+CREATE INDEX "jobs_running" ON "Jobs" ("id") WHERE "status" = 'running';
+DROP INDEX "jobs_status_id";

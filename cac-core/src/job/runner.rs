@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::finisher::Finisher;
+use super::finisher::{End, Finisher};
 use super::kinds::Kinds;
 use super::output::Output;
 use super::queue::{self, Claim};
@@ -24,6 +25,7 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_s
 pub struct Runner {
     core: Core,
     kinds: Kinds,
+    ends_alone: bool,
 }
 
 /// Claims and runs jobs until `stop` is cancelled, as [`Runner::run`] with our own kinds.
@@ -39,7 +41,30 @@ struct Held {
 }
 
 /// The jobs that are in this process's hands.
-type Jobs = Arc<Mutex<HashMap<i64, Held>>>;
+#[derive(Clone, Default)]
+pub(super) struct Jobs(Arc<Mutex<HashMap<i64, Held>>>);
+
+impl Jobs {
+    /// These are no longer held.
+    pub(super) fn leave<'a>(&self, claims: impl Iterator<Item = &'a Claim>) {
+        let mut held = self.lock();
+        for claim in claims {
+            // This process may have claimed the job again already.
+            if held
+                .get(&claim.id)
+                .is_some_and(|job| job.fence == claim.fence)
+            {
+                held.remove(&claim.id);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<i64, Held>> {
+        self.0
+            .lock()
+            .expect("nothing panics while it holds the list")
+    }
+}
 
 impl Runner {
     #[must_use]
@@ -47,7 +72,16 @@ impl Runner {
         Self {
             core,
             kinds: Kinds::new(),
+            ends_alone: false,
         }
+    }
+
+    /// Stores each job's end by a statement of its own, for comparisons with engines that do.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn ends_alone(mut self) -> Self {
+        self.ends_alone = true;
+        self
     }
 
     /// Adds a kind of typed job ([`super::create`] adds jobs of it). Work that was begun by a runner that died is begun again
@@ -66,22 +100,30 @@ impl Runner {
     pub async fn run(self, stop: CancellationToken) {
         let core = self.core;
         let listening = listen(&core, Channel::Jobs).await;
+        let held = Jobs::default();
+        let (finisher, finishing) = Finisher::start(core.clone(), held.clone(), self.ends_alone);
         let at_work = AtWork {
             name: format!("{}-{}", std::process::id(), &secret::random()[..12]),
             kinds: Arc::new(self.kinds),
-            held: Jobs::default(),
-            finisher: Finisher::start(core.clone()),
+            room: Arc::new(Semaphore::new(core.config.runner.concurrency)),
+            tasks: TaskTracker::new(),
+            held,
+            finisher,
             stop,
             core,
         };
         let renewing = tokio::spawn(renew(
             at_work.core.clone(),
             at_work.name.clone(),
-            Arc::clone(&at_work.held),
+            at_work.held.clone(),
         ));
         let removing = at_work.core.clone();
         let removing = tokio::spawn(async move { retention::keep(&removing).await });
         at_work.claim_and_run().await;
+        at_work.tasks.close();
+        at_work.tasks.wait().await;
+        drop(at_work);
+        finishing.wait().await;
         renewing.abort();
         removing.abort();
         listening.end().await;
@@ -93,7 +135,10 @@ struct AtWork {
     core: Core,
     name: String,
     kinds: Arc<Kinds>,
+    /// A permit for each job that may be held.
+    room: Arc<Semaphore>,
     held: Jobs,
+    tasks: TaskTracker,
     finisher: Finisher,
     stop: CancellationToken,
 }
@@ -101,13 +146,11 @@ struct AtWork {
 impl AtWork {
     async fn claim_and_run(&self) {
         let mut woken = self.core.wake.watch_jobs();
-        let mut tasks = JoinSet::new();
         let mut look = Look::Whole;
         let mut poll = tokio::time::Instant::now();
         let mut away = false;
         while !self.stop.is_cancelled() {
-            let settings = &self.core.config.runner;
-            let free = settings.concurrency.saturating_sub(tasks.len());
+            let free = self.room.available_permits();
             if free > 0 && look != Look::Nothing {
                 woken.mark_unchanged();
                 match self.claim(free, look).await {
@@ -119,7 +162,7 @@ impl AtWork {
                             look = Look::Nothing;
                         }
                         for claim in claims {
-                            self.begin(claim, &mut tasks);
+                            self.begin(claim);
                         }
                     }
                     Err(error) => {
@@ -128,12 +171,10 @@ impl AtWork {
                         }
                         away = true;
                         look = Look::Nothing;
-                        poll = tokio::time::Instant::now() + settings.poll;
+                        poll = tokio::time::Instant::now() + self.core.config.runner.poll;
                     }
                 }
-                if look != Look::Nothing {
-                    continue;
-                }
+                continue;
             }
             tokio::select! {
                 changed = woken.changed(), if look == Look::Nothing => {
@@ -143,11 +184,9 @@ impl AtWork {
                 }
                 () = tokio::time::sleep_until(poll), if look != Look::Whole => look = Look::Whole,
                 () = self.stop.cancelled() => {}
-                Some(_) = tasks.join_next() => {}
+                place = self.room.acquire(), if look != Look::Nothing => drop(place),
             }
-            while tasks.try_join_next().is_some() {}
         }
-        while tasks.join_next().await.is_some() {}
     }
 
     async fn claim(&self, free: usize, look: Look) -> crate::Result<Vec<Claim>> {
@@ -180,7 +219,9 @@ impl AtWork {
         }
     }
 
-    fn begin(&self, claim: Claim, tasks: &mut JoinSet<()>) {
+    fn begin(&self, claim: Claim) {
+        let place = Arc::clone(&self.room).try_acquire_owned();
+        let place = place.expect("only as many are claimed as there are places");
         let lost = CancellationToken::new();
         let cancel = CancellationToken::new();
         if claim.cancel_requested {
@@ -193,10 +234,7 @@ impl AtWork {
             cancel: cancel.clone(),
             lost: lost.clone(),
         };
-        self.held
-            .lock()
-            .expect("nothing panics while it holds the list")
-            .insert(claim.id, entry);
+        self.held.lock().insert(claim.id, entry);
         let claim = Arc::new(claim);
         let output = Output::new(self.core.clone(), Arc::clone(&claim), lost.clone());
         let job = Running {
@@ -211,15 +249,13 @@ impl AtWork {
         let (kinds, finisher, held) = (
             Arc::clone(&self.kinds),
             self.finisher.clone(),
-            Arc::clone(&self.held),
+            self.held.clone(),
         );
-        tasks.spawn(async move {
-            let (id, fence) = (job.claim.id, job.claim.fence);
-            one(job, &kinds, &finisher).await;
-            let mut held = held.lock().expect("nothing panics while it holds the list");
-            // This process may have claimed the job again already.
-            if held.get(&id).is_some_and(|job| job.fence == fence) {
-                held.remove(&id);
+        self.tasks.spawn(async move {
+            let claim = Arc::clone(&job.claim);
+            if let Some(place) = one(job, &kinds, &finisher, place).await {
+                held.leave(std::iter::once(&*claim));
+                drop(place);
             }
         });
     }
@@ -235,7 +271,13 @@ enum Look {
     Nothing,
 }
 
-async fn one(job: Running, kinds: &Kinds, finisher: &Finisher) {
+/// Works on a job to its end, stored or on its way. Its place is given back where it is not held any more.
+async fn one(
+    job: Running,
+    kinds: &Kinds,
+    finisher: &Finisher,
+    place: OwnedSemaphorePermit,
+) -> Option<OwnedSemaphorePermit> {
     let lost = job.lost.clone();
     let result = tokio::select! {
         result = AssertUnwindSafe(kinds.run(job.clone())).catch_unwind() => result.unwrap_or_else(|_| {
@@ -250,34 +292,45 @@ async fn one(job: Running, kinds: &Kinds, finisher: &Finisher) {
     tracing::debug!(job = job.claim.id, ok = result.is_ok(), "worked");
     if !job.output.close().await || lost.is_cancelled() {
         tracing::warn!(job = job.claim.id, "the job is no longer this runner's");
-        return;
+        return Some(place);
     }
+    let (status, reason) = match result {
+        Ok(()) => (Status::Success, None),
+        Err(Stop::Failed(reason)) => (Status::Failure, Some(reason)),
+        Err(Stop::Cancelled(reason)) => (Status::Cancelled, Some(reason)),
+        Err(Stop::Retry { after, reason }) => {
+            let after = after.unwrap_or_else(|| back_off(job.claim.retries));
+            put_back(&job, || queue::retry(&job.core, &job.claim, after, &reason)).await;
+            return Some(place);
+        }
+        Err(Stop::HandBack) => {
+            put_back(&job, || queue::hand_back(&job.core, &job.claim)).await;
+            return Some(place);
+        }
+        Err(Stop::Lost) => return Some(place),
+    };
+    let end = End {
+        claim: Arc::clone(&job.claim),
+        status,
+        reason,
+        place,
+    };
+    finisher.finish(end).await;
+    None
+}
+
+/// Gives a job back to the queue; where that cannot be stored, somebody takes it over when its lease has lapsed.
+async fn put_back<F>(job: &Running, put: impl Fn() -> F)
+where
+    F: Future<Output = crate::Result<()>>,
+{
     let began = Instant::now();
-    while let Err(error) = end(&job, finisher, &result).await {
-        tracing::warn!(job = job.claim.id, %error, "the job's end is not stored yet, trying again");
+    while let Err(error) = put().await {
+        tracing::warn!(job = job.claim.id, %error, "the job is not given back yet, trying again");
         if began.elapsed() > job.core.config.runner.lease {
             return;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-}
-
-async fn end(job: &Running, finisher: &Finisher, result: &Result<(), Stop>) -> crate::Result<()> {
-    let (core, claim) = (&job.core, &job.claim);
-    match result {
-        Ok(()) => finisher.finish(claim, Status::Success, None).await,
-        Err(Stop::Failed(reason)) => finisher.finish(claim, Status::Failure, Some(reason)).await,
-        Err(Stop::Cancelled(reason)) => {
-            finisher
-                .finish(claim, Status::Cancelled, Some(reason))
-                .await
-        }
-        Err(Stop::Retry { after, reason }) => {
-            let after = after.unwrap_or_else(|| back_off(claim.retries));
-            queue::retry(core, claim, after, reason).await
-        }
-        Err(Stop::HandBack) => queue::hand_back(core, claim).await,
-        Err(Stop::Lost) => Ok(()),
     }
 }
 
@@ -299,7 +352,7 @@ async fn renew(core: Core, name: String, held: Jobs) {
         woken.mark_unchanged();
         let now = Instant::now();
         let (ids, aged) = {
-            let held = held.lock().expect("nothing panics while it holds the list");
+            let held = held.lock();
             let aged = |job: &Held| now + lease.mul_f64(0.8) >= *deadline(job);
             let aged: Vec<i64> = held
                 .iter()
@@ -319,7 +372,7 @@ async fn renew(core: Core, name: String, held: Jobs) {
         };
         match renewed.await {
             Ok(ours) => {
-                let held = held.lock().expect("nothing panics while it holds the list");
+                let held = held.lock();
                 for (id, job) in held.iter() {
                     // One that is not there has just ended or was just claimed, or somebody else has it; writes are fenced.
                     let Some(cancel) = ours.get(&(*id, job.fence)) else {
@@ -336,7 +389,7 @@ async fn renew(core: Core, name: String, held: Jobs) {
             }
             Err(error) => tracing::warn!(%error, "leases not renewed"),
         }
-        let held = held.lock().expect("nothing panics while it holds the list");
+        let held = held.lock();
         for job in held.values() {
             if Instant::now() >= *deadline(job) {
                 job.lost.cancel();
