@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 use crate::bare::Bare;
 use crate::place::{add, all_well, core, databases, fresh, open};
 
-const JOBS: usize = 20_000;
+const JOBS: usize = 50_000;
 /// Jobs at once, so the largest batch of a claim.
 const SLOTS: usize = 100;
 /// Ends of one statement at most, as the engine has it.
 const ENDS: usize = 200;
 /// Ours and the bare loop take turns; the median counts.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 
 pub(crate) async fn measure() {
     for name in databases() {

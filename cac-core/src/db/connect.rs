@@ -6,16 +6,19 @@ use std::path::Path;
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use sqlx::Executor as _;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
+use sqlx::pool::PoolConnectionMetadata;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection, Executor as _};
 
 use super::{Db, Error, Pools};
 
 const ACQUIRE: Duration = Duration::from_secs(10);
 const BUSY: Duration = Duration::from_secs(5);
 const SERVER_CONNECTIONS: u32 = 10;
+/// A connection that rested for longer than this may have been closed by the other side: it is asked before it is used.
+const RESTED: Duration = Duration::from_secs(1);
 const SQLITE_READERS: u32 = 4;
 
 /// Text literals mean the same on all three databases (no backslash escapes, `||` joins), and bad values are errors.
@@ -65,12 +68,14 @@ async fn sqlite(rest: &str) -> Result<Pools, Error> {
         .busy_timeout(BUSY);
     let writer = SqlitePoolOptions::new()
         .max_connections(1)
+        .test_before_acquire(false)
         .acquire_timeout(ACQUIRE)
         .connect_with(options.clone())
         .await
         .map_err(|error| cannot_open(path, &error))?;
     let readers = SqlitePoolOptions::new()
         .max_connections(SQLITE_READERS)
+        .test_before_acquire(false)
         .acquire_timeout(ACQUIRE)
         .connect_lazy_with(options.pragma("query_only", "ON"));
     Ok(Pools::Sqlite { readers, writer })
@@ -104,6 +109,14 @@ fn no_answer(error: sqlx::Error, host: &str, port: u16) -> Error {
     }
 }
 
+/// Whether a connection may be used; asking costs as much as a small statement.
+async fn answers<C: Connection>(
+    conn: &mut C,
+    rested: PoolConnectionMetadata,
+) -> Result<bool, sqlx::Error> {
+    Ok(rested.idle_for < RESTED || conn.ping().await.is_ok())
+}
+
 async fn mariadb(url: &str) -> Result<MySqlPool, Error> {
     let options = MySqlConnectOptions::from_str(url)
         .map_err(malformed)?
@@ -112,6 +125,8 @@ async fn mariadb(url: &str) -> Result<MySqlPool, Error> {
     let (host, port) = (options.get_host().to_owned(), options.get_port());
     let pool = MySqlPoolOptions::new()
         .max_connections(SERVER_CONNECTIONS)
+        .test_before_acquire(false)
+        .before_acquire(|conn, rested| Box::pin(answers(conn, rested)))
         .acquire_timeout(ACQUIRE)
         .after_connect(|conn, _| {
             Box::pin(async move {
@@ -136,6 +151,8 @@ async fn postgres(url: &str) -> Result<PgPool, Error> {
     let (host, port) = (options.get_host().to_owned(), options.get_port());
     let pool = PgPoolOptions::new()
         .max_connections(SERVER_CONNECTIONS)
+        .test_before_acquire(false)
+        .before_acquire(|conn, rested| Box::pin(answers(conn, rested)))
         .acquire_timeout(ACQUIRE)
         .connect_with(options)
         .await

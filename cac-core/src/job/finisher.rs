@@ -15,6 +15,10 @@ use crate::Core;
 
 /// Ends of one statement at most.
 const BATCH: usize = 200;
+/// Ends that come so soon after others were stored wait for more.
+const RUSH: Duration = Duration::from_millis(2);
+/// How long they wait.
+const MOMENT: Duration = Duration::from_millis(1);
 /// Between two tries while the database is away.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -62,17 +66,10 @@ struct Storing {
 impl Storing {
     async fn together(self, mut ends: mpsc::Receiver<End>) {
         let mut batch = Vec::with_capacity(BATCH);
+        let mut stored = Instant::now();
         while ends.recv_many(&mut batch, BATCH).await > 0 {
-            // Those that end in this moment, too.
-            let mut before = 0;
-            while before < batch.len() && batch.len() < BATCH {
-                before = batch.len();
-                tokio::task::yield_now().await;
-                while batch.len() < BATCH
-                    && let Ok(end) = ends.try_recv()
-                {
-                    batch.push(end);
-                }
+            if stored.elapsed() < RUSH {
+                self.gather(&mut ends, &mut batch).await;
             }
             let mut alike: HashMap<(i64, &'static str, Option<String>), Vec<End>> = HashMap::new();
             for end in batch.drain(..) {
@@ -82,6 +79,17 @@ impl Storing {
             for ends in alike.into_values() {
                 self.store(ends).await;
             }
+            stored = Instant::now();
+        }
+    }
+
+    /// Takes what ends in this moment, too; there is nothing to wait for when all that runs has ended.
+    async fn gather(&self, ends: &mut mpsc::Receiver<End>, batch: &mut Vec<End>) {
+        let deadline = Instant::now() + MOMENT;
+        while batch.len() < BATCH.min(self.held.len())
+            && let Ok(Some(end)) = tokio::time::timeout_at(deadline, ends.recv()).await
+        {
+            batch.push(end);
         }
     }
 

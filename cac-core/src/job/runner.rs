@@ -21,6 +21,9 @@ use crate::{Core, secret};
 /// The first pause before another try, and the longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
+/// How long a claim waits for more free places when there are few of many.
+const MOMENT: Duration = Duration::from_millis(1);
+
 /// Works on jobs: shell commands, and typed jobs of our own kinds and of those that the program adds.
 pub struct Runner {
     core: Core,
@@ -57,6 +60,10 @@ impl Jobs {
                 held.remove(&claim.id);
             }
         }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<i64, Held>> {
@@ -148,21 +155,28 @@ impl AtWork {
         let mut woken = self.core.wake.watch_jobs();
         let mut look = Look::Whole;
         let mut poll = tokio::time::Instant::now();
-        let mut away = false;
+        let (mut away, mut waited) = (false, false);
         while !self.stop.is_cancelled() {
             let free = self.room.available_permits();
             if free > 0 && look != Look::Nothing {
+                // A place of many may stay free for a moment, so that one claim fills several.
+                if 8 * free < self.core.config.runner.concurrency && !waited {
+                    waited = true;
+                    tokio::time::sleep(MOMENT).await;
+                    continue;
+                }
+                waited = false;
                 woken.mark_unchanged();
+                let asked = Instant::now();
                 match self.claim(free, look).await {
                     Ok(claims) => {
                         away = false;
                         // Fewer than there is room for: nothing is left that may start.
-                        if claims.len() < free {
+                        let all = claims.len() < free;
+                        self.begin(claims, asked);
+                        if all {
                             poll = self.next_poll(look, poll).await;
                             look = Look::Nothing;
-                        }
-                        for claim in claims {
-                            self.begin(claim);
                         }
                     }
                     Err(error) => {
@@ -219,45 +233,58 @@ impl AtWork {
         }
     }
 
-    fn begin(&self, claim: Claim) {
-        let place = Arc::clone(&self.room).try_acquire_owned();
-        let place = place.expect("only as many are claimed as there are places");
+    /// Begins jobs that were claimed after `asked`: all are held before the first one begins.
+    fn begin(&self, claims: Vec<Claim>, asked: Instant) {
+        // Counted from before the call: the database's leases can only end later than this.
+        let lease = asked + self.core.config.runner.lease;
+        let jobs: Vec<Running> = claims.into_iter().map(|c| self.job(c, lease)).collect();
+        {
+            let mut held = self.held.lock();
+            for job in &jobs {
+                let entry = Held {
+                    fence: job.claim.fence,
+                    deadline: Arc::clone(&job.deadline),
+                    cancel: job.cancel.clone(),
+                    lost: job.lost.clone(),
+                };
+                held.insert(job.claim.id, entry);
+            }
+        }
+        for job in jobs {
+            let place = Arc::clone(&self.room).try_acquire_owned();
+            let place = place.expect("only as many are claimed as there are places");
+            let (kinds, finisher, held) = (
+                Arc::clone(&self.kinds),
+                self.finisher.clone(),
+                self.held.clone(),
+            );
+            self.tasks.spawn(async move {
+                let claim = Arc::clone(&job.claim);
+                if let Some(place) = one(job, &kinds, &finisher, place).await {
+                    held.leave(std::iter::once(&*claim));
+                    drop(place);
+                }
+            });
+        }
+    }
+
+    fn job(&self, claim: Claim, lease: Instant) -> Running {
         let lost = CancellationToken::new();
         let cancel = CancellationToken::new();
         if claim.cancel_requested {
             cancel.cancel();
         }
-        let deadline = Arc::new(Mutex::new(Instant::now() + self.core.config.runner.lease));
-        let entry = Held {
-            fence: claim.fence,
-            deadline: Arc::clone(&deadline),
-            cancel: cancel.clone(),
-            lost: lost.clone(),
-        };
-        self.held.lock().insert(claim.id, entry);
         let claim = Arc::new(claim);
         let output = Output::new(self.core.clone(), Arc::clone(&claim), lost.clone());
-        let job = Running {
+        Running {
             core: self.core.clone(),
             claim,
             output: Arc::new(output),
-            deadline,
+            deadline: Arc::new(Mutex::new(lease)),
             cancel,
             hand_back: self.stop.clone(),
             lost,
-        };
-        let (kinds, finisher, held) = (
-            Arc::clone(&self.kinds),
-            self.finisher.clone(),
-            self.held.clone(),
-        );
-        self.tasks.spawn(async move {
-            let claim = Arc::clone(&job.claim);
-            if let Some(place) = one(job, &kinds, &finisher, place).await {
-                held.leave(std::iter::once(&*claim));
-                drop(place);
-            }
-        });
+        }
     }
 }
 
