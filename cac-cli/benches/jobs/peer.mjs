@@ -3,7 +3,7 @@ import { Logger, makeWorkerUtils, run } from "graphile-worker";
 import pg from "pg";
 
 const [mode, concurrency, batch] = process.argv.slice(2);
-const JOBS = 50_000;
+const JOBS = 20_000;
 const connectionString = process.env.DATABASE_URL;
 const logger = new Logger(() => () => {});
 const utils = await makeWorkerUtils({ connectionString, logger });

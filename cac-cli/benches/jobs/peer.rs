@@ -5,7 +5,7 @@ use std::process::Command;
 
 use cac_core::testing;
 
-use crate::rate::ours;
+use crate::rate::{FEWER, ours};
 
 /// As its own documentation recommends, and ours.
 const SLOTS: usize = 24;
@@ -35,10 +35,10 @@ pub(crate) async fn measure() {
     let mut rates = vec![Vec::new(); 5];
     for _ in 0..ROUNDS {
         rates[0].push(peer(dir.path(), "plain").await);
-        rates[1].push(ours("postgres", SLOTS, true).await);
+        rates[1].push(ours("postgres", FEWER, SLOTS, true).await);
         rates[2].push(peer(dir.path(), "batched").await);
-        rates[3].push(ours("postgres", SLOTS, false).await);
-        rates[4].push(ours("postgres", BATCH, false).await);
+        rates[3].push(ours("postgres", FEWER, SLOTS, false).await);
+        rates[4].push(ours("postgres", FEWER, BATCH, false).await);
     }
     let mut rates = rates.into_iter().map(crate::median);
     let (plain, single, batched, few, many) = (

@@ -16,7 +16,7 @@ use crate::Core;
 /// Ends of one statement at most.
 const BATCH: usize = 200;
 /// Ends that come so soon after others were stored wait for more.
-const RUSH: Duration = Duration::from_millis(2);
+const RUSH: Duration = Duration::from_millis(10);
 /// How long they wait.
 const MOMENT: Duration = Duration::from_millis(1);
 /// Between two tries while the database is away.
