@@ -1,4 +1,4 @@
-//! From a print in a job to its event at clients of `/jobs/{id}/stream`: one of them, and two thousand.
+//! From a print in a job to its event at clients of `/api/stream/{id}`: one of them, and two thousand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -60,7 +60,7 @@ impl Place {
     /// Adds a job; there are `before` in the database.
     async fn job(&self, before: usize, command: &str) -> String {
         add(&self.database, 1, command, None).await;
-        format!("/jobs/{}/stream", before + 1)
+        format!("/api/stream/{}", before + 1)
     }
 
     /// How many SELECTs (MariaDB) or transactions (PostgreSQL) the server has done.
@@ -90,9 +90,9 @@ async fn delays(mut stream: Response) -> Vec<Duration> {
         while let Some(end) = rest.find('\n') {
             let line: String = rest.drain(..=end).collect();
             let data = line.trim_end().strip_prefix("data: ").unwrap_or("");
-            if data.len() == 19 && data.bytes().all(|b| b.is_ascii_digit()) {
-                times.push(crate::since(data));
-            }
+            // Output is a JSON string; what closes the stream is not.
+            let printed = serde_json::from_str::<String>(data).unwrap_or_default();
+            times.extend(printed.lines().map(crate::since));
         }
     }
     times

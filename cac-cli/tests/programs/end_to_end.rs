@@ -32,6 +32,7 @@ async fn the_main_job_on_postgres() {
     main_job(testing::postgres().await).await;
 }
 
+/// J1 of the original, too: a creation lived in the web server's memory and was gone with it.
 async fn main_job(database: TestDb) {
     let lab = Lab::start(&database);
     let portal = Portal::new(&lab.url);

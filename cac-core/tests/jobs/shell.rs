@@ -38,6 +38,33 @@ async fn output_keeps_its_order_and_its_last_line() {
     }
 }
 
+/// J6 of the original: one failure of the database while output was stored ended the runner with all its jobs. Here the
+/// table is away for two seconds in the middle of a job.
+#[tokio::test]
+async fn output_outlives_a_failing_database() {
+    for database in testing::databases().await {
+        let lab = Lab::new(database).await;
+        lab.runner();
+        let id = lab
+            .insert("for i in $(seq 1 30); do echo \"line $i\"; sleep 0.1; done")
+            .await;
+        until("it prints", async || lab.log(id).await.contains("line 3\n")).await;
+        let (away, back) = (
+            r#"ALTER TABLE "JobStatuses" RENAME TO "Away""#,
+            r#"ALTER TABLE "Away" RENAME TO "JobStatuses""#,
+        );
+        lab.core.db.exec(away, args![]).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        lab.core.db.exec(back, args![]).await.unwrap();
+        let other = lab.insert("echo other").await;
+        assert_eq!(lab.job(other).await.status, Status::Success);
+        assert_eq!(lab.job(id).await.status, Status::Success);
+        let expected: String = (1..=30).map(|n| format!("line {n}\n")).collect();
+        assert_eq!(lab.log(id).await, expected, "{}", lab.database.name);
+        lab.end().await;
+    }
+}
+
 /// J12 of the original: death by a signal was told as an exit with code null.
 #[tokio::test]
 async fn the_exit_is_told_as_it_was() {

@@ -174,6 +174,7 @@ async fn of_two_requests_for_one_name_one_wins() {
     }
 }
 
+/// J13 of the original: a port was read and then inserted, so that two requests took the same one and the second died.
 #[tokio::test]
 async fn twenty_requests_at_once_get_twenty_ports() {
     for database in testing::databases().await {

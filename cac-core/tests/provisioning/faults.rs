@@ -227,7 +227,8 @@ async fn an_undo_that_fails_is_retried_as_a_job() {
     }
 }
 
-/// J3 of the original: jobs of a dead runner stayed `running` for ever. Here the runner is cut off as by SIGKILL:
+/// J2 and J3 of the original: a restart in the middle left a container that no row knew, and jobs of a dead runner stayed
+/// `running` for ever. Here the runner is cut off as by SIGKILL:
 /// it neither renews nor says anything, and another takes over.
 #[tokio::test]
 async fn a_job_whose_runner_died_is_taken_up_and_finished_once() {

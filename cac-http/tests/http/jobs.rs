@@ -215,6 +215,74 @@ async fn the_seeds_shapes() {
     assert_eq!(expect(list, 200).await[0], found);
 }
 
+/// J9 of the original: rows of output were ordered by a time of whole seconds. Here the times run backwards.
+#[tokio::test]
+async fn output_comes_in_the_order_of_its_rows_whatever_their_times() {
+    let lab = Lab::idle(&[]).await;
+    let alice = lab.login("alice").await;
+    let job = shell(&lab, Some("alice"), "true").await;
+    let sql = r#"INSERT INTO "JobStatuses" ("jobId", "output", "createdAt", "updatedAt") VALUES (?, ?, ?, ?)"#;
+    for number in 0..20 {
+        let time = chrono::Utc::now() - chrono::Duration::seconds(number / 3);
+        let values = args![job, format!("row {number}\n"), time, time];
+        lab.core.db.exec(sql, values).await.unwrap();
+    }
+    let path = format!("/jobs/{job}/status?limit=15&offset=2");
+    let rows = expect(lab.get(&path, &alice).send().await.unwrap(), 200).await;
+    let rows = rows.as_array().unwrap().iter();
+    let texts: Vec<&str> = rows.map(|row| row["output"].as_str().unwrap()).collect();
+    let expected: Vec<String> = (2..17).map(|number| format!("row {number}\n")).collect();
+    assert_eq!(texts, expected);
+}
+
+/// J10 of the original: what is no number, or below zero, was an internal error, and nothing told how many there are.
+#[tokio::test]
+async fn bad_pages_and_bad_ids_are_refused_and_the_total_is_told() {
+    let lab = Lab::idle(&[]).await;
+    let admin = lab.login("admin").await;
+    for _ in 0..3 {
+        shell(&lab, Some("alice"), "true").await;
+    }
+    for bad in [
+        "limit=x",
+        "limit=-1",
+        "offset=-1",
+        "offset=1e3",
+        "limit=99999999999999999999",
+    ] {
+        for path in ["/jobs", "/jobs/1/status"] {
+            let answer = lab
+                .get(&format!("{path}?{bad}"), &admin)
+                .send()
+                .await
+                .unwrap();
+            let problem = expect(answer, 400).await;
+            assert!(problem["detail"].is_string(), "{path}?{bad}: {problem}");
+        }
+    }
+    for (id, status) in [
+        ("x", 404),
+        ("-1", 404),
+        ("0", 404),
+        ("99999999999999999999", 404),
+        ("9223372036854775807", 404),
+    ] {
+        let answer = lab
+            .get(&format!("/jobs/{id}"), &admin)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), status, "{id}");
+    }
+    let page = lab
+        .get("/jobs?limit=2&offset=1", &admin)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(page.headers()["x-total-count"], "3");
+    assert_eq!(expect(page, 200).await.as_array().unwrap().len(), 2);
+}
+
 /// S12 of the original; and jobs without an owner are the admins'.
 #[tokio::test]
 async fn other_peoples_jobs_do_not_exist() {
