@@ -260,11 +260,12 @@ async fn bad_pages_and_bad_ids_are_refused_and_the_total_is_told() {
             assert!(problem["detail"].is_string(), "{path}?{bad}: {problem}");
         }
     }
+    // What is no number is refused; a number that no job has is not found.
     for (id, status) in [
-        ("x", 404),
+        ("x", 400),
+        ("99999999999999999999", 400),
         ("-1", 404),
         ("0", 404),
-        ("99999999999999999999", 404),
         ("9223372036854775807", 404),
     ] {
         let answer = lab
@@ -273,6 +274,8 @@ async fn bad_pages_and_bad_ids_are_refused_and_the_total_is_told() {
             .await
             .unwrap();
         assert_eq!(answer.status(), status, "{id}");
+        let problem: serde_json::Value = answer.json().await.unwrap();
+        assert!(problem["detail"].is_string(), "{id}: {problem}");
     }
     let page = lab
         .get("/jobs?limit=2&offset=1", &admin)
