@@ -48,6 +48,13 @@ pub async fn log(core: &Core, id: i64) -> String {
     rows.into_iter().map(|row| row.output).collect()
 }
 
+/// How many jobs have not ended.
+pub async fn open(db: &Db) -> i64 {
+    let sql = r#"SELECT COUNT(*) AS "n" FROM "Jobs" WHERE "status" IN ('pending', 'running')"#;
+    let row = db.one(sql, vec![]).await.expect("jobs can be counted");
+    row.get("n").expect("a count is a number")
+}
+
 /// A database of one test; it is dropped with this value.
 pub struct TestDb {
     pub db: Db,
@@ -83,7 +90,7 @@ pub async fn empty_databases() -> Vec<TestDb> {
 pub async fn sqlite() -> TestDb {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let url = format!("sqlite:{}", directory.path().join("cac.db").display());
-    open(
+    test_db(
         url,
         Place::Directory {
             _directory: directory,
@@ -102,7 +109,7 @@ pub async fn postgres() -> TestDb {
     server("CAC_TEST_POSTGRES_URL").await
 }
 
-async fn open(url: String, place: Place) -> TestDb {
+async fn test_db(url: String, place: Place) -> TestDb {
     let db = Db::connect(&url)
         .await
         .expect("the test's database answers");
@@ -130,7 +137,7 @@ async fn server(variable: &str) -> TestDb {
         .expect("the administrator's URL works");
     let mut url = url::Url::parse(&admin).expect("the administrator's URL is well-formed");
     url.set_path(&database);
-    open(url.into(), Place::Server { admin, database }).await
+    test_db(url.into(), Place::Server { admin, database }).await
 }
 
 async fn run(admin: &str, sql: &str) -> Result<(), sqlx::Error> {

@@ -1,9 +1,7 @@
 //! The most memory that a runner ever had, with a job that prints 1 GB.
 
-use cac_core::args;
-
 use crate::lab::Running;
-use crate::place::{add, databases, fresh, open};
+use crate::place::{add, all_well, databases, ended, fresh};
 
 const BYTES: u64 = 1_000_000_000;
 
@@ -16,9 +14,7 @@ pub(crate) async fn measure() {
         ];
         let runner = Running::start("cac-runner", &[], &vars);
         add(&database, 1, "true", None).await;
-        while open(&database.db).await > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        ended(&database.db).await;
         let idle = most(&runner);
         add(
             &database,
@@ -27,22 +23,10 @@ pub(crate) async fn measure() {
             None,
         )
         .await;
-        while open(&database.db).await > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
+        ended(&database.db).await;
         let most = most(&runner);
         runner.stop();
-        let sql = r#"SELECT COUNT(*) AS "n" FROM "Jobs" WHERE "status" = 'success'"#;
-        assert_eq!(
-            database
-                .db
-                .one(sql, args![])
-                .await
-                .unwrap()
-                .get::<i64>("n")
-                .unwrap(),
-            2
-        );
+        all_well(&database.db, 2).await;
         let (ours, before) = (format!("{most} MB"), format!("{idle} MB (after `true`)"));
         crate::row(
             "most memory of a runner, job prints 1 GB",

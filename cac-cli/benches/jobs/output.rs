@@ -6,7 +6,7 @@ use cac_core::args;
 
 use crate::bare::Bare;
 use crate::lab::Running;
-use crate::place::{add, databases, fresh, open};
+use crate::place::{add, databases, ended, fresh, span};
 use crate::rate::per_second;
 
 const LINES: usize = 1_000_000;
@@ -41,22 +41,13 @@ async fn ours(name: &str) -> f64 {
         None,
     )
     .await;
-    while open(&database.db).await > 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    ended(&database.db).await;
     runner.stop();
-    let sql = r#"SELECT "startedAt", "finishedAt" FROM "Jobs""#;
-    let row = database.db.one(sql, args![]).await.unwrap();
-    type Time = chrono::DateTime<chrono::Utc>;
-    let (first, last): (Time, Time) = (
-        row.get("startedAt").unwrap(),
-        row.get("finishedAt").unwrap(),
-    );
     assert_eq!(
         stored(&database.db).await,
         i64::try_from(100 * LINES).unwrap()
     );
-    per_second(LINES, (last - first).to_std().unwrap())
+    per_second(LINES, span(&database.db).await)
 }
 
 async fn stored(db: &cac_core::db::Db) -> i64 {

@@ -32,7 +32,7 @@ pub(crate) async fn measure() {
         );
         return;
     }
-    let mut rates = vec![Vec::new(); 5];
+    let mut rates = [const { Vec::new() }; 5];
     for _ in 0..ROUNDS {
         rates[0].push(peer(dir.path(), "plain").await);
         rates[1].push(ours("postgres", FEWER, SLOTS, true).await);
@@ -40,14 +40,7 @@ pub(crate) async fn measure() {
         rates[3].push(ours("postgres", FEWER, SLOTS, false).await);
         rates[4].push(ours("postgres", FEWER, BATCH, false).await);
     }
-    let mut rates = rates.into_iter().map(crate::median);
-    let (plain, single, batched, few, many) = (
-        rates.next().unwrap(),
-        rates.next().unwrap(),
-        rates.next().unwrap(),
-        rates.next().unwrap(),
-        rates.next().unwrap(),
-    );
+    let [plain, single, batched, few, many] = rates.map(crate::median);
     crate::rates(
         "no-op typed jobs, 24 at once, single completions",
         "postgres",

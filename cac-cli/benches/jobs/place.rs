@@ -1,6 +1,7 @@
 //! Databases, cores and rows for measurements.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use cac_core::config::{Config, Program, Vars};
 use cac_core::db::Db;
@@ -64,10 +65,20 @@ pub(crate) async fn add(database: &TestDb, jobs: usize, command: &str, kind: Opt
     }
 }
 
-/// How many jobs have not ended.
-pub(crate) async fn open(db: &Db) -> i64 {
-    let sql = r#"SELECT COUNT(*) AS "n" FROM "Jobs" WHERE "status" IN ('pending', 'running')"#;
-    db.one(sql, args![]).await.unwrap().get("n").unwrap()
+/// Waits until every job has ended.
+pub(crate) async fn ended(db: &Db) {
+    while testing::open(db).await > 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// From the first beginning to the last end.
+pub(crate) async fn span(db: &Db) -> Duration {
+    type Time = chrono::DateTime<chrono::Utc>;
+    let sql = r#"SELECT MIN("startedAt") AS "first", MAX("finishedAt") AS "last" FROM "Jobs""#;
+    let row = db.one(sql, args![]).await.unwrap();
+    let (first, last): (Time, Time) = (row.get("first").unwrap(), row.get("last").unwrap());
+    (last - first).to_std().unwrap()
 }
 
 /// All of them must have ended well.

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use cac_core::job::Runner;
+use cac_core::testing;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::bare::Bare;
-use crate::place::{add, all_well, core, databases, fresh, open};
+use crate::place::{add, all_well, core, databases, fresh};
 
 const JOBS: usize = 50_000;
 /// Jobs beside graphile-worker, which has not come to an end of 50,000 in minutes.
@@ -55,7 +56,7 @@ pub(crate) async fn ours(name: &str, jobs: usize, slots: usize, alone: bool) -> 
     let stop = CancellationToken::new();
     let began = Instant::now();
     let running = tokio::spawn(runner.run(stop.clone()));
-    while begun.load(Ordering::Relaxed) < jobs || open(&database.db).await > 0 {
+    while begun.load(Ordering::Relaxed) < jobs || testing::open(&database.db).await > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let took = began.elapsed();

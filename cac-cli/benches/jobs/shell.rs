@@ -3,11 +3,10 @@
 use std::process::Stdio;
 use std::time::Instant;
 
-use cac_core::args;
 use tokio::io::AsyncReadExt as _;
 
 use crate::lab::{self, Running};
-use crate::place::{add, all_well, databases, fresh};
+use crate::place::{add, all_well, databases, ended, fresh, span};
 use crate::rate::per_second;
 
 const JOBS: usize = 2_000;
@@ -27,19 +26,10 @@ async fn ours(name: &str) -> f64 {
     let database = fresh(name).await;
     add(&database, JOBS, "true", None).await;
     let runner = Running::start("cac-runner", &[], &[("DATABASE_URL", &database.url)]);
-    let sql = r#"SELECT MIN("startedAt") AS "first", MAX("finishedAt") AS "last", COUNT("finishedAt") AS "n" FROM "Jobs""#;
-    loop {
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        let row = database.db.one(sql, args![]).await.unwrap();
-        if usize::try_from(row.get::<i64>("n").unwrap()).unwrap() < JOBS {
-            continue;
-        }
-        runner.stop();
-        all_well(&database.db, JOBS).await;
-        type Time = chrono::DateTime<chrono::Utc>;
-        let (first, last): (Time, Time) = (row.get("first").unwrap(), row.get("last").unwrap());
-        return per_second(JOBS, (last - first).to_std().unwrap());
-    }
+    ended(&database.db).await;
+    runner.stop();
+    all_well(&database.db, JOBS).await;
+    per_second(JOBS, span(&database.db).await)
 }
 
 /// Supervisor, shell, pipe and socket as a runner starts them.

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use cac_core::db::{Db, Dialect};
+use cac_core::db::Dialect;
 use cac_core::testing::TestDb;
 use cac_core::{args, testing};
 use rustix::process::Signal;
@@ -80,12 +80,12 @@ async fn chaos(database: TestDb) {
     let start = || Running::start("cac-runner", &[], &vars);
     let mut runners: Vec<Running> = (0..RUNNERS).map(|_| start()).collect();
     let (began, mut kills) = (Instant::now(), 0);
-    while open(&database.db).await > 0 {
+    while testing::open(&database.db).await > 0 {
         assert!(
             began.elapsed() < LIMIT,
             "{}: {} jobs are open",
             database.name,
-            open(&database.db).await
+            testing::open(&database.db).await
         );
         tokio::time::sleep(pause).await;
         runners[kills % RUNNERS].signal(Signal::KILL);
@@ -138,11 +138,6 @@ async fn chaos(database: TestDb) {
         database.name,
         took.as_secs_f64()
     );
-}
-
-async fn open(db: &Db) -> i64 {
-    let sql = r#"SELECT COUNT(*) AS "n" FROM "Jobs" WHERE "status" IN ('pending', 'running')"#;
-    db.one(sql, args![]).await.unwrap().get("n").unwrap()
 }
 
 /// The database itself counts how often each job ends.

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::Status;
 use super::queue::{self, Claim};
 use super::runner::Jobs;
-use crate::Core;
+use crate::{Core, Result};
 
 /// Ends of one statement at most.
 const BATCH: usize = 200;
@@ -19,8 +19,6 @@ const BATCH: usize = 200;
 const RUSH: Duration = Duration::from_millis(10);
 /// How long they wait.
 const MOMENT: Duration = Duration::from_millis(1);
-/// Between two tries while the database is away.
-const AGAIN: Duration = Duration::from_millis(500);
 
 /// Takes ends; the task behind it stores them.
 #[derive(Clone)]
@@ -40,9 +38,13 @@ impl Finisher {
     pub(super) fn start(core: Core, held: Jobs, alone: bool) -> (Self, TaskTracker) {
         let (sender, ends) = mpsc::channel(BATCH);
         let tasks = TaskTracker::new();
-        let storing = Storing { core, held };
+        let storing = Storing {
+            core,
+            held,
+            tasks: tasks.clone(),
+        };
         if alone {
-            tasks.spawn(storing.each(ends, tasks.clone()));
+            tasks.spawn(storing.each(ends));
         } else {
             tasks.spawn(storing.together(ends));
         }
@@ -61,6 +63,7 @@ impl Finisher {
 struct Storing {
     core: Core,
     held: Jobs,
+    tasks: TaskTracker,
 }
 
 impl Storing {
@@ -93,30 +96,40 @@ impl Storing {
         }
     }
 
-    async fn each(self, mut ends: mpsc::Receiver<End>, tasks: TaskTracker) {
+    async fn each(self, mut ends: mpsc::Receiver<End>) {
         while let Some(end) = ends.recv().await {
             let storing = self.clone();
-            tasks.spawn(async move { storing.store(vec![end]).await });
+            self.tasks
+                .spawn(async move { storing.store(vec![end]).await });
         }
     }
 
-    /// Stores ends of which the same is said.
+    /// Stores ends of which the same is said; those that cannot be stored now keep no others waiting.
     async fn store(&self, ends: Vec<End>) {
-        let ids: Vec<i64> = ends.iter().map(|end| end.claim.id).collect();
-        let (fence, status, reason) = (ends[0].claim.fence, ends[0].status, &ends[0].reason);
-        let began = Instant::now();
-        while let Err(error) =
-            queue::finish(&self.core, ids.clone(), fence, status, reason.as_deref()).await
-        {
-            tracing::warn!(jobs = ?ids, %error, "the end of jobs is not stored yet, trying again");
-            if began.elapsed() > self.core.config.runner.lease {
-                // Then somebody else has them, or will soon.
-                break;
+        match self.once(&ends).await {
+            Ok(()) => self.leave(ends),
+            Err(error) => {
+                tracing::warn!(%error, "the end of a job is not stored yet, trying again");
+                let storing = self.clone();
+                self.tasks.spawn(async move {
+                    let ids: Vec<i64> = ends.iter().map(|end| end.claim.id).collect();
+                    let lease = storing.core.config.runner.lease;
+                    queue::patiently("end", &ids, lease, || storing.once(&ends)).await;
+                    storing.leave(ends);
+                });
             }
-            tokio::time::sleep(AGAIN).await;
         }
+    }
+
+    async fn once(&self, ends: &[End]) -> Result<()> {
+        let ids = ends.iter().map(|end| end.claim.id).collect();
+        let (fence, status, reason) = (ends[0].claim.fence, ends[0].status, &ends[0].reason);
+        queue::finish(&self.core, ids, fence, status, reason.as_deref()).await
+    }
+
+    /// These jobs are no longer held; all their places become free together, so that one claim fills them again.
+    fn leave(&self, ends: Vec<End>) {
         self.held.leave(ends.iter().map(|end| &*end.claim));
-        // Together, so that one claim fills them again.
         let places = ends.into_iter().map(|end| end.place);
         drop(places.reduce(|mut all, one| {
             all.merge(one);

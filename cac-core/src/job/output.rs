@@ -176,7 +176,10 @@ impl Writer {
     /// How many rows an earlier claim left.
     async fn count(&mut self) -> bool {
         let claim = Arc::clone(&self.claim);
-        let counted = patiently(claim.id, || queue::chunks(&self.core, &claim)).await;
+        let counted = queue::patiently("output", &[claim.id], GIVE_UP, || {
+            queue::chunks(&self.core, &claim)
+        })
+        .await;
         self.before = counted.unwrap_or(0);
         counted.is_some()
     }
@@ -185,8 +188,8 @@ impl Writer {
     async fn append(&mut self, chunk: &str) -> bool {
         let expected = self.before + self.written;
         let (core, claim) = (&self.core, &self.claim);
-        let mut doubt = false;
-        let appended = patiently(claim.id, || {
+        let (mut doubt, ids) = (false, [claim.id]);
+        let appended = queue::patiently("output", &ids, GIVE_UP, || {
             let doubtful = std::mem::replace(&mut doubt, true);
             async move {
                 if doubtful && queue::chunks(core, claim).await? > expected {
@@ -198,27 +201,6 @@ impl Writer {
         let appended = appended.await == Some(true);
         self.written += i64::from(appended);
         appended
-    }
-}
-
-/// Repeats a call while the database is away; a job is lost to somebody else when that takes longer than [`GIVE_UP`].
-async fn patiently<T, F>(job: i64, mut call: impl FnMut() -> F) -> Option<T>
-where
-    F: Future<Output = crate::Result<T>>,
-{
-    let started = Instant::now();
-    loop {
-        match call().await {
-            Ok(value) => return Some(value),
-            Err(error) if started.elapsed() < GIVE_UP => {
-                tracing::warn!(job, %error, "output not written yet, trying again");
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-            Err(error) => {
-                tracing::error!(job, %error, "output lost");
-                return None;
-            }
-        }
     }
 }
 

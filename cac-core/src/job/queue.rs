@@ -3,9 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Status;
 use crate::db::{Dialect, Row};
 use crate::{Core, Result, args, transaction};
+
+/// Between two tries while the database is away.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// A job that this process holds.
 #[derive(Debug, Clone)]
@@ -265,4 +270,31 @@ pub(super) async fn chunks(core: &Core, claim: &Claim) -> Result<i64> {
             .await?;
         row.get::<i64>("n")?
     })
+}
+
+/// Repeats a call while the database is away, as long as somebody still waits for what it stores of these jobs; absent when
+/// it was given up.
+pub(super) async fn patiently<T, F>(
+    what: &'static str,
+    jobs: &[i64],
+    limit: Duration,
+    mut call: impl FnMut() -> F,
+) -> Option<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let began = Instant::now();
+    loop {
+        match call().await {
+            Ok(value) => return Some(value),
+            Err(error) if began.elapsed() < limit => {
+                tracing::warn!(what, ?jobs, %error, "not stored yet, trying again");
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(error) => {
+                tracing::error!(what, ?jobs, %error, "not stored, given up");
+                return None;
+            }
+        }
+    }
 }

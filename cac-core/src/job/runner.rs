@@ -321,17 +321,21 @@ async fn one(
         tracing::warn!(job = job.claim.id, "the job is no longer this runner's");
         return Some(place);
     }
+    // What is not stored by then is taken over by somebody else.
+    let lease = job.core.config.runner.lease;
     let (status, reason) = match result {
         Ok(()) => (Status::Success, None),
         Err(Stop::Failed(reason)) => (Status::Failure, Some(reason)),
         Err(Stop::Cancelled(reason)) => (Status::Cancelled, Some(reason)),
         Err(Stop::Retry { after, reason }) => {
             let after = after.unwrap_or_else(|| back_off(job.claim.retries));
-            put_back(&job, || queue::retry(&job.core, &job.claim, after, &reason)).await;
+            let put = || queue::retry(&job.core, &job.claim, after, &reason);
+            queue::patiently("another try", &[job.claim.id], lease, put).await;
             return Some(place);
         }
         Err(Stop::HandBack) => {
-            put_back(&job, || queue::hand_back(&job.core, &job.claim)).await;
+            let put = || queue::hand_back(&job.core, &job.claim);
+            queue::patiently("hand-back", &[job.claim.id], lease, put).await;
             return Some(place);
         }
         Err(Stop::Lost) => return Some(place),
@@ -344,21 +348,6 @@ async fn one(
     };
     finisher.finish(end).await;
     None
-}
-
-/// Gives a job back to the queue; where that cannot be stored, somebody takes it over when its lease has lapsed.
-async fn put_back<F>(job: &Running, put: impl Fn() -> F)
-where
-    F: Future<Output = crate::Result<()>>,
-{
-    let began = Instant::now();
-    while let Err(error) = put().await {
-        tracing::warn!(job = job.claim.id, %error, "the job is not given back yet, trying again");
-        if began.elapsed() > job.core.config.runner.lease {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
 }
 
 /// Doubles with each try, a little off so that many jobs that failed together do not try together.
