@@ -44,6 +44,8 @@ pub enum Environment {
 pub struct Config {
     pub environment: Environment,
     pub database_url: String,
+    /// Connections to a database server at most.
+    pub database_connections: u32,
     pub data_dir: PathBuf,
     pub listen: SocketAddr,
     /// Where other processes wake this one (UDP), on databases that carry no notices.
@@ -57,6 +59,7 @@ pub struct Config {
     pub session_secret: Secret,
     pub proxmox: Proxmox,
     pub trusted_proxies: Vec<IpNet>,
+    pub rate_limits: RateLimits,
     pub registration_allow: Vec<IpNet>,
     pub nginx_conf_allow: Vec<IpNet>,
     pub metrics_allow: Vec<IpNet>,
@@ -210,6 +213,16 @@ fn full_name(name: &str, domain: &str) -> String {
     } else {
         format!("{name}.{domain}")
     }
+}
+
+/// How many requests one web server takes in a while.
+#[derive(Debug, Clone)]
+pub struct RateLimits {
+    /// Of one address without a good session.
+    pub strangers: u32,
+    /// Of one signed-in user.
+    pub users: u32,
+    pub window: Duration,
 }
 
 /// How containers are reached from outside. The web server knows it; jobs carry it to runners, which need none of these

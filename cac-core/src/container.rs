@@ -1,4 +1,5 @@
-//! Containers: rows, names, who may see them. Asking for one is `container/create.rs`, ending one `container/delete.rs`.
+//! Containers: rows, names, who may see them. Asking for one is `container/create.rs`, registering one that exists
+//! `container/register.rs`, ending one `container/delete.rs`.
 
 use std::time::Duration;
 
@@ -10,12 +11,15 @@ use crate::db::Row;
 use crate::service::{self, Service};
 use crate::{Core, Error, Result, args, node};
 
+pub(crate) mod check;
 mod create;
 mod delete;
+mod register;
 
 pub use create::{Created, NewContainer, create};
 pub(crate) use delete::add_undo;
 pub use delete::{Deletion, delete, forget};
+pub use register::{Registration, register};
 
 /// A page is not held up for longer by a node that is away.
 const LIVE_LIMIT: Duration = Duration::from_secs(2);

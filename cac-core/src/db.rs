@@ -188,13 +188,21 @@ fn exactly_one(rows: Vec<Row>, sql: &str) -> Result<Row, Error> {
         .ok_or_else(|| Error::Other(format!("no row for: {sql}")))
 }
 
+/// Connections of a process to a database server at most, unless it asks for another number.
+pub const CONNECTIONS: u32 = 10;
+
 impl Db {
     /// Opens the pools and checks the server's version.
     ///
     /// `sqlite:PATH` (also `sqlite://PATH`), `mysql://…` or `mariadb://…`, `postgres://…` or `postgresql://…`.
     /// Error texts never hold the password.
     pub async fn connect(url: &str) -> Result<Self, Error> {
-        connect::connect(url).await
+        Self::connect_with(url, CONNECTIONS).await
+    }
+
+    /// The same with up to `connections` to a server; SQLite always has one writer and four readers.
+    pub async fn connect_with(url: &str, connections: u32) -> Result<Self, Error> {
+        connect::connect(url, connections).await
     }
 
     #[must_use]

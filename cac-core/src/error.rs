@@ -35,9 +35,6 @@ pub enum Error {
     /// Proxmox VE or another program that we need cannot be reached now; the text is fit for the caller.
     #[error("{0}")]
     Unreachable(String),
-    /// A part that this release does not have yet.
-    #[error("{0}")]
-    Unsupported(String),
     /// A defect or a failed dependency; the text is for the log only.
     #[error("{0}")]
     Internal(String),

@@ -80,7 +80,8 @@ impl Deref for Core {
 impl Core {
     /// Connects, brings the schema up to date (a database of the original is refused until `cac migrate up` adopted it).
     pub async fn start(config: Config) -> Result<Self> {
-        let db = db::Db::connect(&config.database_url).await?;
+        let connections = config.database_connections;
+        let db = db::Db::connect_with(&config.database_url, connections).await?;
         schema::start(&db).await?;
         Self::with(db, config, clock::Clock::System).await
     }

@@ -1,4 +1,5 @@
 //! Services: what a container offers to the outside. Types, protocol names, external ports, and what of it is published.
+//! Adding, changing and removing them one by one is `service/change.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +13,10 @@ use crate::config::Config;
 use crate::db::{Db, Row, Tx};
 use crate::nginx::{HttpService, Protocol, PublicName, StreamService};
 use crate::{Core, Error, Result, args, db};
+
+mod change;
+
+pub use change::{NewOne, ServiceChange, add, remove, update};
 
 /// What kind of traffic a service takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -119,7 +124,13 @@ pub enum NewService {
 
 /// Adds services to a container, giving each its external port. The caller holds the lock `ports`
 /// (so that a hundred requests at once get a hundred ports) and, for names, the lock `names`.
-pub async fn create(tx: &mut Tx, core: &Core, container: i64, new: &[NewService]) -> Result<()> {
+pub async fn create(
+    tx: &mut Tx,
+    core: &Core,
+    container: i64,
+    new: &[NewService],
+) -> Result<Vec<i64>> {
+    let mut ids = Vec::with_capacity(new.len());
     let now = core.clock.now();
     for service in new {
         let (kind, internal, external, tls, name) = match service {
@@ -148,7 +159,7 @@ pub async fn create(tx: &mut Tx, core: &Core, container: i64, new: &[NewService]
                 )
             }
         };
-        tx.insert(
+        let id = tx.insert(
             r#"INSERT INTO "Services" ("containerId", "type", "internalPort", "externalPort", "tls", "externalHostname", "createdAt", "updatedAt")
                VALUES (?, ?, ?, ?, ?, ?, ?, ?)"#,
             args![container, kind.as_str(), internal, external, tls, name, now, now],
@@ -159,8 +170,9 @@ pub async fn create(tx: &mut Tx, core: &Core, container: i64, new: &[NewService]
             db::Error::Unique(_) => Error::conflict("additionalProtocols", "A port was taken meanwhile; try again."),
             other => other.into(),
         })?;
+        ids.push(id);
     }
-    Ok(())
+    Ok(ids)
 }
 
 async fn free_port(tx: &mut Tx, config: &Config, kind: ServiceType, ssh: bool) -> Result<u16> {

@@ -33,6 +33,20 @@ fn the_runner_and_local_commands_start_with_the_five_mysql_variables_alone() {
 }
 
 #[test]
+fn a_number_of_connections_that_a_process_cannot_work_with_is_refused() {
+    for (given, fits) in [("4", true), ("3", false), ("many", false)] {
+        let loaded = load(Program::Http, &[("DATABASE_CONNECTIONS", given)]);
+        match loaded {
+            Ok(config) => assert!(fits && config.database_connections == 4, "{given}"),
+            Err(problems) => assert!(
+                !fits && problems[0].starts_with("DATABASE_CONNECTIONS"),
+                "{problems:?}"
+            ),
+        }
+    }
+}
+
+#[test]
 fn production_demands_what_must_not_be_guessed() {
     let problems = load(Program::Http, &[("NODE_ENV", "production")]).unwrap_err();
     for name in ["DATABASE_URL", "CAC_PUBLIC_URL", "CAC_DOMAIN"] {

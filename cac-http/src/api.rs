@@ -8,6 +8,7 @@ pub(crate) mod job;
 pub(crate) mod login;
 pub(crate) mod nginx;
 pub(crate) mod node;
+pub(crate) mod service;
 
 /// The chapters of the specification.
 #[derive(Tags)]
@@ -29,6 +30,7 @@ pub(crate) enum Tag {
 pub(crate) type Apis = (
     login::Api,
     container::Api,
+    service::Api,
     job::Api,
     node::Api,
     nginx::Api,
@@ -42,6 +44,7 @@ pub(crate) fn service() -> OpenApiService<Apis, ()> {
     let apis = (
         login::Api,
         container::Api,
+        service::Api,
         job::Api,
         node::Api,
         nginx::Api,

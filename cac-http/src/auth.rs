@@ -1,5 +1,7 @@
 //! Who is signed in: the session cookie, and the two things handlers ask for, [`Signed`] and [`Anyone`].
 
+use std::sync::Arc;
+
 use cac_core::{Actor, Config, Core, session};
 use poem::http::StatusCode;
 use poem::http::header::COOKIE;
@@ -10,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accept::{names_json, prefers_html};
 use crate::error::{ApiError, Result};
+use crate::limit::Limits;
 use crate::origin::{self, Source};
 
 const SCHEME: &str = "session";
@@ -20,6 +23,7 @@ pub(crate) struct Carried {
     pub core: Core,
     /// Streams and waits end with it.
     pub stop: CancellationToken,
+    pub limits: Arc<Limits>,
 }
 
 /// A request of somebody who may be signed in.
@@ -29,6 +33,7 @@ pub(crate) struct Anyone {
     pub actor: Option<Actor>,
     /// The session id of the cookie, good or not.
     pub session: Option<String>,
+    pub limits: Arc<Limits>,
     pub source: Source,
     pub html: bool,
     /// Whether JSON was asked for by name.
@@ -65,12 +70,15 @@ async fn anyone(request: &Request) -> Result<Anyone> {
     let core = carried.core.clone();
     let session = cookie(&core.config, request);
     let actor = match &session {
-        Some(id) => session::find(&core, id).await?,
+        Some(id) => session::find(&core, id).await?.inspect(|actor| {
+            carried.limits.good(id.clone(), &actor.username);
+        }),
         None => None,
     };
     Ok(Anyone {
         source: origin::source(&core.config, request),
         stop: carried.stop.clone(),
+        limits: Arc::clone(&carried.limits),
         html: prefers_html(request.headers()),
         json: names_json(request.headers()),
         core,
@@ -84,7 +92,8 @@ fn name(config: &Config) -> &'static str {
     if config.secure() { "__Host-cac" } else { "cac" }
 }
 
-fn cookie(config: &Config, request: &Request) -> Option<String> {
+/// The session id that a request carries, good or not.
+pub(crate) fn cookie(config: &Config, request: &Request) -> Option<String> {
     let values = request.headers().get_all(COOKIE).iter();
     let mut pairs = values
         .filter_map(|v| v.to_str().ok())

@@ -1,4 +1,4 @@
-//! The outermost layer: every request gets an id, the core and the origin rules; every error one shape; every answer its
+//! The outermost layer: every request gets an id, its budget, the core and the origin rules; every error one shape; every answer its
 //! security headers.
 
 use std::panic::AssertUnwindSafe;
@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 use crate::accept::prefers_html;
 use crate::auth::Carried;
 use crate::error::{ApiError, Told};
+use crate::origin::Source;
 use crate::{input, origin, page};
 
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
@@ -96,13 +97,27 @@ impl<E: Endpoint> Endpoint for Edge<E> {
                 .to_owned(),
         };
         let span = tracing::info_span!("request", id = %seen.id, method = %seen.method, path = request.uri().path());
-        let guarded = AssertUnwindSafe(self.pass(request)).catch_unwind();
         let answer = async {
-            match guarded.await {
+            let source = origin::source(&self.carried.core.config, &request);
+            let core = &self.carried.core;
+            let left = match self.carried.limits.take(core, &request, source).await {
+                Ok(left) => left,
+                Err((left, error)) => {
+                    let mut response = self.told(&seen, error);
+                    left.tell(response.headers_mut());
+                    return response;
+                }
+            };
+            let guarded = AssertUnwindSafe(self.pass(request, source)).catch_unwind();
+            let mut response = match guarded.await {
                 Ok(Ok(response)) => response,
                 Ok(Err(error)) => self.failed(&seen, error),
                 Err(panic) => self.told(&seen, ApiError::internal(words(&*panic))),
+            };
+            if let Some(left) = left {
+                left.tell(response.headers_mut());
             }
+            response
         };
         let answer = async {
             let began = Instant::now();
@@ -117,9 +132,8 @@ impl<E: Endpoint> Endpoint for Edge<E> {
 }
 
 impl<E: Endpoint> Edge<E> {
-    async fn pass(&self, mut request: Request) -> poem::Result<Response> {
+    async fn pass(&self, mut request: Request, source: Source) -> poem::Result<Response> {
         let config = &self.carried.core.config;
-        let source = origin::source(config, &request);
         origin::check(config, &request, source)?;
         request.set_data(self.carried.clone());
         override_method(&mut request).await?;

@@ -122,7 +122,6 @@ impl From<Error> for ApiError {
                 error.0.retry_after = Some(5);
                 error
             }
-            Error::Unsupported(text) => Self::new(StatusCode::NOT_IMPLEMENTED, text),
             Error::Internal(cause) => Self::internal(cause),
         }
     }
@@ -135,7 +134,7 @@ impl ResponseError for ApiError {
 }
 
 /// The statuses that any operation may answer with, for the specification.
-const STATUSES: [(u16, &str); 12] = [
+const STATUSES: [(u16, &str); 11] = [
     (400, "Bad input; `errors` has a message for each field"),
     (401, "Nobody is signed in, or the credentials were refused"),
     (403, "Not allowed, or sent by a page of another site"),
@@ -149,7 +148,6 @@ const STATUSES: [(u16, &str); 12] = [
     (421, "This server does not answer for that host name"),
     (429, "Too many requests; `Retry-After` says when to go on"),
     (500, "Proxmox VE refused, or something went wrong here"),
-    (501, "This release does not have that part yet"),
     (503, "Proxmox VE or the database cannot be reached now"),
 ];
 

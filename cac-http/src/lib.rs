@@ -1,12 +1,14 @@
 //! The web server of Create-a-Container: API, pages and event streams, thin over [`cac_core`].
 //!
-//! - `edge.rs` the outermost layer; `origin.rs` hosts, origins, proxies; `auth.rs` who is signed in; `error.rs` one mapping
+//! - `edge.rs` the outermost layer; `origin.rs` hosts, origins, proxies; `auth.rs` who is signed in; `limit.rs` how many
+//!   requests; `error.rs` one mapping
 //! - `input.rs`, `accept.rs` bodies in and both kinds of answers out; `events.rs` the streams of a job
 //! - `api/<noun>.rs` the operations; `page/<noun>.rs` their pages, with `templates/`; `assets.rs` style and script
 //! - `program.rs` configuration, log and signals of the program
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cac_core::wake::{self, Channel};
@@ -24,6 +26,7 @@ mod edge;
 mod error;
 mod events;
 mod input;
+mod limit;
 mod origin;
 mod page;
 mod program;
@@ -46,9 +49,10 @@ fn stoppable(core: Core, stop: CancellationToken) -> BoxEndpoint<'static, Respon
         .at("/docs", assets::docs())
         .at("/assets/:name", poem::get(assets::file))
         .nest("/", api::service());
+    let limits = Arc::new(limit::Limits::new(&core));
     let edge = edge::Edge {
         inner: routes,
-        carried: auth::Carried { core, stop },
+        carried: auth::Carried { core, stop, limits },
         allowed,
     };
     edge.boxed()

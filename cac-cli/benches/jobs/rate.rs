@@ -39,11 +39,13 @@ pub(crate) async fn measure() {
 pub(crate) async fn ours(name: &str, jobs: usize, slots: usize, alone: bool) -> f64 {
     let database = fresh(name).await;
     add(&database, jobs, "# nothing", Some("nothing")).await;
-    let core = core(
-        &database.url,
-        &[("JOB_RUNNER_CONCURRENCY", &slots.to_string())],
-    )
-    .await;
+    let slots = slots.to_string();
+    let mut settings = vec![("JOB_RUNNER_CONCURRENCY", slots.as_str())];
+    if alone {
+        // As many as graphile-worker gets.
+        settings.push(("DATABASE_CONNECTIONS", "26"));
+    }
+    let core = core(&database.url, &settings).await;
     let begun = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&begun);
     let mut runner = Runner::new(core).kind("nothing", move |_| {

@@ -111,6 +111,22 @@ pub(crate) struct Container {
     pub(crate) address: Option<Ipv4Addr>,
     /// Milliseconds since 1970 of the creation; the cluster overview learns of it later.
     pub(crate) created: u64,
+    #[serde(default)]
+    pub(crate) snapshots: BTreeMap<String, Snapshot>,
+    /// The snapshot that the current state comes from.
+    #[serde(default)]
+    pub(crate) parent: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Snapshot {
+    /// Seconds since 1970.
+    pub(crate) time: u64,
+    pub(crate) description: String,
+    pub(crate) parent: Option<String>,
+    /// The container's options then, but for the description, which here is the snapshot's.
+    pub(crate) config: BTreeMap<String, String>,
+    pub(crate) own_description: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

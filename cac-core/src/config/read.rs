@@ -9,7 +9,9 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
 use super::reader::Reader;
-use super::{Account, Config, Containers, Environment, Nginx, Program, Proxmox, Runner};
+use super::{
+    Account, Config, Containers, Environment, Nginx, Program, Proxmox, RateLimits, Runner,
+};
 use crate::pve::Secret;
 use crate::service::Protocols;
 use crate::task::Tasks;
@@ -61,6 +63,14 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
     r.production = environment == Environment::Production;
     let data_dir = PathBuf::from(r.text("CAC_DATA_DIR", "data"));
     let database_url = database_url(&mut r, &data_dir);
+    let database_connections = r.parse(
+        "DATABASE_CONNECTIONS",
+        crate::db::CONNECTIONS,
+        "a number of connections",
+    );
+    if database_connections < 4 {
+        r.problem("DATABASE_CONNECTIONS", "must be at least 4");
+    }
     let sqlite = database_url.starts_with("sqlite:");
     let listen = listen(&mut r);
     let public_url = public_url(&mut r, program, listen);
@@ -75,6 +85,7 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
         session_secret: Secret::new(""),
         hosts: r.list("CAC_HOSTS", "", "host names"),
         proxmox: proxmox(&mut r),
+        rate_limits: rate_limits(&mut r),
         trusted_proxies: r.networks("TRUSTED_PROXIES", "127.0.0.0/8,::1/128"),
         registration_allow: r.networks("REGISTRATION_ALLOW", loopback),
         nginx_conf_allow: r.networks("NGINX_CONF_ALLOW", loopback),
@@ -84,6 +95,7 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
         tasks: tasks(&mut r, program),
         nginx: nginx(&mut r, &domain),
         database_url,
+        database_connections,
         data_dir,
         listen,
         wake_listen: wake_listen(&mut r),
@@ -333,6 +345,25 @@ fn containers(r: &mut Reader<'_>) -> Containers {
         memory: r.parse("CONTAINER_MEMORY", 2048, "a number of MiB"),
         disk: r.parse("CONTAINER_DISK", 8, "a number of GiB"),
     }
+}
+
+fn rate_limits(r: &mut Reader<'_>) -> RateLimits {
+    let minutes = r.parse("RATE_LIMIT_MINUTES", 15_u32, "a number of minutes");
+    let limits = RateLimits {
+        strangers: r.parse("RATE_LIMIT", 100, "a number of requests"),
+        users: r.parse("RATE_LIMIT_USER", 3000, "a number of requests"),
+        window: Duration::from_secs(60 * u64::from(minutes)),
+    };
+    for (name, value) in [
+        ("RATE_LIMIT_MINUTES", minutes),
+        ("RATE_LIMIT", limits.strangers),
+        ("RATE_LIMIT_USER", limits.users),
+    ] {
+        if value == 0 {
+            r.problem(name, "must be at least 1");
+        }
+    }
+    limits
 }
 
 fn runner(r: &mut Reader<'_>, program: Program) -> Runner {

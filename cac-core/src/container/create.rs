@@ -1,13 +1,13 @@
 //! Asking for a container: checks, then row, services, ports and job in one transaction.
 
-use super::is_label;
+use super::check;
 use crate::actor::Actor;
 use crate::db::Tx;
 use crate::error::Fields;
 use crate::idempotency::{Key, Made};
 use crate::job::{self, container_create};
 use crate::placement::Os;
-use crate::service::{self, NewService, ServiceType};
+use crate::service::{self, NewService};
 use crate::{Core, Error, Result, args, db, node, transaction};
 
 /// What somebody asks for. Absent sizes are the configured ones.
@@ -102,7 +102,7 @@ pub async fn create(
 async fn check(core: &Core, new: &NewContainer) -> Result<Checked> {
     let mut fields = Fields::default();
     let hostname = new.hostname.trim().to_lowercase();
-    check_hostname(core, &hostname, &mut fields);
+    check::label(core, "hostname", &hostname, &mut fields);
     if Os::parse(&new.os_release).is_none() {
         fields.add(
             "osRelease",
@@ -120,8 +120,8 @@ async fn check(core: &Core, new: &NewContainer) -> Result<Checked> {
         .unwrap_or("N")
         .to_owned();
     check_node(core, new, &ai_container, &mut fields).await?;
-    let http_port = check_http_port(core, new.http_port, &mut fields);
-    let services = services(
+    let http_port = check::port(core, "httpPort", new.http_port, &mut fields);
+    let services = check::services(
         core,
         &hostname,
         http_port,
@@ -175,29 +175,6 @@ async fn check(core: &Core, new: &NewContainer) -> Result<Checked> {
     })
 }
 
-fn check_hostname(core: &Core, hostname: &str, fields: &mut Fields) {
-    let config = &core.config;
-    if !is_label(hostname) {
-        fields.add(
-            "hostname",
-            "Use 1 to 63 of a-z, 0-9 and `-`, with no `-` at either end.",
-        );
-        return;
-    }
-    let full = config.full_name(hostname);
-    let reserved = config
-        .containers
-        .reserved_hostnames
-        .iter()
-        .any(|name| name == hostname);
-    if reserved || config.public_url.host_str() == Some(full.as_str()) {
-        fields.add(
-            "hostname",
-            format!("`{hostname}` is reserved; choose another name."),
-        );
-    }
-}
-
 async fn check_node(
     core: &Core,
     new: &NewContainer,
@@ -228,68 +205,6 @@ async fn check_node(
     Ok(())
 }
 
-fn check_http_port(core: &Core, port: Option<i64>, fields: &mut Fields) -> u16 {
-    let (lowest, reason) = &core.config.containers.lowest_web_port;
-    let Some(port) = port
-        .and_then(|port| u16::try_from(port).ok())
-        .filter(|port| (80..=60000).contains(port))
-    else {
-        fields.add(
-            "httpPort",
-            "Give the port that your web server listens on in the container, from 80 to 60000.",
-        );
-        return 80;
-    };
-    if port < *lowest {
-        let reason = reason
-            .as_deref()
-            .unwrap_or("smaller ones are not allowed here");
-        fields.add(
-            "httpPort",
-            format!("Use a port from {lowest} on: {reason}."),
-        );
-    }
-    port
-}
-
-fn services(
-    core: &Core,
-    hostname: &str,
-    http_port: u16,
-    words: &[String],
-    fields: &mut Fields,
-) -> Vec<NewService> {
-    let config = &core.config.containers;
-    let mut services = vec![
-        NewService::Http {
-            internal_port: http_port,
-            name: hostname.to_owned(),
-        },
-        NewService::Port {
-            r#type: ServiceType::Tcp,
-            internal_port: config.ssh_port,
-            ssh: true,
-        },
-    ];
-    if words.len() > 32 {
-        fields.add(
-            "additionalProtocols",
-            "Ask for at most 32 protocols at once; more can be added later.",
-        );
-        return services;
-    }
-    for word in words.iter().filter(|word| !word.trim().is_empty()) {
-        match config.protocols.parse(word) {
-            // Every container has ssh already.
-            Ok(NewService::Port { ssh: true, .. }) => {}
-            Ok(service) if services.contains(&service) => {}
-            Ok(service) => services.push(service),
-            Err(message) => fields.add("additionalProtocols", message),
-        }
-    }
-    services
-}
-
 /// The shape that `authorized_keys` takes, without options: a known type, base64, an optional comment.
 fn is_public_key(key: &str) -> bool {
     let mut words = key.split(' ').filter(|word| !word.is_empty());
@@ -310,14 +225,7 @@ async fn insert(tx: &mut Tx, core: &Core, actor: &Actor, new: &Checked) -> Resul
             format!("`{}` is already taken; choose another name.", new.hostname),
         )
     };
-    let full = core.config.full_name(&new.hostname);
-    let named = tx
-        .opt(
-            r#"SELECT "id" FROM "Services" WHERE "externalHostname" = ? OR "externalHostname" = ?"#,
-            args![&new.hostname, full],
-        )
-        .await?;
-    if named.is_some() {
+    if check::name_is_taken(tx, core, &new.hostname).await? {
         return Err(taken());
     }
     let now = core.clock.now();

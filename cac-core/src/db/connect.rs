@@ -16,7 +16,6 @@ use super::{Db, Error, Pools};
 
 const ACQUIRE: Duration = Duration::from_secs(10);
 const BUSY: Duration = Duration::from_secs(5);
-const SERVER_CONNECTIONS: u32 = 10;
 /// A connection that rested for longer than this may have been closed by the other side: it is asked before it is used.
 const RESTED: Duration = Duration::from_secs(1);
 const SQLITE_READERS: u32 = 4;
@@ -29,11 +28,12 @@ const MARIADB_SESSION: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_F
 
 const FORMS: &str = "use sqlite:PATH, mysql://USER:PASSWORD@HOST:PORT/DATABASE or postgres://USER:PASSWORD@HOST:PORT/DATABASE";
 
-pub(super) async fn connect(url: &str) -> Result<Db, Error> {
+/// With up to that many connections to a server; SQLite has a number of its own.
+pub(super) async fn connect(url: &str, connections: u32) -> Result<Db, Error> {
     let pools = match url.split_once(':') {
         Some(("sqlite", path)) => sqlite(path).await?,
-        Some(("mysql" | "mariadb", _)) => Pools::MariaDb(mariadb(url).await?),
-        Some(("postgres" | "postgresql", _)) => Pools::Postgres(postgres(url).await?),
+        Some(("mysql" | "mariadb", _)) => Pools::MariaDb(mariadb(url, connections).await?),
+        Some(("postgres" | "postgresql", _)) => Pools::Postgres(postgres(url, connections).await?),
         _ => {
             return Err(Error::Other(format!(
                 "the database URL has an unknown form: {FORMS}"
@@ -117,14 +117,14 @@ async fn answers<C: Connection>(
     Ok(rested.idle_for < RESTED || conn.ping().await.is_ok())
 }
 
-async fn mariadb(url: &str) -> Result<MySqlPool, Error> {
+async fn mariadb(url: &str, connections: u32) -> Result<MySqlPool, Error> {
     let options = MySqlConnectOptions::from_str(url)
         .map_err(malformed)?
         .charset("utf8mb4")
         .timezone(String::from("+00:00"));
     let (host, port) = (options.get_host().to_owned(), options.get_port());
     let pool = MySqlPoolOptions::new()
-        .max_connections(SERVER_CONNECTIONS)
+        .max_connections(connections)
         .test_before_acquire(false)
         .before_acquire(|conn, rested| Box::pin(answers(conn, rested)))
         .acquire_timeout(ACQUIRE)
@@ -144,13 +144,13 @@ async fn mariadb(url: &str) -> Result<MySqlPool, Error> {
     Ok(pool)
 }
 
-async fn postgres(url: &str) -> Result<PgPool, Error> {
+async fn postgres(url: &str, connections: u32) -> Result<PgPool, Error> {
     let options = PgConnectOptions::from_str(url)
         .map_err(malformed)?
         .options([("timezone", "UTC"), ("standard_conforming_strings", "on")]);
     let (host, port) = (options.get_host().to_owned(), options.get_port());
     let pool = PgPoolOptions::new()
-        .max_connections(SERVER_CONNECTIONS)
+        .max_connections(connections)
         .test_before_acquire(false)
         .before_acquire(|conn, rested| Box::pin(answers(conn, rested)))
         .acquire_timeout(ACQUIRE)
@@ -244,7 +244,7 @@ mod tests {
             "sqlite:",
             "",
         ] {
-            let text = connect(url).await.err().expect("refused").to_string();
+            let text = connect(url, 4).await.err().expect("refused").to_string();
             assert!(!text.contains("hunter2"), "{text}");
             assert!(text.contains("sqlite:PATH"), "{text}");
         }

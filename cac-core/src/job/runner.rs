@@ -21,7 +21,7 @@ use crate::{Core, secret};
 /// The first pause before another try, and the longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
-/// How long a claim waits for more free places when there are few of many.
+/// How long a claim waits for more free places while not even half of them are.
 const MOMENT: Duration = Duration::from_millis(1);
 
 /// Works on jobs: shell commands, and typed jobs of our own kinds and of those that the program adds.
@@ -60,10 +60,6 @@ impl Jobs {
                 held.remove(&claim.id);
             }
         }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.lock().len()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<i64, Held>> {
@@ -155,14 +151,18 @@ impl AtWork {
         let mut woken = self.core.wake.watch_jobs();
         let mut look = Look::Whole;
         let mut poll = tokio::time::Instant::now();
-        let (mut away, mut waited) = (false, false);
+        let (mut away, mut backlog, mut waited) = (false, false, false);
         while !self.stop.is_cancelled() {
             let free = self.room.available_permits();
             if free > 0 && look != Look::Nothing {
-                // A place of many may stay free for a moment, so that one claim fills several.
-                if 8 * free < self.core.config.runner.concurrency && !waited {
+                // While more wait than there is room for, places stay free for a moment, so that one claim fills most.
+                let all = self.core.config.runner.concurrency;
+                if backlog && 2 * free <= all && !waited {
                     waited = true;
-                    tokio::time::sleep(MOMENT).await;
+                    let places = self
+                        .room
+                        .acquire_many(u32::try_from(all).unwrap_or(u32::MAX));
+                    drop(tokio::time::timeout(MOMENT, places).await);
                     continue;
                 }
                 waited = false;
@@ -172,9 +172,9 @@ impl AtWork {
                     Ok(claims) => {
                         away = false;
                         // Fewer than there is room for: nothing is left that may start.
-                        let all = claims.len() < free;
+                        backlog = claims.len() == free;
                         self.begin(claims, asked);
-                        if all {
+                        if !backlog {
                             poll = self.next_poll(look, poll).await;
                             look = Look::Nothing;
                         }
@@ -344,9 +344,8 @@ async fn one(
         claim: Arc::clone(&job.claim),
         status,
         reason,
-        place,
     };
-    finisher.finish(end).await;
+    finisher.finish(end, place).await;
     None
 }
 

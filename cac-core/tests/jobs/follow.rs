@@ -6,7 +6,7 @@ use cac_core::{Core, args, testing};
 use crate::lab::{Lab, until};
 
 /// Follows to the end: the text, the statuses on the way, and the last one.
-async fn all(core: &Core, id: i64, after: i64) -> (String, Vec<Status>, Option<Status>) {
+pub(crate) async fn all(core: &Core, id: i64, after: i64) -> (String, Vec<Status>, Option<Status>) {
     let (mut text, mut states, mut end) = (String::new(), Vec::new(), None);
     let mut last = after;
     let mut follower = job::follow(core, id, after);

@@ -112,5 +112,10 @@ impl Lab {
 
 /// Another process's view of the same database.
 pub(crate) async fn core(database: &TestDb, more: &[(&str, &str)]) -> Core {
-    Core::start(config(&database.url, more)).await.unwrap()
+    core_at(&database.url, more).await
+}
+
+/// The same by another way to it.
+pub(crate) async fn core_at(url: &str, more: &[(&str, &str)]) -> Core {
+    Core::start(config(url, more)).await.unwrap()
 }

@@ -9,6 +9,8 @@
 
 mod follow;
 mod lab;
+mod output;
+mod relay;
 mod shell;
 mod task;
 mod typed;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use cac_core::container::{self, Deletion, NewContainer};
+use cac_core::Actor;
+use cac_core::container::{self, Deletion, NewContainer, Registration};
+
 use cac_core::service::{self, ServiceType};
 use chrono::{DateTime, Utc};
 use poem::http::StatusCode;
@@ -141,6 +143,14 @@ pub(crate) struct ContainerRequest {
     init: Option<bool>,
     /// Required. One DNS label: 1 to 63 of a-z, 0-9 and `-`.
     hostname: Option<String>,
+    /// Registration only, required: its address in `CONTAINER_NETWORKS`.
+    ipv4_address: Option<String>,
+    /// Registration only, required: the owner.
+    username: Option<String>,
+    /// Registration only, required: the VMID.
+    container_id: Option<i64>,
+    /// Registration only, required: such as `BC:24:11:00:00:01`.
+    mac_address: Option<String>,
     /// Required. An operating system, such as `debian` or `debian-12`.
     os_release: Option<String>,
     /// Required. The port of the web server in the container, 80 to 60000.
@@ -178,6 +188,34 @@ impl From<ContainerRequest> for NewContainer {
             template: asked.template,
         }
     }
+}
+
+impl From<ContainerRequest> for Registration {
+    fn from(given: ContainerRequest) -> Self {
+        Self {
+            hostname: given.hostname.unwrap_or_default(),
+            ipv4_address: given.ipv4_address.unwrap_or_default(),
+            username: given.username.unwrap_or_default(),
+            os_release: given.os_release.unwrap_or_default(),
+            container_id: given.container_id,
+            mac_address: given.mac_address.unwrap_or_default(),
+            ai_container: given.ai_container,
+            http_port: given.http_port,
+            additional_protocols: given.additional_protocols.unwrap_or_default(),
+            node: given.node,
+        }
+    }
+}
+
+/// A container that is registered now.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct Registered {
+    success: bool,
+    /// The container's row id, not a VMID.
+    container_id: i64,
+    message: String,
+    data: Container,
 }
 
 /// The container's row and the job that makes it.
@@ -225,7 +263,11 @@ pub(crate) enum FormPage {
 }
 
 #[derive(ApiResponse)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, and moved once")]
 pub(crate) enum Asked {
+    /// Registered, or its address was changed
+    #[oai(status = 200)]
+    Registered(Json<Registered>),
     /// The job is waiting for a runner
     #[oai(status = 202)]
     Accepted(Json<Accepted>, #[oai(header = "Location")] String),
@@ -312,8 +354,9 @@ impl Api {
 
     /// Ask for a container, or register one
     ///
-    /// With `init` in the query or the body a new one is made. Without, a container that exists already is to be registered;
-    /// that part is still to come.
+    /// With `init` in the query or the body a new one is made. Without, a container that exists already is registered, by
+    /// admins and by scripts on machines in `REGISTRATION_ALLOW` without a login. The same node, VMID, name and MAC address
+    /// again change the address and keep services and ports.
     #[oai(
         path = "/containers",
         method = "post",
@@ -331,7 +374,7 @@ impl Api {
     ) -> Result<Asked> {
         let body_flag = input::flag(&body.raw, "init")?;
         if !init.0.or(body_flag).unwrap_or(false) {
-            return Err(not_yet(&who));
+            return register(&who, &body).await;
         }
         let Some(actor) = &who.actor else {
             return Err(ApiError::unauthenticated());
@@ -416,17 +459,30 @@ impl Api {
     }
 }
 
-/// Registration by scripts is a coming release's; who may not use it learns that first.
-fn not_yet(who: &Anyone) -> ApiError {
-    if who.actor.is_none() && !who.source.is_in(&who.core.config.registration_allow) {
-        return ApiError::unauthenticated();
-    }
-    cac_core::Error::Unsupported(
-        "Registering an existing container is not possible yet; a coming release takes its data here. \
-         To ask for a new container, send `init=true`."
-            .to_owned(),
-    )
-    .into()
+async fn register(who: &Anyone, body: &Input<ContainerRequest>) -> Result<Asked> {
+    let local = || {
+        who.source
+            .is_in(&who.core.config.registration_allow)
+            .then(Actor::local)
+    };
+    let actor = match who.actor.clone().filter(|actor| actor.admin).or_else(local) {
+        Some(actor) => actor,
+        None if who.actor.is_none() => return Err(ApiError::unauthenticated()),
+        None => {
+            return Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                "Containers are registered by admins and by machines in REGISTRATION_ALLOW. \
+                 To ask for a new container, send `init=true`.",
+            ));
+        }
+    };
+    let row = container::register(&who.core, &actor, &body.read()?.into()).await?;
+    Ok(Asked::Registered(Json(Registered {
+        success: true,
+        container_id: row.id,
+        message: format!("Container {} is registered.", row.hostname),
+        data: row.into(),
+    })))
 }
 
 fn accepted(who: &Anyone, created: container::Created) -> Asked {

@@ -120,7 +120,8 @@ impl Api {
         );
         let username = asked.username.clone().unwrap_or_default();
         match sign_in(&who.core, asked).await {
-            Ok((session, _)) => {
+            Ok((session, actor)) => {
+                who.limits.good(session.clone(), &actor.username);
                 if let Some(old) = &who.session {
                     session::delete(&who.core, old).await?;
                 }

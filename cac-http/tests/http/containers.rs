@@ -282,20 +282,6 @@ async fn init_may_stand_in_the_body_and_forms_are_taken() {
     .await;
     assert_eq!(row["services"].as_array().unwrap().len(), 4, "{row}");
     assert_eq!(row["cores"], 2);
-    // Without it an existing container would be registered.
-    let later = expect(
-        lab.post("/containers", &alice)
-            .json(&wanted("x"))
-            .send()
-            .await
-            .unwrap(),
-        501,
-    )
-    .await;
-    assert!(
-        later["detail"].as_str().unwrap().contains("init=true"),
-        "{later}"
-    );
     expect(
         lab.post("/containers?init=true", "")
             .json(&wanted("x"))

@@ -185,6 +185,8 @@ fn config(database_url: &str, url: &str, more: &[(&str, &str)]) -> Config {
         ("CONTAINER_NETWORKS", "127.0.0.0/8"),
         ("CONTAINER_SSH_PORT", "2022"),
         ("JOB_RUNNER_POLL_MS", "100"),
+        ("RATE_LIMIT", "100000"),
+        ("RATE_LIMIT_USER", "100000"),
     ] {
         vars.set(name, value);
     }

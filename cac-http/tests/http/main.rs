@@ -4,9 +4,11 @@
 mod containers;
 mod jobs;
 mod lab;
+mod limit;
 mod login;
 mod nginx;
 mod origin;
 mod pages;
+mod registration;
 mod spec;
 mod stop;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Call, change, create, index, not_simulated, power};
+use super::{Call, change, create, index, not_simulated, power, series, snapshot};
 use crate::answer::{Output, Refusal, Reply};
 use crate::container;
 use crate::core::Core;
@@ -27,6 +27,14 @@ pub(crate) async fn answer(method: &str, template: &str, call: Call) -> Reply {
         ("POST", "/status/reboot", _) => power::reboot(&call),
         ("POST", "/status/suspend", _) => power::suspend(&call),
         ("GET", "/interfaces", _) => Ok(interfaces(&call)),
+        ("GET", "/rrddata", _) => series::of(&call),
+        ("GET", "/feature", _) => snapshot::feature(&call),
+        ("PUT", "/resize", _) => snapshot::resize(&call),
+        ("GET", "/snapshot", _) => snapshot::list(&call),
+        ("POST", "/snapshot", _) => snapshot::create(&call),
+        ("DELETE", "/snapshot/{snapname}", _) => snapshot::delete(&call),
+        ("GET", "/snapshot/{snapname}/config", _) => snapshot::config(&call),
+        ("POST", "/snapshot/{snapname}/rollback", _) => snapshot::rollback(&call),
         _ => not_simulated(method, template),
     }
 }

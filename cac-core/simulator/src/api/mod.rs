@@ -9,6 +9,8 @@ pub(crate) mod lxc;
 mod nodes;
 mod pools;
 pub(crate) mod power;
+mod series;
+mod snapshot;
 mod storage;
 pub(crate) mod tasks;
 mod unpack;

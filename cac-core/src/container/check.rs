@@ -1,0 +1,109 @@
+//! What holds for every container that comes in, whether we make it (`create.rs`) or somebody has made it (`register.rs`).
+
+use super::is_label;
+use crate::db::Tx;
+use crate::error::Fields;
+use crate::service::{NewService, ServiceType};
+use crate::{Core, Result, args};
+
+/// A label that somebody may have.
+pub(crate) fn label(core: &Core, field: &'static str, hostname: &str, fields: &mut Fields) {
+    let config = &core.config;
+    if !is_label(hostname) {
+        fields.add(
+            field,
+            "Use 1 to 63 of a-z, 0-9 and `-`, with no `-` at either end.",
+        );
+        return;
+    }
+    let full = config.full_name(hostname);
+    let reserved = config
+        .containers
+        .reserved_hostnames
+        .iter()
+        .any(|name| name == hostname);
+    if reserved || config.public_url.host_str() == Some(full.as_str()) {
+        fields.add(
+            field,
+            format!("`{hostname}` is reserved; choose another name."),
+        );
+    }
+}
+
+/// The port of a web service in the container.
+pub(crate) fn port(
+    core: &Core,
+    field: &'static str,
+    port: Option<i64>,
+    fields: &mut Fields,
+) -> u16 {
+    let (lowest, reason) = &core.config.containers.lowest_web_port;
+    let Some(port) = port
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| (80..=60000).contains(port))
+    else {
+        fields.add(
+            field,
+            "Give the port that your web server listens on in the container, from 80 to 60000.",
+        );
+        return 80;
+    };
+    if port < *lowest {
+        let reason = reason
+            .as_deref()
+            .unwrap_or("smaller ones are not allowed here");
+        fields.add(field, format!("Use a port from {lowest} on: {reason}."));
+    }
+    port
+}
+
+/// The services that a container begins with: its web service, ssh, and those that words ask for.
+pub(super) fn services(
+    core: &Core,
+    hostname: &str,
+    http_port: u16,
+    words: &[String],
+    fields: &mut Fields,
+) -> Vec<NewService> {
+    let config = &core.config.containers;
+    let mut services = vec![
+        NewService::Http {
+            internal_port: http_port,
+            name: hostname.to_owned(),
+        },
+        NewService::Port {
+            r#type: ServiceType::Tcp,
+            internal_port: config.ssh_port,
+            ssh: true,
+        },
+    ];
+    if words.len() > 32 {
+        fields.add(
+            "additionalProtocols",
+            "Ask for at most 32 protocols at once; more can be added later.",
+        );
+        return services;
+    }
+    for word in words.iter().filter(|word| !word.trim().is_empty()) {
+        match config.protocols.parse(word) {
+            // Every container has ssh already.
+            Ok(NewService::Port { ssh: true, .. }) => {}
+            Ok(service) if services.contains(&service) => {}
+            Ok(service) => services.push(service),
+            Err(message) => fields.add("additionalProtocols", message),
+        }
+    }
+    services
+}
+
+/// Whether a public name under `CAC_DOMAIN` belongs to some service. The caller holds the lock `names`.
+pub(super) async fn name_is_taken(tx: &mut Tx, core: &Core, label: &str) -> Result<bool> {
+    let full = core.config.full_name(label);
+    let named = tx
+        .opt(
+            r#"SELECT "id" FROM "Services" WHERE "externalHostname" = ? OR "externalHostname" = ?"#,
+            args![label, full],
+        )
+        .await?;
+    Ok(named.is_some())
+}

@@ -1,0 +1,345 @@
+//! Registering a container that exists already, as scripts do that made it themselves: row, services and ports in one
+//! transaction.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::{Container, check, find_any};
+use crate::actor::Actor;
+use crate::db::Tx;
+use crate::error::Fields;
+use crate::node::{self, Node};
+use crate::pve::Interface;
+use crate::service::{self, NewService};
+use crate::{Core, Error, Result, args, db, transaction};
+
+/// A node that is away holds a registration up for no longer.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+
+/// What a script says of its container.
+#[derive(Debug, Clone, Default)]
+pub struct Registration {
+    /// One label, or a full name under `CAC_DOMAIN`.
+    pub hostname: String,
+    pub ipv4_address: String,
+    /// The owner.
+    pub username: String,
+    pub os_release: String,
+    /// The VMID.
+    pub container_id: Option<i64>,
+    pub mac_address: String,
+    /// The label of its node.
+    pub ai_container: Option<String>,
+    /// The container's web port.
+    pub http_port: Option<i64>,
+    /// Names of the protocol table or forms such as `8080/tcp`.
+    pub additional_protocols: Vec<String>,
+    /// A node's name.
+    pub node: Option<String>,
+}
+
+/// A registration that passed every check.
+struct Checked {
+    hostname: String,
+    address: Ipv4Addr,
+    username: String,
+    os_release: String,
+    vmid: u32,
+    mac: String,
+    ai_container: String,
+    services: Vec<NewService>,
+    node: Node,
+}
+
+/// Registers a container; whoever is no admin only in their own name. The same node, VMID, name and MAC again change the
+/// address alone.
+pub async fn register(core: &Core, actor: &Actor, given: &Registration) -> Result<Container> {
+    let new = check(core, actor, given).await?;
+    let address = new.address.to_string();
+    let held = core
+        .db
+        .opt(
+            r#"SELECT "id" FROM "Containers" WHERE "ipv4Address" = ?"#,
+            args![&address],
+        )
+        .await?;
+    let confirmed = held.is_some() && shows(core, &new).await;
+    let id = transaction!(core.db, tx => {
+        tx.lock("names").await?;
+        let known = known(tx, actor, &new).await?;
+        take_address(tx, core, &address, known, confirmed).await?;
+        match known {
+            Some(id) => {
+                let sql = r#"UPDATE "Containers" SET "ipv4Address" = ?, "updatedAt" = ? WHERE "id" = ?"#;
+                tx.exec(sql, args![&address, core.clock.now(), id]).await?;
+                id
+            }
+            None => insert(tx, core, &new, &address).await?,
+        }
+    })?;
+    core.wake.routes();
+    let row = find_any(core, id).await?;
+    row.ok_or_else(|| Error::NotFound("The container was deleted meanwhile.".to_owned()))
+}
+
+async fn check(core: &Core, actor: &Actor, given: &Registration) -> Result<Checked> {
+    let mut fields = Fields::default();
+    let hostname = given.hostname.trim().to_lowercase();
+    let hostname = match hostname.strip_suffix(&format!(".{}", core.config.domain)) {
+        Some(label) => label.to_owned(),
+        None => hostname,
+    };
+    check::label(core, "hostname", &hostname, &mut fields);
+    let address = given.ipv4_address.trim().parse::<Ipv4Addr>();
+    let networks = &core.config.containers.networks;
+    match &address {
+        Ok(ip) if networks.iter().any(|net| net.contains(&IpAddr::V4(*ip))) => {}
+        Ok(_) => fields.add(
+            "ipv4Address",
+            "This address is outside of CONTAINER_NETWORKS, so nothing would be passed on to it.",
+        ),
+        Err(_) => fields.add("ipv4Address", "Give an IPv4 address, such as 10.11.12.13."),
+    }
+    let username = given.username.trim().to_owned();
+    if username.is_empty() || username.len() > 64 || username.chars().any(char::is_control) {
+        fields.add("username", "Give the owner's name in Proxmox VE.");
+    } else if !actor.may_see(Some(&username)) {
+        return Err(Error::Forbidden(
+            "Only admins may register a container for somebody else.".to_owned(),
+        ));
+    }
+    let os_release = given.os_release.trim().to_lowercase();
+    if os_release.is_empty() || os_release.len() > 64 || os_release.chars().any(char::is_control) {
+        fields.add("osRelease", "Give its operating system, such as `debian`.");
+    }
+    let vmid = given.container_id.and_then(|id| u32::try_from(id).ok());
+    let vmid = vmid.filter(|id| (100..1_000_000_000).contains(id));
+    if vmid.is_none() {
+        fields.add("containerId", "Give its VMID, a number from 100.");
+    }
+    let mac = given.mac_address.trim().to_uppercase().replace('-', ":");
+    if !is_mac(&mac) {
+        fields.add(
+            "macAddress",
+            "Give its MAC address, such as BC:24:11:00:00:01.",
+        );
+    }
+    let label = given.ai_container.as_deref().map(str::trim);
+    let ai_container = label
+        .filter(|label| !label.is_empty())
+        .unwrap_or("N")
+        .to_owned();
+    if ai_container.len() > 50 {
+        fields.add("aiContainer", "A label has at most 50 characters.");
+    }
+    let http_port = check::port(core, "httpPort", given.http_port, &mut fields);
+    let words = &given.additional_protocols;
+    let services = check::services(core, &hostname, http_port, words, &mut fields);
+    fields.into_result()?;
+    let vmid = vmid.unwrap_or_default();
+    let name = given
+        .node
+        .as_deref()
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    Ok(Checked {
+        node: whose(core, name, &ai_container, vmid).await?,
+        address: address.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        hostname,
+        username,
+        os_release,
+        vmid,
+        mac,
+        ai_container,
+        services,
+    })
+}
+
+/// Six pairs of hexadecimal digits; the lowest bit of the first marks a group, which no interface is.
+fn is_mac(text: &str) -> bool {
+    let pairs: Vec<&str> = text.split(':').collect();
+    let byte = |pair: &&str| {
+        let digits = pair.len() == 2 && pair.bytes().all(|b| b.is_ascii_hexdigit());
+        digits.then(|| u8::from_str_radix(pair, 16).ok()).flatten()
+    };
+    pairs.len() == 6
+        && pairs.iter().all(|pair| byte(pair).is_some())
+        && byte(&pairs[0]).is_some_and(|first| first & 1 == 0)
+}
+
+/// The node as named; else the one with the label; else the one that has the VMID; else the only one.
+async fn whose(core: &Core, name: Option<&str>, label: &str, vmid: u32) -> Result<Node> {
+    let mut nodes = node::all(core).await?;
+    if let Some(name) = name {
+        let named = nodes.into_iter().find(|node| node.name == name);
+        return named
+            .ok_or_else(|| Error::invalid("node", format!("There is no node named `{name}`.")));
+    }
+    let labelled = |node: &&Node| node.ai_container.as_deref() == Some(label);
+    let mut found = nodes.iter().filter(labelled);
+    if let (Some(node), None) = (found.next(), found.next()) {
+        return Ok(node.clone());
+    }
+    let names: BTreeSet<String> = join_all(nodes.iter().map(|node| at(core, node, vmid)))
+        .await
+        .into_iter()
+        .flatten()
+        .collect();
+    let mut holders = nodes.iter().filter(|node| names.contains(&node.name));
+    if let (Some(node), None) = (holders.next(), holders.next()) {
+        return Ok(node.clone());
+    }
+    if nodes.len() == 1 {
+        return Ok(nodes.remove(0));
+    }
+    let all: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+    Err(Error::invalid(
+        "node",
+        match all.is_empty() {
+            true => "No node was added yet; ask an admin to add it.".to_owned(),
+            false => format!("Which node is it on? Give one of {}.", all.join(", ")),
+        },
+    ))
+}
+
+/// Where this node's Proxmox VE has the VMID, as far as it answers at once.
+async fn at(core: &Core, node: &Node, vmid: u32) -> Option<String> {
+    let pve = core.pve(node).ok()?;
+    let resources = tokio::time::timeout(ASK_LIMIT, pve.resources("vm")).await;
+    let resources = resources.ok()?.ok()?;
+    resources
+        .into_iter()
+        .find(|resource| resource.vmid == Some(vmid))?
+        .node
+}
+
+/// Whether Proxmox VE itself shows this address on this VMID.
+async fn shows(core: &Core, new: &Checked) -> bool {
+    let Ok(pve) = core.pve(&new.node) else {
+        return false;
+    };
+    let asked = pve.lxc_interfaces(&new.node.name, new.vmid);
+    match tokio::time::timeout(ASK_LIMIT, asked).await {
+        Ok(Ok(interfaces)) => interfaces
+            .iter()
+            .flatten()
+            .filter_map(Interface::ipv4)
+            .any(|address| address == new.address),
+        _ => false,
+    }
+}
+
+/// The row that this very container has already.
+async fn known(tx: &mut Tx, actor: &Actor, new: &Checked) -> Result<Option<i64>> {
+    let sql = r#"SELECT "id", "hostname", "macAddress", "username" FROM "Containers" WHERE "nodeId" = ? AND "containerId" = ?"#;
+    let Some(row) = tx.opt(sql, args![new.node.id, new.vmid]).await? else {
+        return Ok(None);
+    };
+    let (id, hostname): (i64, String) = (row.get("id")?, row.get("hostname")?);
+    let mac: Option<String> = row.get("macAddress")?;
+    let same_mac = mac.is_some_and(|mac| mac.eq_ignore_ascii_case(&new.mac));
+    let owner: String = row.get("username")?;
+    if hostname == new.hostname && same_mac && actor.may_see(Some(&owner)) {
+        return Ok(Some(id));
+    }
+    let seen = if actor.may_see(Some(&owner)) {
+        format!("container {id}, `{hostname}`")
+    } else {
+        "another container".to_owned()
+    };
+    Err(Error::conflict(
+        "containerId",
+        format!(
+            "VMID {} of {} is {seen}, with another name or MAC address; delete that one first.",
+            new.vmid, new.node.name
+        ),
+    ))
+}
+
+/// Whoever has the address in our books has lost it, if Proxmox VE says so; else it is taken.
+async fn take_address(
+    tx: &mut Tx,
+    core: &Core,
+    address: &str,
+    by: Option<i64>,
+    confirmed: bool,
+) -> Result<()> {
+    let sql = r#"SELECT "id" FROM "Containers" WHERE "ipv4Address" = ? AND "id" <> ?"#;
+    let by = by.unwrap_or_default();
+    if tx.opt(sql, args![address, by]).await?.is_none() {
+        return Ok(());
+    }
+    if !confirmed {
+        return Err(Error::conflict(
+            "ipv4Address",
+            format!(
+                "Another container has the address {address}, and Proxmox VE does not show it on this one."
+            ),
+        ));
+    }
+    let sql = r#"UPDATE "Containers" SET "ipv4Address" = NULL, "updatedAt" = ? WHERE "ipv4Address" = ? AND "id" <> ?"#;
+    tx.exec(sql, args![core.clock.now(), address, by]).await?;
+    Ok(())
+}
+
+async fn insert(tx: &mut Tx, core: &Core, new: &Checked, address: &str) -> Result<i64> {
+    let taken = || {
+        Error::conflict(
+            "hostname",
+            format!("`{}` is already taken; choose another name.", new.hostname),
+        )
+    };
+    let sql = r#"SELECT "id" FROM "Containers" WHERE "hostname" = ?"#;
+    if tx.opt(sql, args![&new.hostname]).await?.is_some()
+        || check::name_is_taken(tx, core, &new.hostname).await?
+    {
+        return Err(taken());
+    }
+    let now = core.clock.now();
+    let id = tx
+        .insert(
+            r#"INSERT INTO "Containers" ("hostname", "ipv4Address", "username", "osRelease", "containerId", "macAddress",
+                                         "aiContainer", "nodeId", "createdAt", "updatedAt")
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#,
+            args![
+                &new.hostname, address, &new.username, &new.os_release, new.vmid, &new.mac, &new.ai_container,
+                new.node.id, now, now
+            ],
+        )
+        .await
+        .map_err(|error| match error {
+            // Names, VMID and address were looked at under the lock.
+            db::Error::Unique(_) => {
+                let message = format!("Another container has the MAC address {}.", new.mac);
+                Error::conflict("macAddress", message)
+            }
+            other => other.into(),
+        })?;
+    tx.lock("ports").await?;
+    service::create(tx, core, id, &new.services).await?;
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_mac;
+
+    #[test]
+    fn mac_addresses() {
+        for good in ["BC:24:11:00:00:01", "00:00:5E:00:53:FF"] {
+            assert!(is_mac(good), "{good}");
+        }
+        for bad in [
+            "",
+            "BC:24:11:00:00",
+            "BC:24:11:00:00:0G",
+            "01:00:5E:00:00:01",
+            "BC:24:11:00:00:+1",
+        ] {
+            assert!(!is_mac(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! One service of a container: added, changed, removed by its owner or an admin.
+
+use super::{NewService, Service, ServiceType, create};
+use crate::actor::Actor;
+use crate::container::{self, Container, check};
+use crate::db::Tx;
+use crate::error::Fields;
+use crate::nginx::PublicName;
+use crate::{Core, Error, Result, args, transaction};
+
+/// Services of one container at most.
+const MOST: i64 = 64;
+
+/// A service that somebody asks for: by a word of the protocol table, else by type and port.
+#[derive(Debug, Clone, Default)]
+pub struct NewOne {
+    /// A name of the protocol table in any case, or `8080/tcp`.
+    pub protocol: Option<String>,
+    /// `http`, `tcp` or `udp`.
+    pub r#type: Option<String>,
+    pub internal_port: Option<i64>,
+    /// Only http: a label under `CAC_DOMAIN`, or (admins) any other public name.
+    pub external_hostname: Option<String>,
+}
+
+/// What is changed of a service; absent fields stay.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceChange {
+    pub internal_port: Option<i64>,
+    /// Only http.
+    pub external_hostname: Option<String>,
+}
+
+/// Adds a service; tcp and udp ones get the first free external port of their range.
+pub async fn add(core: &Core, actor: &Actor, container: i64, new: &NewOne) -> Result<Service> {
+    let container = container::find(core, actor, container).await?;
+    let new = check_new(core, actor, &container, new)?;
+    let id = transaction!(core.db, tx => {
+        hold(tx, container.id).await?;
+        let sql = r#"SELECT COUNT(*) AS "n" FROM "Services" WHERE "containerId" = ?"#;
+        if tx.one(sql, args![container.id]).await?.get::<i64>("n")? >= MOST {
+            let message = format!("A container has at most {MOST} services; remove one first.");
+            return Err(Error::conflict("type", message));
+        }
+        match &new {
+            NewService::Http { name, .. } => name_is_free(tx, core, &container, name, None).await?,
+            NewService::Port { r#type, internal_port, .. } => {
+                let sql = r#"SELECT "id" FROM "Services" WHERE "containerId" = ? AND "type" = ? AND "internalPort" = ?"#;
+                let given = args![container.id, r#type.as_str(), *internal_port];
+                if tx.opt(sql, given).await?.is_some() {
+                    let message = format!("Port {internal_port} is published already.");
+                    return Err(Error::conflict("internalPort", message));
+                }
+            }
+        }
+        tx.lock("ports").await?;
+        create(tx, core, container.id, std::slice::from_ref(&new)).await?[0]
+    })?;
+    core.wake.routes();
+    find(core, container.id, id).await
+}
+
+/// Changes a service. Its type and external port stay: remove it and add another one for that.
+pub async fn update(
+    core: &Core,
+    actor: &Actor,
+    container: i64,
+    id: i64,
+    change: &ServiceChange,
+) -> Result<Service> {
+    let container = container::find(core, actor, container).await?;
+    let old = find(core, container.id, id).await?;
+    let mut fields = Fields::default();
+    let port = match change.internal_port {
+        Some(port) => internal_port(core, old.r#type, Some(port), &mut fields),
+        None => old.internal_port,
+    };
+    let name = change.external_hostname.as_deref();
+    let name = match name.map(str::trim).filter(|name| !name.is_empty()) {
+        Some(name) if old.r#type == ServiceType::Http => {
+            public_name(core, actor, name, &mut fields)
+        }
+        Some(_) => {
+            fields.add(
+                "externalHostname",
+                "Only `http` services have a public name.",
+            );
+            None
+        }
+        None => None,
+    };
+    fields.into_result()?;
+    transaction!(core.db, tx => {
+        hold(tx, container.id).await?;
+        if let Some(name) = &name {
+            name_is_free(tx, core, &container, name, Some(id)).await?;
+        }
+        let sql = r#"UPDATE "Services" SET "internalPort" = ?, "externalHostname" = COALESCE(?, "externalHostname"), "updatedAt" = ?
+                     WHERE "id" = ? AND "containerId" = ?"#;
+        tx.exec(sql, args![port, name.as_deref(), core.clock.now(), id, container.id]).await?;
+    })?;
+    core.wake.routes();
+    find(core, container.id, id).await
+}
+
+/// Removes a service: its name or port is free again.
+pub async fn remove(core: &Core, actor: &Actor, container: i64, id: i64) -> Result<()> {
+    let container = container::find(core, actor, container).await?;
+    let removed = transaction!(core.db, tx => {
+        hold(tx, container.id).await?;
+        let sql = r#"DELETE FROM "Services" WHERE "id" = ? AND "containerId" = ?"#;
+        tx.exec(sql, args![id, container.id]).await?
+    })?;
+    if removed == 0 {
+        return Err(missing(id));
+    }
+    core.wake.routes();
+    Ok(())
+}
+
+async fn find(core: &Core, container: i64, id: i64) -> Result<Service> {
+    let services = super::list(&core.db, vec![container]).await?;
+    let mut services = services.into_values().flatten();
+    services
+        .find(|service| service.id == id)
+        .ok_or_else(|| missing(id))
+}
+
+fn missing(id: i64) -> Error {
+    Error::NotFound(format!("This container has no service {id}."))
+}
+
+/// Nobody else gives or takes names meanwhile, and the container is not about to go.
+async fn hold(tx: &mut Tx, container: i64) -> Result<()> {
+    tx.lock("names").await?;
+    let sql = r#"SELECT "state" FROM "Containers" WHERE "id" = ?"#;
+    let Some(row) = tx.opt(sql, args![container]).await? else {
+        return Err(Error::NotFound(format!(
+            "There is no container {container}."
+        )));
+    };
+    match row.get::<Option<String>>("state")?.as_deref() {
+        Some("deleting" | "undoing") => Err(Error::conflict(
+            "id",
+            "This container is being removed; its services go with it.",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn check_new(
+    core: &Core,
+    actor: &Actor,
+    container: &Container,
+    new: &NewOne,
+) -> Result<NewService> {
+    let mut fields = Fields::default();
+    let given = |text: &Option<String>| {
+        let text = text.as_deref().map(|text| text.trim().to_lowercase());
+        text.filter(|text| !text.is_empty())
+    };
+    let name = given(&new.external_hostname);
+    if let Some(word) = given(&new.protocol) {
+        let service = core.config.containers.protocols.parse(&word);
+        if let Err(message) = &service {
+            fields.add("protocol", message);
+        }
+        if new.r#type.is_some() || new.internal_port.is_some() || name.is_some() {
+            fields.add("protocol", "Give either a protocol, or a type and a port.");
+        }
+        fields.into_result()?;
+        return service.map_err(|message| Error::invalid("protocol", message));
+    }
+    let r#type = match given(&new.r#type).unwrap_or_default().parse() {
+        Ok(r#type) => r#type,
+        Err(message) => {
+            fields.add("type", format!("{message}."));
+            ServiceType::Tcp
+        }
+    };
+    let internal_port = internal_port(core, r#type, new.internal_port, &mut fields);
+    let service = if r#type == ServiceType::Http {
+        let name = name.unwrap_or_else(|| container.hostname.clone());
+        let name = public_name(core, actor, &name, &mut fields);
+        NewService::Http {
+            internal_port,
+            name: name.unwrap_or_default(),
+        }
+    } else {
+        if name.is_some() {
+            fields.add(
+                "externalHostname",
+                "Only `http` services have a public name.",
+            );
+        }
+        NewService::Port {
+            r#type,
+            internal_port,
+            ssh: r#type == ServiceType::Tcp && internal_port == core.config.containers.ssh_port,
+        }
+    };
+    fields.into_result()?;
+    Ok(service)
+}
+
+fn internal_port(core: &Core, r#type: ServiceType, given: Option<i64>, fields: &mut Fields) -> u16 {
+    if r#type == ServiceType::Http {
+        return check::port(core, "internalPort", given, fields);
+    }
+    let port = given.and_then(|port| u16::try_from(port).ok());
+    port.filter(|port| *port > 0).unwrap_or_else(|| {
+        let message = "Give the port that it listens on in the container, from 1 to 65535.";
+        fields.add("internalPort", message);
+        1
+    })
+}
+
+/// The stored form of a public name: the bare label where it is under `CAC_DOMAIN`.
+fn public_name(core: &Core, actor: &Actor, name: &str, fields: &mut Fields) -> Option<String> {
+    let name = name.trim_end_matches('.').to_lowercase();
+    let under = format!(".{}", core.config.domain);
+    let label = name.strip_suffix(&under).unwrap_or(&name);
+    if !label.contains('.') {
+        check::label(core, "externalHostname", label, fields);
+        return Some(label.to_owned());
+    }
+    if !actor.admin {
+        let message = format!(
+            "Use one label under {}; other names are set by admins.",
+            core.config.domain
+        );
+        fields.add("externalHostname", message);
+    } else if let Err(error) = name.parse::<PublicName>() {
+        fields.add("externalHostname", error.to_string());
+    } else if core.config.public_url.host_str() == Some(name.as_str()) {
+        fields.add("externalHostname", "This is the portal's own name.");
+    }
+    Some(name)
+}
+
+/// No label belongs to two containers, be it a host name or a public name.
+async fn name_is_free(
+    tx: &mut Tx,
+    core: &Core,
+    container: &Container,
+    name: &str,
+    service: Option<i64>,
+) -> Result<()> {
+    let full = core.config.full_name(name);
+    let sql = r#"SELECT "id" FROM "Services" WHERE ("externalHostname" = ? OR "externalHostname" = ?) AND "id" <> ?"#;
+    let others = args![name, full, service.unwrap_or_default()];
+    let served = tx.opt(sql, others).await?.is_some();
+    let sql = r#"SELECT "id" FROM "Containers" WHERE "hostname" = ? AND "id" <> ?"#;
+    if served || tx.opt(sql, args![name, container.id]).await?.is_some() {
+        let message = format!("`{name}` is already taken; choose another name.");
+        return Err(Error::conflict("externalHostname", message));
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! The services of a container, one by one.
+
+use cac_core::service::{self, NewOne, ServiceChange};
+use poem_openapi::param::Path;
+use poem_openapi::payload::Json;
+use poem_openapi::{ApiResponse, Object, OpenApi};
+
+use super::Tag;
+use super::container::Service;
+use crate::auth::Signed;
+use crate::error::Result;
+use crate::input::Input;
+use crate::origin;
+
+pub(crate) struct Api;
+
+/// A service that is to be added: by `protocol`, or by `type` and `internalPort`.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct ServiceRequest {
+    /// A name such as `rdp`, or a port such as `8080/tcp`.
+    protocol: Option<String>,
+    /// `http`, `tcp` or `udp`.
+    r#type: Option<String>,
+    internal_port: Option<i64>,
+    /// Only http: a label under `CAC_DOMAIN`; left out, the container's name. Other names may be set by admins.
+    external_hostname: Option<String>,
+}
+
+/// What is changed of a service.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct ServiceUpdate {
+    internal_port: Option<i64>,
+    /// Only http.
+    external_hostname: Option<String>,
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Listed {
+    /// The services in order of their ids
+    #[oai(status = 200)]
+    Services(Json<Vec<Service>>, #[oai(header = "X-Total-Count")] u64),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Added {
+    /// The service
+    #[oai(status = 201)]
+    Service(Json<Service>, #[oai(header = "Location")] String),
+    /// For browsers: back to the container
+    #[oai(status = 303)]
+    There(#[oai(header = "Location")] String),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Changed {
+    /// The service
+    #[oai(status = 200)]
+    Service(Json<Service>),
+    /// For browsers: back to the container
+    #[oai(status = 303)]
+    There(#[oai(header = "Location")] String),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Removed {
+    /// It is gone, and its name or port is free
+    #[oai(status = 204)]
+    Gone,
+    /// For browsers: back to the container
+    #[oai(status = 303)]
+    There(#[oai(header = "Location")] String),
+}
+
+#[OpenApi]
+impl Api {
+    /// List a container's services
+    #[oai(
+        path = "/containers/:id/services",
+        method = "get",
+        operation_id = "service_list",
+        tag = "Tag::Containers"
+    )]
+    async fn service_list(&self, who: Signed, id: Path<i64>) -> Result<Listed> {
+        let row = cac_core::container::find(&who.core, &who.actor, id.0).await?;
+        let services: Vec<_> = row.services.into_iter().map(Service::from).collect();
+        let total = services.len() as u64;
+        Ok(Listed::Services(Json(services), total))
+    }
+
+    /// Add a service
+    ///
+    /// tcp and udp services get the first free external port of their range; http services are reached by their name.
+    #[oai(
+        path = "/containers/:id/services",
+        method = "post",
+        operation_id = "service_create",
+        tag = "Tag::Containers"
+    )]
+    async fn service_create(
+        &self,
+        who: Signed,
+        id: Path<i64>,
+        body: Input<ServiceRequest>,
+    ) -> Result<Added> {
+        let asked = body.read()?;
+        let new = NewOne {
+            protocol: asked.protocol,
+            r#type: asked.r#type,
+            internal_port: asked.internal_port,
+            external_hostname: asked.external_hostname,
+        };
+        let row = service::add(&who.core, &who.actor, id.0, &new).await?;
+        if who.html {
+            return Ok(Added::There(container(id.0)));
+        }
+        let path = format!("{}/services/{}", container(id.0), row.id);
+        let at = origin::absolute(&who.core.config, &path);
+        Ok(Added::Service(Json(row.into()), at))
+    }
+
+    /// Change a service
+    ///
+    /// Only the fields that are sent. Its type and external port stay.
+    #[oai(
+        path = "/containers/:id/services/:sid",
+        method = "put",
+        operation_id = "service_update",
+        tag = "Tag::Containers"
+    )]
+    async fn service_update(
+        &self,
+        who: Signed,
+        id: Path<i64>,
+        sid: Path<i64>,
+        body: Input<ServiceUpdate>,
+    ) -> Result<Changed> {
+        let asked = body.read()?;
+        let change = ServiceChange {
+            internal_port: asked.internal_port,
+            external_hostname: asked.external_hostname,
+        };
+        let row = service::update(&who.core, &who.actor, id.0, sid.0, &change).await?;
+        if who.html {
+            return Ok(Changed::There(container(id.0)));
+        }
+        Ok(Changed::Service(Json(row.into())))
+    }
+
+    /// Remove a service
+    #[oai(
+        path = "/containers/:id/services/:sid",
+        method = "delete",
+        operation_id = "service_delete",
+        tag = "Tag::Containers"
+    )]
+    async fn service_delete(&self, who: Signed, id: Path<i64>, sid: Path<i64>) -> Result<Removed> {
+        service::remove(&who.core, &who.actor, id.0, sid.0).await?;
+        if who.html {
+            return Ok(Removed::There(container(id.0)));
+        }
+        Ok(Removed::Gone)
+    }
+}
+
+fn container(id: i64) -> String {
+    format!("/containers/{id}")
+}

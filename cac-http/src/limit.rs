@@ -1,0 +1,207 @@
+//! How many requests one address, or one signed-in user, may send. Budgets are this process's own and kept in memory; nothing
+//! asks the database before the budget was asked.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use cac_core::{Core, session};
+use governor::clock::{Clock as _, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::keyed::DefaultKeyedStateStore;
+use governor::{Quota, RateLimiter};
+use poem::Request;
+use poem::http::header::{HeaderName, HeaderValue};
+use poem::http::{HeaderMap, StatusCode};
+
+use crate::auth;
+use crate::error::ApiError;
+use crate::origin::Source;
+
+/// Sessions that are looked up for an address whose budget is used up: at once, then one a second.
+const LOOK_UPS: u32 = 5;
+/// For how long a good session is known to be one; the handlers look it up themselves each time.
+const KNOWN: Duration = Duration::from_secs(900);
+/// Known sessions and requests between two tidyings.
+const MANY: u32 = 4096;
+
+type Budgets<K> =
+    RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>;
+
+pub(crate) struct Limits {
+    /// Requests without a good session, by address.
+    strangers: Budget<IpAddr>,
+    /// Requests with one, by user.
+    users: Budget<String>,
+    look_ups: Budget<IpAddr>,
+    /// The user of each session that was good lately, by the cookie's value.
+    known: Mutex<HashMap<String, (String, Instant)>>,
+}
+
+/// What a request left of its budget.
+#[derive(Clone, Copy)]
+pub(crate) struct Left {
+    limit: u32,
+    remaining: u32,
+    /// Until the whole budget is there again.
+    reset: Duration,
+}
+
+impl Left {
+    /// The headers of the IETF draft that the original sent, too: `RateLimit-Limit`, `-Remaining`, `-Reset` (seconds).
+    pub(crate) fn tell(&self, headers: &mut HeaderMap) {
+        let seconds = self.reset.as_secs_f64().ceil();
+        for (name, value) in [
+            ("ratelimit-limit", f64::from(self.limit)),
+            ("ratelimit-remaining", f64::from(self.remaining)),
+            ("ratelimit-reset", seconds),
+        ] {
+            if let Ok(value) = HeaderValue::from_str(&value.to_string()) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+    }
+}
+
+struct Budget<K: Hash + Eq + Clone> {
+    all: Budgets<K>,
+    limit: u32,
+    /// Until one more request is there.
+    each: Duration,
+    asked: AtomicU32,
+}
+
+impl<K: Hash + Eq + Clone> Budget<K> {
+    fn new(limit: u32, window: Duration) -> Self {
+        let limit = NonZeroU32::new(limit).unwrap_or(NonZeroU32::MIN);
+        let each = (window / limit.get()).max(Duration::from_nanos(1));
+        let quota = Quota::with_period(each).unwrap_or(Quota::per_second(limit));
+        Self {
+            all: RateLimiter::keyed(quota.allow_burst(limit)).with_middleware(),
+            limit: limit.get(),
+            each,
+            asked: AtomicU32::new(0),
+        }
+    }
+
+    /// Takes one request from the budget, or says how long to wait for it.
+    fn take(&self, key: &K) -> (Left, Option<Duration>) {
+        if self.asked.fetch_add(1, Ordering::Relaxed) % MANY == MANY - 1 {
+            self.all.retain_recent();
+            self.all.shrink_to_fit();
+        }
+        let (remaining, wait) = match self.all.check_key(key) {
+            Ok(state) => (state.remaining_burst_capacity(), None),
+            Err(until) => (0, Some(until.wait_time_from(DefaultClock::default().now()))),
+        };
+        let left = Left {
+            limit: self.limit,
+            remaining,
+            reset: self.each * (self.limit - remaining.min(self.limit)),
+        };
+        (left, wait)
+    }
+}
+
+/// Whether a request is of those that nobody counts: files, health, allowed pulls.
+fn free(core: &Core, request: &Request, source: Source) -> bool {
+    let path = request.uri().path();
+    let pull = path == "/nginx.conf" && source.is_in(&core.config.nginx_conf_allow);
+    pull || path.starts_with("/assets/") || matches!(path, "/healthz" | "/readyz" | "/metrics")
+}
+
+/// The addresses that count as one: with IPv6 a host has a whole /64.
+fn neighbours(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(ip) => IpAddr::from((ip.to_bits() & (u128::MAX << 64)).to_be_bytes()),
+        ip => ip,
+    }
+}
+
+impl Limits {
+    pub(crate) fn new(core: &Core) -> Self {
+        let limits = &core.config.rate_limits;
+        Self {
+            strangers: Budget::new(limits.strangers, limits.window),
+            users: Budget::new(limits.users, limits.window),
+            look_ups: Budget::new(LOOK_UPS, Duration::from_secs(LOOK_UPS.into())),
+            known: Mutex::default(),
+        }
+    }
+
+    /// Takes a request from the budget of its user, else from that of its address. Absent for those that nobody counts.
+    pub(crate) async fn take(
+        &self,
+        core: &Core,
+        request: &Request,
+        source: Source,
+    ) -> Result<Option<Left>, (Left, ApiError)> {
+        if free(core, request, source) {
+            return Ok(None);
+        }
+        let session = auth::cookie(&core.config, request);
+        if let Some(user) = session.as_ref().and_then(|id| self.user_of(id)) {
+            // Streams are open for long and come again by themselves.
+            let path = request.uri().path();
+            if path.starts_with("/api/stream/") || path.ends_with("/stream") {
+                return Ok(None);
+            }
+            return counted(self.users.take(&user), true).map(Some);
+        }
+        // Without an address (a socket of this machine) all are one.
+        let address = neighbours(source.ip.unwrap_or(IpAddr::from([0; 4])));
+        let (left, wait) = self.strangers.take(&address);
+        if wait.is_some()
+            && let Some(id) = session
+            && self.look_ups.take(&address).1.is_none()
+            && let Ok(Some(actor)) = session::find(core, &id).await
+        {
+            self.good(id, &actor.username);
+            return counted(self.users.take(&actor.username), true).map(Some);
+        }
+        counted((left, wait), false).map(Some)
+    }
+
+    /// This session was found to be good.
+    pub(crate) fn good(&self, session: String, user: &str) {
+        let mut known = self.known();
+        if known.len() >= MANY as usize {
+            known.retain(|_, (_, seen)| seen.elapsed() < KNOWN);
+        }
+        if known.len() < MANY as usize {
+            known.insert(session, (user.to_owned(), Instant::now()));
+        }
+    }
+
+    fn user_of(&self, session: &str) -> Option<String> {
+        let known = self.known();
+        let (user, seen) = known.get(session)?;
+        (seen.elapsed() < KNOWN).then(|| user.clone())
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (String, Instant)>> {
+        self.known
+            .lock()
+            .expect("nothing panics while it holds the sessions")
+    }
+}
+
+fn counted((left, wait): (Left, Option<Duration>), user: bool) -> Result<Left, (Left, ApiError)> {
+    let Some(wait) = wait else {
+        return Ok(left);
+    };
+    let seconds = wait.as_secs() + 1;
+    let who = if user {
+        "You have sent"
+    } else {
+        "Your address has sent, without being signed in,"
+    };
+    let text = format!("{who} too many requests; go on in {seconds} s.");
+    let mut error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, text);
+    error.0.retry_after = Some(seconds);
+    Err((left, error))
+}
