@@ -1,5 +1,6 @@
 //! Containers: rows, names, who may see them. Asking for one is `container/create.rs`, registering one that exists
-//! `container/register.rs`, ending one `container/delete.rs`.
+//! `container/register.rs`, changing one `container/change.rs`, ending one `container/delete.rs`; what they do now
+//! `container/live.rs`.
 
 use std::time::Duration;
 
@@ -11,14 +12,18 @@ use crate::db::Row;
 use crate::service::{self, Service};
 use crate::{Core, Error, Result, args, node};
 
+mod change;
 pub(crate) mod check;
 mod create;
 mod delete;
+mod live;
 mod register;
 
+pub use change::{Changed, ContainerChange, change, snapshots, update, usage};
 pub use create::{Created, NewContainer, create};
 pub(crate) use delete::add_undo;
 pub use delete::{Deletion, delete, forget};
+pub use live::{Live, live};
 pub use register::{Registration, register};
 
 /// A page is not held up for longer by a node that is away.
@@ -43,7 +48,7 @@ pub struct Container {
     /// The label of the node that was asked for; `N` for none.
     pub ai_container: String,
     pub node_id: Option<i64>,
-    /// Absent when it is made; else `creating`, `undoing` or `deleting`.
+    /// Absent when nothing works on it; else `creating`, `changing`, `undoing` or `deleting`.
     pub state: Option<String>,
     /// The job that works on it.
     pub job_id: Option<i64>,
@@ -57,6 +62,8 @@ pub struct Container {
     pub memory: Option<u32>,
     /// GiB
     pub disk: Option<u32>,
+    /// Whether it may not be deleted.
+    pub protected: bool,
     #[serde(skip)]
     pub ssh_public_key: Option<String>,
     pub created_at: DateTime<Utc>,
@@ -83,6 +90,7 @@ impl Container {
             cores: row.get("cores")?,
             memory: row.get("memory")?,
             disk: row.get("disk")?,
+            protected: row.get("protected")?,
             ssh_public_key: row.get("sshPublicKey")?,
             created_at: row.get("createdAt")?,
             updated_at: row.get("updatedAt")?,

@@ -11,10 +11,13 @@ use crate::db::{Db, Row, Tx};
 use crate::idempotency::{Key, Made};
 use crate::{Core, Error, Result, args, transaction};
 
+pub mod container_change;
 pub mod container_create;
 pub mod container_delete;
 mod finisher;
 mod follow;
+mod guest;
+mod identity;
 mod kinds;
 mod output;
 mod process;

@@ -59,6 +59,7 @@ pub struct Parts {
     pub(crate) clients: node::Clients,
     pub(crate) feeds: job::Feeds,
     pub(crate) sessions: session::Recent,
+    pub(crate) live: container::Live,
 }
 
 impl std::fmt::Debug for Core {
@@ -98,6 +99,7 @@ impl Core {
             clients: node::Clients::default(),
             feeds: job::Feeds::default(),
             sessions: session::Recent::default(),
+            live: container::Live::default(),
         })))
     }
 }

@@ -27,7 +27,9 @@ pub use access::{Permissions, User};
 pub use auth::{Login, Ticket};
 pub use cluster::{Bridge, Content, NodeInfo, Resource, Storage, Template, Version};
 pub use error::Error;
-pub use lxc::{Interface, IpAddress, LxcChange, LxcConfig, LxcStatus, Net, NewLxc};
+pub use lxc::{
+    Interface, IpAddress, LxcChange, LxcConfig, LxcStatus, Net, NewLxc, Sample, Snapshot,
+};
 pub use task::{BadUpid, ExitStatus, Task, TaskStatus, Upid};
 pub use tls::{BadFingerprint, Fingerprint, Tls};
 

@@ -5,6 +5,7 @@ use poem_openapi::{OpenApiService, Tags};
 pub(crate) mod container;
 pub(crate) mod health;
 pub(crate) mod job;
+pub(crate) mod life;
 pub(crate) mod login;
 pub(crate) mod nginx;
 pub(crate) mod node;
@@ -30,6 +31,7 @@ pub(crate) enum Tag {
 pub(crate) type Apis = (
     login::Api,
     container::Api,
+    life::Api,
     service::Api,
     job::Api,
     node::Api,
@@ -44,6 +46,7 @@ pub(crate) fn service() -> OpenApiService<Apis, ()> {
     let apis = (
         login::Api,
         container::Api,
+        life::Api,
         service::Api,
         job::Api,
         node::Api,

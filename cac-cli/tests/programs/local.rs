@@ -17,12 +17,12 @@ async fn a_schema_goes_up_and_its_last_change_down() {
         let status = || good("cac", &["migrate", "status"], &vars);
         assert_eq!(
             status(),
-            "0001_original: pending\n0002_cac: pending\n0003_wake: pending\n"
+            "0001_original: pending\n0002_cac: pending\n0003_wake: pending\n0004_life: pending\n"
         );
         let up = good("cac", &["migrate", "up"], &vars);
         assert_eq!(
             up,
-            "Migrated: 0001_original\nMigrated: 0002_cac\nMigrated: 0003_wake\n"
+            "Migrated: 0001_original\nMigrated: 0002_cac\nMigrated: 0003_wake\nMigrated: 0004_life\n"
         );
         assert!(
             status().lines().all(|line| line.contains(": applied ")),
@@ -31,14 +31,14 @@ async fn a_schema_goes_up_and_its_last_change_down() {
         );
         let up = good("cac", &["migrate", "up"], &vars);
         assert_eq!(up, "Nothing to migrate: the database is up to date.\n");
-        for title in ["0003_wake", "0002_cac"] {
+        for title in ["0004_life", "0003_wake", "0002_cac"] {
             assert_eq!(
                 good("cac", &["migrate", "down"], &vars),
                 format!("Undone: {title}\n")
             );
         }
         assert!(
-            status().ends_with("0002_cac: pending\n0003_wake: pending\n"),
+            status().ends_with("0002_cac: pending\n0003_wake: pending\n0004_life: pending\n"),
             "{}",
             status()
         );

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(crate) struct Core {
     /// Ends everything when the simulator stops.
     pub(crate) stop: CancellationToken,
     pub(crate) jobs: TaskTracker,
+    /// Requests to the API so far.
+    pub(crate) requests: AtomicU64,
 }
 
 /// What does not change while the simulator runs.
@@ -44,6 +47,7 @@ impl Core {
     pub(crate) fn new(world: World, fixed: Fixed) -> Self {
         Self {
             world: Mutex::new(world),
+            requests: AtomicU64::new(0),
             changed: Notify::new(),
             delay: fixed.delay,
             data_file: fixed.data_file,

@@ -212,6 +212,8 @@ async fn work(
         },
         fault,
     };
+    core.requests
+        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     Ok(api::answer(core, arrival).await)
 }
 

@@ -91,6 +91,12 @@ impl Simulator {
         self.core.fingerprint.clone()
     }
 
+    /// Requests to the API so far.
+    pub fn requests(&self) -> u64 {
+        let count = &self.core.requests;
+        count.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Faults to order.
     pub fn faults(&self) -> &Faults {
         &self.core.faults

@@ -126,7 +126,6 @@ pub(crate) struct Snapshot {
     pub(crate) parent: Option<String>,
     /// The container's options then, but for the description, which here is the snapshot's.
     pub(crate) config: BTreeMap<String, String>,
-    pub(crate) own_description: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -49,6 +49,11 @@ async fn end(core: &Core, actor: &Actor, id: i64, limit: Duration, what: What) -
             "This container belongs to somebody else.".to_owned(),
         ));
     }
+    if container.protected && what == What::Delete {
+        let message =
+            "This container is protected; take the protection away first (`protected: false`).";
+        return Err(Error::conflict("protected", message));
+    }
     let deadline = Instant::now() + limit;
     loop {
         let Some(job_id) = transaction!(core.db, tx => {

@@ -2,28 +2,24 @@
 //! stored checkpoint, so a job whose runner died looks at the world first and then goes on. What fails is undone. How the
 //! container comes to exist is `container_create/exist.rs`.
 
-use std::time::{Duration, Instant};
-
 use serde::{Deserialize, Serialize};
 
 use super::container_delete;
-use super::pve_task::wait_for_task;
+use super::guest::Guest;
 use super::running::Asked;
 use super::{Running, Stop};
 use crate::config::Reach;
 use crate::container::{self, Container};
 use crate::node;
 use crate::placement::{self, Wish};
-use crate::pve::{self, LxcConfig, Pve, Upid};
-use crate::{args, db, transaction};
+use crate::pve::{Pve, Upid};
+use crate::{args, transaction};
 
 mod exist;
 
 /// `Jobs.kind`
 pub const KIND: &str = "container_create";
 const STEPS: u8 = 7;
-const START_LIMIT: Duration = Duration::from_secs(120);
-const ADDRESS_LIMIT: Duration = Duration::from_secs(120);
 
 /// `Jobs.payload`: with what the web server knows and a runner need not.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,7 +45,6 @@ struct Checkpoint {
     sent: bool,
     create: Option<Upid>,
     created: bool,
-    start: Option<Upid>,
     undo: Option<Undo>,
 }
 
@@ -133,9 +128,18 @@ impl Making<'_> {
             .pve(&node::find(&self.job.core, placed.node).await?)?;
         let vmid = self.create(&pve, &placed).await?;
         self.grant(&pve, vmid).await?;
-        self.start(&pve, &placed, vmid).await?;
-        let address = self.address(&pve, &placed, vmid).await?;
-        self.publish(&pve, &placed, vmid, &address).await
+        let guest = Guest {
+            job: self.job,
+            pve: &pve,
+            node: &placed.node_name,
+            vmid,
+        };
+        self.job.go_on()?;
+        self.job.step(5, STEPS, &format!("start CT {vmid}")).await;
+        guest.start().await?;
+        self.job.step(6, STEPS, "wait for its address").await;
+        let address = guest.address().await?;
+        self.publish(&guest, &address).await
     }
 
     async fn save(&self) -> Result<(), Stop> {
@@ -209,115 +213,10 @@ impl Making<'_> {
         }
     }
 
-    async fn start(&mut self, pve: &Pve, placed: &Placed, vmid: u32) -> Result<(), Stop> {
+    async fn publish(&self, guest: &Guest<'_>, address: &str) -> Result<(), Stop> {
         self.job.go_on()?;
-        self.job.step(5, STEPS, &format!("start CT {vmid}")).await;
-        for _ in 0..5 {
-            if self.running(pve, placed, vmid).await? {
-                return Ok(());
-            }
-            if self.at.start.is_none() {
-                self.job.go_on()?;
-                match pve.lxc_start(&placed.node_name, vmid).await {
-                    Ok(upid) => {
-                        self.at.start = Some(upid);
-                        self.save().await?;
-                    }
-                    // Starting twice is no harm: look again whether it runs.
-                    Err(error)
-                        if error.is_transient()
-                            || error.is_locked_or_lock_timeout()
-                            || error.to_string().contains("already running") =>
-                    {
-                        self.job.pause(Duration::from_secs(1), true).await?;
-                        continue;
-                    }
-                    Err(error) => return Err(Stop::Failed(error.to_string())),
-                }
-            }
-            if let Some(upid) = self.at.start.take() {
-                wait_for_task(self.job, pve, &upid, START_LIMIT, true)
-                    .await?
-                    .well()?;
-            }
-        }
-        if self.running(pve, placed, vmid).await? {
-            return Ok(());
-        }
-        Err(Stop::Failed(format!(
-            "CT {vmid} does not stay running; its template may be broken."
-        )))
-    }
-
-    async fn running(&self, pve: &Pve, placed: &Placed, vmid: u32) -> Result<bool, Stop> {
-        let status = self
-            .job
-            .ask(|| pve.lxc_status(&placed.node_name, vmid))
-            .await?;
-        Ok(status.status == "running")
-    }
-
-    async fn address(&self, pve: &Pve, placed: &Placed, vmid: u32) -> Result<String, Stop> {
-        self.job.step(6, STEPS, "wait for its address").await;
-        let deadline = Instant::now() + ADDRESS_LIMIT;
-        let mut pause = Duration::from_millis(30);
-        while Instant::now() < deadline {
-            self.job.go_on()?;
-            let interfaces = self
-                .job
-                .ask(|| pve.lxc_interfaces(&placed.node_name, vmid))
-                .await?;
-            if let Some(address) = interfaces.iter().flatten().find_map(pve::Interface::ipv4) {
-                self.job.line(format!("{address}")).await;
-                return Ok(address.to_string());
-            }
-            self.job.pause(pause, true).await?;
-            pause = (pause * 2).min(Duration::from_secs(1));
-        }
-        Err(Stop::Failed(format!(
-            "CT {vmid} got no IPv4 address in {} s; is there a DHCP server on {}?",
-            ADDRESS_LIMIT.as_secs(),
-            placed.bridge
-        )))
-    }
-
-    async fn publish(
-        &self,
-        pve: &Pve,
-        placed: &Placed,
-        vmid: u32,
-        address: &str,
-    ) -> Result<(), Stop> {
-        self.job.go_on()?;
-        let config: LxcConfig = self
-            .job
-            .ask(|| pve.lxc_config(&placed.node_name, vmid))
-            .await?;
-        let mac = config.mac();
         self.job.step(7, STEPS, "publish its name and ports").await;
-        let (core, id) = (&self.job.core, self.container.id);
-        transaction!(core.db, tx => {
-            tx.lock("names").await?;
-            let now = core.clock.now();
-            // Proxmox VE has just shown this address on this VMID: whoever has it in our books has lost it.
-            tx.exec(
-                r#"UPDATE "Containers" SET "ipv4Address" = NULL, "updatedAt" = ? WHERE "ipv4Address" = ? AND "id" <> ?"#,
-                args![now, address, id],
-            )
-            .await?;
-            tx.exec(
-                r#"UPDATE "Containers" SET "ipv4Address" = ?, "macAddress" = ?, "state" = NULL, "jobId" = NULL, "updatedAt" = ?
-                   WHERE "id" = ?"#,
-                args![address, mac, now, id],
-            )
-            .await
-            .map_err(|error| match error {
-                db::Error::Unique(_) => crate::Error::conflict("macAddress", "Another container has this MAC address already."),
-                other => other.into(),
-            })?;
-        })
-        .map_err(|error: crate::Error| Stop::from(error))?;
-        core.wake.routes();
+        guest.write_down(self.container.id, address).await?;
         for line in self.reached_by(address) {
             self.job.line(line).await;
         }

@@ -5,18 +5,17 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::identity::{has_marker, identity, locate};
 use super::pve_task::{Ended, wait_for_task};
-use super::running::Asked;
 use super::{Running, Stop};
 use crate::container::{self, Container};
 use crate::node::{self, Node};
-use crate::pve::{LxcConfig, Pve, TaskStatus, Upid};
-use crate::{Core, args, transaction};
+use crate::pve::{Pve, TaskStatus, Upid};
+use crate::{args, transaction};
 
 /// `Jobs.kind`
 pub const KIND: &str = "container_delete";
-/// How a reason begins when the container in Proxmox VE is not the one of the row.
-pub const MISMATCH: &str = "The container in Proxmox VE is another one";
+pub use super::identity::MISMATCH;
 /// How a reason begins when a row that is to be forgotten has its container.
 pub const OURS: &str = "The container still exists in Proxmox VE";
 
@@ -72,7 +71,7 @@ pub(super) async fn run(job: &Running) -> Result<(), Stop> {
             })
         }
         Err(Stop::Failed(reason) | Stop::Cancelled(reason)) => {
-            release(&job.core, container.id, job.id()).await?;
+            super::container_change::release(&job.core, container.id, job.id()).await?;
             Err(Stop::Failed(reason))
         }
         Err(other) => Err(other),
@@ -218,87 +217,6 @@ async fn send_destroy(
     }
 }
 
-/// Where the VMID is now, with its config once no creation hides it; `None` only when it is proved gone.
-async fn locate(
-    job: &Running,
-    pve: &Pve,
-    node: &Node,
-    vmid: u32,
-) -> Result<Option<(String, LxcConfig)>, Stop> {
-    let resources = job.ask(|| pve.resources("vm")).await?;
-    let listed = resources
-        .iter()
-        .find(|r| r.vmid == Some(vmid))
-        .and_then(|r| r.node.clone());
-    let on = listed.clone().unwrap_or_else(|| node.name.clone());
-    let deadline = tokio::time::Instant::now() + TASK_LIMIT;
-    loop {
-        match job.ask(|| pve.lxc_config(&on, vmid)).await {
-            // While it is locked for its creation the config hides the description.
-            Ok(config) if config.lock.as_deref() == Some("create") => {
-                if tokio::time::Instant::now() > deadline {
-                    return Err(Stop::Failed(format!(
-                        "CT {vmid} stays locked by its creation."
-                    )));
-                }
-                job.pause(Duration::from_millis(500), false).await?;
-            }
-            Ok(config) => return Ok(Some((on, config))),
-            Err(Asked::Proxmox(error)) if error.is_does_not_exist() && listed.is_none() => {
-                return if sees_all(job, pve).await? {
-                    Ok(None)
-                } else {
-                    Err(Stop::Failed("Whether the container is gone cannot be proved: the node's token needs VM.Audit on /vms.".to_owned()))
-                };
-            }
-            Err(Asked::Proxmox(error)) => return Err(Stop::Failed(error.to_string())),
-            Err(Asked::Stop(stop)) => return Err(stop),
-        }
-    }
-}
-
-/// Whether the lists that Proxmox VE gives us are complete.
-async fn sees_all(job: &Running, pve: &Pve) -> Result<bool, Stop> {
-    let rights = job.ask(|| pve.permissions(Some("/vms"))).await?;
-    Ok(rights.has("/vms", "VM.Audit"))
-}
-
-/// Whether what stands under the VMID is this row's container; else what it is.
-fn identity(job: &Running, container: &Container, config: &LxcConfig) -> Result<(), String> {
-    let vmid = container.container_id.unwrap_or_default();
-    if container.marker {
-        let marker = container.marker_line(&job.core.installation);
-        if has_marker(config, &marker) {
-            return Ok(());
-        }
-        return Err(format!(
-            "{MISMATCH}: CT {vmid} does not carry the marker `{marker}`."
-        ));
-    }
-    let hostname = config.hostname.as_deref().unwrap_or_default();
-    let mac = config.mac().unwrap_or_default();
-    let same_mac = container
-        .mac_address
-        .as_deref()
-        .is_some_and(|ours| ours.eq_ignore_ascii_case(mac));
-    if hostname.eq_ignore_ascii_case(&container.hostname) && same_mac {
-        return Ok(());
-    }
-    Err(format!(
-        "{MISMATCH}: CT {vmid} is `{hostname}` with MAC {mac}."
-    ))
-}
-
-/// Whether a config's description carries the marker as a line of its own.
-pub(super) fn has_marker(config: &LxcConfig, marker: &str) -> bool {
-    config
-        .description
-        .as_deref()
-        .unwrap_or_default()
-        .lines()
-        .any(|line| line.trim() == marker)
-}
-
 /// Removes the row and its services: name and ports are free again.
 pub(super) async fn forget(job: &Running, container: i64) -> Result<(), Stop> {
     job.allowed()?;
@@ -308,16 +226,5 @@ pub(super) async fn forget(job: &Running, container: i64) -> Result<(), Stop> {
         tx.exec(r#"DELETE FROM "Containers" WHERE "id" = ?"#, args![container]).await?;
     })?;
     core.wake.routes();
-    Ok(())
-}
-
-/// The container stays; it may be asked for again.
-async fn release(core: &Core, container: i64, job: i64) -> Result<(), Stop> {
-    core.db
-        .exec(
-            r#"UPDATE "Containers" SET "state" = NULL, "jobId" = NULL, "updatedAt" = ? WHERE "id" = ? AND "jobId" = ?"#,
-            args![core.clock.now(), container, job],
-        )
-        .await?;
     Ok(())
 }

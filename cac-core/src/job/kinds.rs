@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::{Running, Stop, container_create, container_delete, shell, task};
+use super::{Running, Stop, container_change, container_create, container_delete, shell, task};
 
 type Work = Arc<dyn Fn(Running) -> BoxFuture<'static, Result<(), Stop>> + Send + Sync>;
 
@@ -18,6 +18,9 @@ impl Kinds {
         let mut kinds = Self(HashMap::new());
         kinds.add(container_create::KIND, |job| async move {
             container_create::run(&job).await
+        });
+        kinds.add(container_change::KIND, |job| async move {
+            container_change::run(&job).await
         });
         kinds.add(container_delete::KIND, |job| async move {
             container_delete::run(&job).await

@@ -59,6 +59,51 @@ pub struct LxcStatus {
     pub netout: Option<u64>,
 }
 
+/// A snapshot of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Snapshot {
+    pub name: String,
+    #[serde(default, deserialize_with = "wire::loose")]
+    pub description: Option<String>,
+    /// Seconds since 1970.
+    #[serde(default, deserialize_with = "wire::loose")]
+    pub snaptime: Option<u64>,
+    /// The snapshot that it was taken on top of.
+    #[serde(default, deserialize_with = "wire::loose")]
+    pub parent: Option<String>,
+}
+
+/// One point of a container's series; where Proxmox VE has nothing everything but the time is absent.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Sample {
+    /// Seconds since 1970.
+    #[serde(deserialize_with = "wire::loose")]
+    pub time: u64,
+    /// Share of all its processors.
+    #[serde(default, deserialize_with = "wire::loose")]
+    pub cpu: Option<f64>,
+    #[serde(default, deserialize_with = "wire::loose")]
+    pub maxcpu: Option<f64>,
+    /// Bytes, as all that follow.
+    #[serde(default, deserialize_with = "wire::loose")]
+    pub mem: Option<f64>,
+    #[serde(default, deserialize_with = "wire::loose")]
+    pub maxmem: Option<f64>,
+    #[serde(default, deserialize_with = "wire::loose")]
+    pub disk: Option<f64>,
+    #[serde(default, deserialize_with = "wire::loose")]
+    pub maxdisk: Option<f64>,
+    /// Per second, as all that follow.
+    #[serde(default, deserialize_with = "wire::loose")]
+    pub netin: Option<f64>,
+    #[serde(default, deserialize_with = "wire::loose")]
+    pub netout: Option<f64>,
+    #[serde(default, deserialize_with = "wire::loose")]
+    pub diskread: Option<f64>,
+    #[serde(default, deserialize_with = "wire::loose")]
+    pub diskwrite: Option<f64>,
+}
+
 impl LxcStatus {
     pub fn is_running(&self) -> bool {
         self.status == "running"
@@ -148,6 +193,74 @@ impl Pve {
             .with("purge", 1)
             .with("destroy-unreferenced-disks", 1);
         self.call(call).await
+    }
+
+    /// Makes a disk larger, up to `gib` in all; a smaller size is refused.
+    pub async fn lxc_resize(
+        &self,
+        node: &str,
+        vmid: u32,
+        disk: &str,
+        gib: u32,
+    ) -> Result<Upid, Error> {
+        let call = Call::new(Method::PUT, &lxc(node, &vmid.to_string(), &["resize"]))?
+            .with("disk", disk)
+            .with("size", format!("{gib}G"));
+        self.call(call).await
+    }
+
+    /// The snapshots, oldest first; without the pseudo entry `current`.
+    pub async fn lxc_snapshots(&self, node: &str, vmid: u32) -> Result<Vec<Snapshot>, Error> {
+        let call = Call::get(&lxc(node, &vmid.to_string(), &["snapshot"]))?;
+        let mut rows: Vec<Snapshot> = self.call::<Rows<_>>(call).await?.rows();
+        rows.retain(|row| row.name != "current");
+        rows.sort_by_key(|row| row.snaptime);
+        Ok(rows)
+    }
+
+    /// What is wrong with the name, or with the storage, is said by the task.
+    pub async fn lxc_snapshot(
+        &self,
+        node: &str,
+        vmid: u32,
+        name: &str,
+        description: &str,
+    ) -> Result<Upid, Error> {
+        let call = Call::new(Method::POST, &lxc(node, &vmid.to_string(), &["snapshot"]))?
+            .with("snapname", name)
+            .with("description", description);
+        self.call(call).await
+    }
+
+    /// Back to a snapshot; the container is stopped afterwards.
+    pub async fn lxc_rollback(&self, node: &str, vmid: u32, name: &str) -> Result<Upid, Error> {
+        let vmid = vmid.to_string();
+        let path = lxc(node, &vmid, &["snapshot", name, "rollback"]);
+        self.call(Call::new(Method::POST, &path)?).await
+    }
+
+    pub async fn lxc_snapshot_delete(
+        &self,
+        node: &str,
+        vmid: u32,
+        name: &str,
+    ) -> Result<Upid, Error> {
+        let vmid = vmid.to_string();
+        let path = lxc(node, &vmid, &["snapshot", name]);
+        self.call(Call::new(Method::DELETE, &path)?).await
+    }
+
+    /// What the container used; `timeframe` is `hour`, `day`, `week`, `month` or `year`. Refused until Proxmox VE made its first
+    /// round after the creation (10 s).
+    pub async fn lxc_series(
+        &self,
+        node: &str,
+        vmid: u32,
+        timeframe: &str,
+    ) -> Result<Vec<Sample>, Error> {
+        let call =
+            Call::get(&lxc(node, &vmid.to_string(), &["rrddata"]))?.with("timeframe", timeframe);
+        Ok(self.call::<Rows<_>>(call).await?.rows())
     }
 
     /// What the container's network looks like from inside; `None` for a stopped and for an unknown container alike.

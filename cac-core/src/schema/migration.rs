@@ -52,6 +52,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(1, "original", "0001_original"),
     migration!(2, "cac", "0002_cac"),
     migration!(3, "wake", "0003_wake"),
+    migration!(4, "life", "0004_life"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

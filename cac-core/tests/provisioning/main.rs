@@ -5,4 +5,5 @@ mod create;
 mod delete;
 mod faults;
 mod lab;
+mod life;
 mod sign_in;

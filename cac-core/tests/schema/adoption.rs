@@ -122,7 +122,7 @@ async fn an_adoption_can_be_undone_and_repeated() {
     let db = &database.db;
     schema::up(db).await.unwrap();
     let adopted = counts(db).await;
-    for title in ["0003_wake", "0002_cac"] {
+    for title in ["0004_life", "0003_wake", "0002_cac"] {
         assert_eq!(schema::down(db).await.unwrap(), title);
     }
     assert!(schema::is_original(db).await.unwrap());

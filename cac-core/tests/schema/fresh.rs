@@ -13,7 +13,7 @@ async fn all_three_databases_have_the_same_tables_and_columns() {
         let report = schema::up(&database.db).await.unwrap();
         assert_eq!(
             report.applied,
-            ["0001_original", "0002_cac", "0003_wake"],
+            ["0001_original", "0002_cac", "0003_wake", "0004_life"],
             "{}",
             database.name
         );
@@ -63,6 +63,7 @@ async fn status_tells_where_each_change_stands() {
             [
                 MigrationState::Applied(_),
                 MigrationState::Applied(_),
+                MigrationState::Applied(_),
                 MigrationState::Applied(_)
             ]
         ));
@@ -71,10 +72,11 @@ async fn status_tells_where_each_change_stands() {
             again.applied.is_empty() && again.to_string().contains("up to date"),
             "{again}"
         );
-        assert_eq!(schema::down(&database.db).await.unwrap(), "0003_wake");
+        assert_eq!(schema::down(&database.db).await.unwrap(), "0004_life");
         assert!(matches!(
             states().await[..],
             [
+                MigrationState::Applied(_),
                 MigrationState::Applied(_),
                 MigrationState::Applied(_),
                 MigrationState::Pending
@@ -89,7 +91,7 @@ async fn undoing_keeps_every_row_and_no_table_of_the_original_is_dropped() {
         let db = &database.db;
         fill(db).await;
         let before = counts(db).await;
-        for title in ["0003_wake", "0002_cac"] {
+        for title in ["0004_life", "0003_wake", "0002_cac"] {
             assert_eq!(schema::down(db).await.unwrap(), title);
             assert_eq!(counts(db).await, before, "{}", database.name);
         }

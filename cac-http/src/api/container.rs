@@ -1,9 +1,7 @@
 //! Containers and what they offer.
 
-use std::time::Duration;
-
 use cac_core::Actor;
-use cac_core::container::{self, Deletion, NewContainer, Registration};
+use cac_core::container::{self, ContainerChange, Deletion, NewContainer, Registration};
 
 use cac_core::service::{self, ServiceType};
 use chrono::{DateTime, Utc};
@@ -12,7 +10,7 @@ use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::{Html, Json};
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 
-use super::{Tag, page as bounds};
+use super::{Tag, life, page as bounds};
 use crate::accept::Both;
 use crate::auth::{Anyone, Signed};
 use crate::error::{ApiError, Result};
@@ -20,9 +18,6 @@ use crate::input::{self, Input};
 use crate::{origin, page};
 
 pub(crate) struct Api;
-
-/// How long a DELETE waits for its job before it answers 202.
-const WAIT: Duration = Duration::from_secs(30);
 
 /// What kind of traffic a service takes.
 #[derive(Enum, Clone, Copy)]
@@ -91,9 +86,9 @@ pub(crate) struct Container {
     /// The label of the node that was asked for; `N` for none.
     ai_container: String,
     node_id: Option<i64>,
-    /// Absent when it is made; else `creating`, `undoing` or `deleting`.
+    /// Absent when nothing works on it; else `creating`, `changing`, `undoing` or `deleting`.
     state: Option<String>,
-    /// Only when one container is asked for: what Proxmox VE says now, such as `running`; absent when it cannot tell.
+    /// What Proxmox VE says now, such as `running`; absent when it cannot tell, and in answers that only repeat the row.
     status: Option<String>,
     /// The job that works on it, or did last.
     job_id: Option<i64>,
@@ -104,6 +99,8 @@ pub(crate) struct Container {
     memory: Option<u32>,
     /// GiB
     disk: Option<u32>,
+    /// Whether it may not be deleted.
+    protected: bool,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     services: Vec<Service>,
@@ -128,6 +125,7 @@ impl From<container::Container> for Container {
             cores: row.cores,
             memory: row.memory,
             disk: row.disk,
+            protected: row.protected,
             created_at: row.created_at,
             updated_at: row.updated_at,
             services: row.services.into_iter().map(Service::from).collect(),
@@ -216,6 +214,21 @@ pub(crate) struct Registered {
     container_id: i64,
     message: String,
     data: Container,
+}
+
+/// What is changed of a container; fields that are left out stay.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct ContainerUpdate {
+    cores: Option<i64>,
+    /// MiB
+    memory: Option<i64>,
+    /// GiB; only larger than before.
+    disk: Option<i64>,
+    /// `true`: it cannot be deleted until this is `false` again.
+    protected: Option<bool>,
+    /// For admins: the new owner.
+    username: Option<String>,
 }
 
 /// The container's row and the job that makes it.
@@ -334,7 +347,15 @@ impl Api {
                 page::container::list(&who.core, &who.actor, &rows, total, &filter).await,
             ))
         } else {
-            Both::Json(Json(rows.into_iter().map(Container::from).collect()))
+            let mut live = container::live(&who.core, &rows).await;
+            let shown = |row: container::Container| {
+                let status = live.remove(&row.id).map(|live| live.status);
+                Container {
+                    status,
+                    ..row.into()
+                }
+            };
+            Both::Json(Json(rows.into_iter().map(shown).collect()))
         };
         Ok(List::Containers(shown, total))
     }
@@ -425,6 +446,33 @@ impl Api {
         }))
     }
 
+    /// Change a container
+    ///
+    /// Sizes, delete protection and (admins) the owner. Only the fields that are sent.
+    #[oai(
+        path = "/containers/:id",
+        method = "put",
+        operation_id = "container_update",
+        tag = "Tag::Containers"
+    )]
+    async fn container_update(
+        &self,
+        who: Signed,
+        id: Path<i64>,
+        body: Input<ContainerUpdate>,
+    ) -> Result<life::Answer> {
+        let asked = body.read()?;
+        let change = ContainerChange {
+            cores: asked.cores,
+            memory: asked.memory,
+            disk: asked.disk,
+            protected: asked.protected,
+            username: asked.username,
+        };
+        let changed = container::update(&who.core, &who.actor, id.0, &change, life::WAIT);
+        life::answer(&who, id.0, changed).await
+    }
+
     /// Delete a container
     ///
     /// From Proxmox VE and from the database. A form may send `_method=DELETE`. A container that is another one in Proxmox VE
@@ -444,9 +492,9 @@ impl Api {
     ) -> Result<Ended> {
         let delete = async {
             if forget.0.unwrap_or(false) {
-                return container::forget(&who.core, &who.actor, id.0, WAIT).await;
+                return container::forget(&who.core, &who.actor, id.0, life::WAIT).await;
             }
-            container::delete(&who.core, &who.actor, id.0, WAIT).await
+            container::delete(&who.core, &who.actor, id.0, life::WAIT).await
         };
         let deletion = tokio::select! {
             deletion = delete => deletion?,

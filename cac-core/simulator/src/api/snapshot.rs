@@ -100,7 +100,6 @@ pub(crate) fn create(call: &Call) -> Reply {
             time: now(),
             description,
             parent: container.parent.replace(name.clone()),
-            own_description: container.config.get("description").cloned(),
             config,
         };
         container.snapshots.insert(name, snapshot);
@@ -149,10 +148,10 @@ pub(crate) fn rollback(call: &Call) -> Reply {
             let container = held(&mut world, vmid)?;
             let snapshot = container.snapshots.get(&name).cloned();
             let snapshot = snapshot.ok_or_else(|| unknown(&name))?;
+            // The description stays what it is.
+            let description = container.config.remove_entry("description");
             container.config = snapshot.config;
-            if let Some(text) = snapshot.own_description {
-                container.config.insert("description".to_owned(), text);
-            }
+            container.config.extend(description);
             container.parent = Some(name);
         }
         if start {

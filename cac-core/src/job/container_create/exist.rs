@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::container_delete::has_marker;
+use super::super::identity::has_marker;
 use super::super::pve_task::wait_for_task;
 use super::super::running::Asked;
 use super::{Making, Placed, STEPS};

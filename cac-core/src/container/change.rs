@@ -1,0 +1,247 @@
+//! Changing a container that exists: rights and state are checked here, the work is a durable job.
+
+use std::time::Duration;
+
+use super::{Container, find};
+use crate::actor::Actor;
+use crate::error::Fields;
+use crate::job::container_change::{self, Change, Payload};
+use crate::job::{self, Status};
+use crate::pve::{Sample, Snapshot};
+use crate::{Core, Error, Result, args, node, transaction};
+
+/// What an owner or an admin changes; absent fields stay.
+#[derive(Debug, Clone, Default)]
+pub struct ContainerChange {
+    pub cores: Option<i64>,
+    /// MiB
+    pub memory: Option<i64>,
+    /// GiB; only larger.
+    pub disk: Option<i64>,
+    /// Whether it may not be deleted.
+    pub protected: Option<bool>,
+    /// Another owner; for admins.
+    pub username: Option<String>,
+}
+
+/// How a request to change stands when the answer is due.
+#[derive(Debug, Clone)]
+pub enum Changed {
+    /// It is as it was asked for.
+    Done(Box<Container>),
+    /// The job goes on.
+    Going { job_id: i64 },
+}
+
+/// Changes power or snapshots and waits up to `limit` for it.
+pub async fn change(
+    core: &Core,
+    actor: &Actor,
+    id: i64,
+    change: Change,
+    limit: Duration,
+) -> Result<Changed> {
+    let container = find(core, actor, id).await?;
+    let mut fields = Fields::default();
+    if let Change::Snapshot { name, .. }
+    | Change::RollBack { name }
+    | Change::DeleteSnapshot { name } = &change
+        && !is_snapshot_name(name)
+    {
+        let message =
+            "Use 2 to 40 letters, digits, `-` and `_`, beginning with a letter; not `current`.";
+        fields.add("name", message);
+    }
+    fields.into_result()?;
+    work(core, actor, &container, change, limit).await
+}
+
+/// Changes sizes, protection and owner and waits up to `limit` for what Proxmox VE does of it.
+pub async fn update(
+    core: &Core,
+    actor: &Actor,
+    id: i64,
+    change: &ContainerChange,
+    limit: Duration,
+) -> Result<Changed> {
+    let container = find(core, actor, id).await?;
+    let resize = check(actor, &container, change)?;
+    let owner = change.username.as_deref().map(str::trim);
+    if change.protected.is_some() || owner.is_some() {
+        let now = core.clock.now();
+        let sql = r#"UPDATE "Containers" SET "protected" = COALESCE(?, "protected"), "username" = COALESCE(?, "username"),
+                            "updatedAt" = ? WHERE "id" = ?"#;
+        core.db
+            .exec(sql, args![change.protected, owner, now, id])
+            .await?;
+    }
+    match resize {
+        Some(resize) => work(core, actor, &container, resize, limit).await,
+        None => done(core, id).await,
+    }
+}
+
+/// The snapshots that Proxmox VE has of the container, oldest first.
+pub async fn snapshots(core: &Core, actor: &Actor, id: i64) -> Result<Vec<Snapshot>> {
+    let container = find(core, actor, id).await?;
+    let (node, vmid) = made(&container)?;
+    let node = node::find(core, node).await?;
+    let asked = core.pve(&node)?.lxc_snapshots(&node.name, vmid).await;
+    asked.map_err(|error| told(&error))
+}
+
+/// What the container used; `timeframe` is `hour`, `day`, `week`, `month` or `year`.
+pub async fn usage(core: &Core, actor: &Actor, id: i64, timeframe: &str) -> Result<Vec<Sample>> {
+    if !["hour", "day", "week", "month", "year"].contains(&timeframe) {
+        let message = "Use `hour`, `day`, `week`, `month` or `year`.";
+        return Err(Error::invalid("timeframe", message));
+    }
+    let container = find(core, actor, id).await?;
+    let (node, vmid) = made(&container)?;
+    let node = node::find(core, node).await?;
+    match core
+        .pve(&node)?
+        .lxc_series(&node.name, vmid, timeframe)
+        .await
+    {
+        Ok(samples) => Ok(samples),
+        // Proxmox VE has made no round since the creation.
+        Err(error) if error.to_string().contains("RRD error") => Ok(Vec::new()),
+        Err(error) => Err(told(&error)),
+    }
+}
+
+fn told(error: &crate::pve::Error) -> Error {
+    if error.is_transient() {
+        return Error::Unreachable(error.to_string());
+    }
+    Error::Upstream(error.to_string())
+}
+
+/// Node and VMID of a container that is made.
+fn made(container: &Container) -> Result<(i64, u32)> {
+    let place = container.node_id.zip(container.container_id);
+    let message = "This container is not made yet, or its node is not known.";
+    place.ok_or_else(|| Error::conflict("id", message))
+}
+
+fn check(actor: &Actor, container: &Container, change: &ContainerChange) -> Result<Option<Change>> {
+    let mut fields = Fields::default();
+    let mut size = |field: &'static str, value: Option<i64>, min: u32, max: u32| {
+        let value = value?;
+        let fits = u32::try_from(value)
+            .ok()
+            .filter(|v| (min..=max).contains(v));
+        if fits.is_none() {
+            fields.add(field, format!("Give a whole number from {min} to {max}."));
+        }
+        fits
+    };
+    let cores = size("cores", change.cores, 1, 128);
+    let memory = size("memory", change.memory, 64, 1 << 20);
+    let now = container.disk.unwrap_or(1);
+    let disk = size("disk", change.disk, now, 16384);
+    if change.disk.is_some() && disk.is_none() {
+        fields = Fields(
+            fields
+                .0
+                .into_iter()
+                .filter(|(field, _)| *field != "disk")
+                .collect(),
+        );
+        fields.add(
+            "disk",
+            format!("A disk can only grow: give GiB from {now} to 16384."),
+        );
+    }
+    if let Some(owner) = &change.username {
+        let owner = owner.trim();
+        if !actor.admin {
+            fields.add(
+                "username",
+                "Only admins may give a container to somebody else.",
+            );
+        } else if owner.is_empty() || owner.len() > 64 || owner.chars().any(char::is_control) {
+            fields.add("username", "Give the new owner's name in Proxmox VE.");
+        }
+    }
+    fields.into_result()?;
+    let cores = cores.filter(|cores| Some(*cores) != container.cores);
+    let memory = memory.filter(|memory| Some(*memory) != container.memory);
+    let disk = disk.filter(|disk| Some(*disk) != container.disk);
+    let any = cores.is_some() || memory.is_some() || disk.is_some();
+    Ok(any.then_some(Change::Resize {
+        cores,
+        memory,
+        disk,
+    }))
+}
+
+/// What Proxmox VE takes as a configuration id.
+fn is_snapshot_name(name: &str) -> bool {
+    (2..=40).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        && name != "current"
+}
+
+async fn work(
+    core: &Core,
+    actor: &Actor,
+    container: &Container,
+    change: Change,
+    limit: Duration,
+) -> Result<Changed> {
+    made(container)?;
+    let id = container.id;
+    let job_id = transaction!(core.db, tx => {
+        tx.lock("names").await?;
+        let row = tx.opt(r#"SELECT "state" FROM "Containers" WHERE "id" = ?"#, args![id]).await?;
+        let Some(row) = row else {
+            return Err(Error::NotFound(format!("There is no container {id}.")));
+        };
+        if let Some(state) = row.get::<Option<String>>("state")? {
+            let message = format!("Something works on this container already ({state}); wait until it has ended.");
+            return Err(Error::conflict("id", message));
+        }
+        let payload = Payload { container: id, change: change.clone() };
+        let new = job::NewJob {
+            kind: container_change::KIND,
+            title: format!("{} container {} of {}", change.words(), container.hostname, container.username),
+            payload: serde_json::to_value(payload).map_err(|error| Error::Internal(error.to_string()))?,
+            container_id: Some(id),
+            created_by: &actor.username,
+        };
+        let job_id = job::create(tx, core, new).await?;
+        let sql = r#"UPDATE "Containers" SET "state" = 'changing', "jobId" = ?, "updatedAt" = ? WHERE "id" = ?"#;
+        tx.exec(sql, args![job_id, core.clock.now(), id]).await?;
+        job_id
+    })?;
+    core.wake.jobs();
+    let job = job::wait(core, job_id, limit).await?;
+    match job.status {
+        Status::Success => done(core, id).await,
+        status if !status.ended() => Ok(Changed::Going { job_id }),
+        _ => {
+            let reason = job
+                .reason
+                .unwrap_or_else(|| "The job ended without a reason.".to_owned());
+            if reason.starts_with(crate::job::container_delete::MISMATCH) {
+                return Err(Error::conflict("id", reason));
+            }
+            if reason.starts_with(container_change::TAKEN) {
+                return Err(Error::conflict("name", reason));
+            }
+            Err(Error::Upstream(reason))
+        }
+    }
+}
+
+async fn done(core: &Core, id: i64) -> Result<Changed> {
+    match super::find_any(core, id).await? {
+        Some(container) => Ok(Changed::Done(Box::new(container))),
+        None => Err(Error::NotFound(format!("There is no container {id}."))),
+    }
+}

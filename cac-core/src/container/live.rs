@@ -1,0 +1,83 @@
+//! What containers do now, as Proxmox VE says: one call for each node every few seconds, whoever asks and how often.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use futures_util::future::join_all;
+
+use super::Container;
+use crate::pve::LxcStatus;
+use crate::{Core, node};
+
+/// How old a node's list may be.
+const FRESH: Duration = Duration::from_secs(5);
+/// A page is not held up for longer by a node that is away.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// The lists of all nodes, by their row ids.
+#[derive(Debug, Default)]
+pub struct Live(Mutex<HashMap<i64, Arc<tokio::sync::Mutex<Seen>>>>);
+
+/// A node's list; empty while the node is away.
+#[derive(Debug, Default)]
+struct Seen {
+    at: Option<(Instant, DateTime<Utc>)>,
+    containers: HashMap<u32, LxcStatus>,
+}
+
+impl Live {
+    fn of(&self, node: i64) -> Arc<tokio::sync::Mutex<Seen>> {
+        let mut nodes = self
+            .0
+            .lock()
+            .expect("nothing panics while it holds the nodes");
+        Arc::clone(nodes.entry(node).or_default())
+    }
+}
+
+/// What these containers do now, by row id; those of which nothing can be said are absent. What we changed ourselves since its
+/// node was asked is asked for by itself.
+pub async fn live(core: &Core, containers: &[Container]) -> HashMap<i64, LxcStatus> {
+    let nodes: BTreeSet<i64> = containers.iter().filter_map(|row| row.node_id).collect();
+    let looks = nodes.into_iter().map(|node| on(core, node, containers));
+    join_all(looks).await.into_iter().flatten().collect()
+}
+
+async fn on(core: &Core, id: i64, containers: &[Container]) -> Vec<(i64, LxcStatus)> {
+    let seen = core.live.of(id);
+    // Whoever comes second waits for the first one's answer.
+    let mut seen = seen.lock().await;
+    let Ok(node) = node::find(core, id).await else {
+        return Vec::new();
+    };
+    let Ok(pve) = core.pve(&node) else {
+        return Vec::new();
+    };
+    if seen.at.is_none_or(|(at, _)| at.elapsed() >= FRESH) {
+        let now = core.clock.now();
+        let list = tokio::time::timeout(LIMIT, pve.lxc_list(&node.name)).await;
+        let list = list.ok().and_then(Result::ok).unwrap_or_default();
+        seen.containers = list.into_iter().map(|row| (row.vmid, row)).collect();
+        seen.at = Some((Instant::now(), now));
+    }
+    let asked = seen.at.map(|(_, at)| at);
+    let mut found = Vec::new();
+    for row in containers.iter().filter(|row| row.node_id == Some(id)) {
+        let Some(vmid) = row.container_id else {
+            continue;
+        };
+        let changed = row.state.is_none() && asked.is_some_and(|at| row.updated_at >= at);
+        if changed && !seen.containers.is_empty() {
+            let own = tokio::time::timeout(LIMIT, pve.lxc_status(&node.name, vmid)).await;
+            if let Ok(Ok(own)) = own {
+                seen.containers.insert(vmid, own);
+            }
+        }
+        if let Some(status) = seen.containers.get(&vmid) {
+            found.push((row.id, status.clone()));
+        }
+    }
+    found
+}

@@ -1,0 +1,121 @@
+//! What jobs do with a container that exists: start it, learn its address, write that down.
+
+use std::time::{Duration, Instant};
+
+use super::pve_task::wait_for_task;
+use super::{Running, Stop};
+use crate::pve::{Interface, Pve};
+use crate::{args, db, transaction};
+
+const START_LIMIT: Duration = Duration::from_secs(120);
+const ADDRESS_LIMIT: Duration = Duration::from_secs(120);
+
+/// A container on its node, in a job's hands.
+pub(super) struct Guest<'a> {
+    pub(super) job: &'a Running,
+    pub(super) pve: &'a Pve,
+    pub(super) node: &'a str,
+    pub(super) vmid: u32,
+}
+
+impl Guest<'_> {
+    pub(super) async fn running(&self) -> Result<bool, Stop> {
+        let status = self.job.ask(|| self.pve.lxc_status(self.node, self.vmid));
+        Ok(status.await?.is_running())
+    }
+
+    /// Starts it and looks whether it stays up. Starting twice is no harm: the second attempt finds it running.
+    pub(super) async fn start(&self) -> Result<(), Stop> {
+        let vmid = self.vmid;
+        let mut reason = format!("CT {vmid} does not stay running; its template may be broken.");
+        for _ in 0..5 {
+            if self.running().await? {
+                return Ok(());
+            }
+            self.job.go_on()?;
+            match self.pve.lxc_start(self.node, vmid).await {
+                Ok(upid) => {
+                    let ended = wait_for_task(self.job, self.pve, &upid, START_LIMIT, true).await?;
+                    if let Err(Stop::Failed(why)) = ended.well() {
+                        if self.running().await? {
+                            return Ok(());
+                        }
+                        if !why.contains("locked") && !why.contains("lock file") {
+                            return Err(Stop::Failed(why));
+                        }
+                        reason = why;
+                        self.job.pause(Duration::from_secs(1), true).await?;
+                    }
+                }
+                Err(error)
+                    if error.is_transient()
+                        || error.is_locked_or_lock_timeout()
+                        || error.to_string().contains("already running") =>
+                {
+                    reason = error.to_string();
+                    self.job.pause(Duration::from_secs(1), true).await?;
+                }
+                Err(error) => return Err(Stop::Failed(error.to_string())),
+            }
+        }
+        if self.running().await? {
+            return Ok(());
+        }
+        Err(Stop::Failed(reason))
+    }
+
+    /// The address that Proxmox VE shows, once there is one.
+    pub(super) async fn address(&self) -> Result<String, Stop> {
+        let deadline = Instant::now() + ADDRESS_LIMIT;
+        let mut pause = Duration::from_millis(30);
+        while Instant::now() < deadline {
+            self.job.go_on()?;
+            let interfaces = self
+                .job
+                .ask(|| self.pve.lxc_interfaces(self.node, self.vmid));
+            let interfaces = interfaces.await?;
+            if let Some(address) = interfaces.iter().flatten().find_map(Interface::ipv4) {
+                self.job.line(format!("{address}")).await;
+                return Ok(address.to_string());
+            }
+            self.job.pause(pause, true).await?;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+        Err(Stop::Failed(format!(
+            "CT {} got no IPv4 address in {} s; is there a DHCP server on its bridge?",
+            self.vmid,
+            ADDRESS_LIMIT.as_secs()
+        )))
+    }
+
+    /// Writes down address and MAC of the container with this row id, and that nothing works on it any more. Proxmox VE has just
+    /// shown the address on this VMID: whoever has it in our books has lost it.
+    pub(super) async fn write_down(&self, id: i64, address: &str) -> Result<(), Stop> {
+        let config = self.job.ask(|| self.pve.lxc_config(self.node, self.vmid));
+        let config = config.await?;
+        self.job.allowed()?;
+        let (core, mac) = (&self.job.core, config.mac());
+        transaction!(core.db, tx => {
+            tx.lock("names").await?;
+            let now = core.clock.now();
+            tx.exec(
+                r#"UPDATE "Containers" SET "ipv4Address" = NULL, "updatedAt" = ? WHERE "ipv4Address" = ? AND "id" <> ?"#,
+                args![now, address, id],
+            )
+            .await?;
+            tx.exec(
+                r#"UPDATE "Containers" SET "ipv4Address" = ?, "macAddress" = ?, "state" = NULL, "jobId" = NULL, "updatedAt" = ?
+                   WHERE "id" = ?"#,
+                args![address, mac, now, id],
+            )
+            .await
+            .map_err(|error| match error {
+                db::Error::Unique(_) => crate::Error::conflict("macAddress", "Another container has this MAC address already."),
+                other => other.into(),
+            })?;
+        })
+        .map_err(|error: crate::Error| Stop::from(error))?;
+        core.wake.routes();
+        Ok(())
+    }
+}

@@ -1,0 +1,3 @@
+DROP TABLE "Quotas";
+
+ALTER TABLE "Containers" DROP COLUMN "protected";
