@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::pve::{Fingerprint, Secret, Tls};
+use crate::quota::Limits;
 use crate::service::Protocols;
 use crate::task::Tasks;
 
@@ -64,6 +65,8 @@ pub struct Config {
     pub nginx_conf_allow: Vec<IpNet>,
     pub metrics_allow: Vec<IpNet>,
     pub containers: Containers,
+    /// What one user may have, unless an admin says otherwise.
+    pub quota: Limits,
     pub runner: Runner,
     /// Programs that may be started by name.
     pub tasks: Tasks,

@@ -20,7 +20,7 @@ mod live;
 mod register;
 
 pub use change::{Changed, ContainerChange, change, snapshots, update, usage};
-pub use create::{Created, NewContainer, create};
+pub use create::{Created, NewContainer, Preflight, create, preflight};
 pub(crate) use delete::add_undo;
 pub use delete::{Deletion, delete, forget};
 pub use live::{Live, live};

@@ -28,6 +28,7 @@ mod processes;
 #[cfg(feature = "program")]
 pub mod program;
 pub mod pve;
+pub mod quota;
 pub mod routes;
 pub mod schema;
 pub mod secret;

@@ -150,6 +150,50 @@ pub async fn templates(pve: &Pve, node: &Node) -> Result<Vec<Template>, pve::Err
     Ok(found)
 }
 
+/// A template and the node that has it.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    pub node: String,
+    pub template: Template,
+}
+
+/// A node that is away holds the list up for no longer.
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// The templates of all enabled nodes that answer, by node and name.
+pub async fn offered(core: &Core) -> Result<Vec<Offer>> {
+    let nodes = node::all(core).await?;
+    let looks = nodes.iter().filter(|node| node.enabled).map(|node| async {
+        let pve = core.pve(node).ok()?;
+        let found = tokio::time::timeout(LIMIT, templates(&pve, node)).await;
+        let offer = |template| Offer {
+            node: node.name.clone(),
+            template,
+        };
+        Some(found.ok()?.ok()?.into_iter().map(offer).collect::<Vec<_>>())
+    });
+    let mut all: Vec<Offer> = join_all(looks)
+        .await
+        .into_iter()
+        .flatten()
+        .flatten()
+        .collect();
+    all.sort_by(|a, b| (&a.node, &a.template.volid).cmp(&(&b.node, &b.template.volid)));
+    Ok(all)
+}
+
+/// The `osRelease` that asks for exactly this distribution and version, such as `debian-12`.
+#[must_use]
+pub fn os_release(volid: &str) -> Option<String> {
+    let file = volid.rsplit('/').next()?;
+    let (distribution, rest) = file.split_once('-')?;
+    let (name, _) = DISTRIBUTIONS
+        .iter()
+        .find(|(_, known)| *known == distribution)?;
+    let release = rest.split(['-', '_']).next()?;
+    numbers(release).map(|_| format!("{name}-{release}"))
+}
+
 /// The template that was named, else the newest one of the distribution.
 fn pick<'a>(found: &'a [Template], wish: &Wish) -> Option<&'a Template> {
     if let Some(named) = &wish.template {
@@ -270,6 +314,13 @@ mod tests {
         assert_eq!(picked("Rocky", &files).as_deref(), Some(files[3]));
         assert_eq!(picked("ubuntu 24.04", &files).as_deref(), Some(files[4]));
         assert_eq!(picked("debian-11", &files), None);
+        let named = os_release("local:vztmpl/rockylinux-9-default_20240912_amd64.tar.xz");
+        assert_eq!(named.as_deref(), Some("rocky-9"));
+        assert_eq!(
+            os_release("local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst").as_deref(),
+            Some("debian-12")
+        );
+        assert_eq!(os_release("local:vztmpl/turnkey-core_18.tar.gz"), None);
         assert_eq!(Os::parse("windows"), None);
         assert_eq!(Os::parse("debian-x"), None);
     }

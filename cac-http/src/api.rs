@@ -9,7 +9,9 @@ pub(crate) mod life;
 pub(crate) mod login;
 pub(crate) mod nginx;
 pub(crate) mod node;
+pub(crate) mod quota;
 pub(crate) mod service;
+pub(crate) mod template;
 
 /// The chapters of the specification.
 #[derive(Tags)]
@@ -18,6 +20,8 @@ pub(crate) enum Tag {
     Login,
     /// LXC containers and the services they offer
     Containers,
+    /// How much each user may have
+    Quotas,
     /// Durable work, its output and its event streams
     Jobs,
     /// Proxmox VE hosts, for admins
@@ -33,6 +37,8 @@ pub(crate) type Apis = (
     container::Api,
     life::Api,
     service::Api,
+    template::Api,
+    quota::Api,
     job::Api,
     node::Api,
     nginx::Api,
@@ -48,6 +54,8 @@ pub(crate) fn service() -> OpenApiService<Apis, ()> {
         container::Api,
         life::Api,
         service::Api,
+        template::Api,
+        quota::Api,
         job::Api,
         node::Api,
         nginx::Api,

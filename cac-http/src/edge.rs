@@ -235,7 +235,7 @@ fn foreign(error: &poem::Error) -> ApiError {
     }
     if let Some(error) = error.downcast_ref::<ParseParamError>() {
         let message = match error.name {
-            "all" | "init" | "forget" => "Give `true` or `false`.",
+            "all" | "init" | "dryRun" | "forget" => "Give `true` or `false`.",
             "limit" | "offset" | "wait" | "Last-Event-ID" => "Give a whole number from 0.",
             _ => "This value is not understood.",
         };

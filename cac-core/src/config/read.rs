@@ -13,6 +13,7 @@ use super::{
     Account, Config, Containers, Environment, Nginx, Program, Proxmox, RateLimits, Runner,
 };
 use crate::pve::Secret;
+use crate::quota::Limits;
 use crate::service::Protocols;
 use crate::task::Tasks;
 
@@ -85,6 +86,7 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
         session_secret: Secret::new(""),
         hosts: r.list("CAC_HOSTS", "", "host names"),
         proxmox: proxmox(&mut r),
+        quota: quota(&mut r),
         rate_limits: rate_limits(&mut r),
         trusted_proxies: r.networks("TRUSTED_PROXIES", "127.0.0.0/8,::1/128"),
         registration_allow: r.networks("REGISTRATION_ALLOW", loopback),
@@ -344,6 +346,19 @@ fn containers(r: &mut Reader<'_>) -> Containers {
         cores: r.parse("CONTAINER_CORES", 2, "a number of cores"),
         memory: r.parse("CONTAINER_MEMORY", 2048, "a number of MiB"),
         disk: r.parse("CONTAINER_DISK", 8, "a number of GiB"),
+    }
+}
+
+fn quota(r: &mut Reader<'_>) -> Limits {
+    let mut limit = |name: &'static str, what: &'static str| {
+        r.vars.get(name)?;
+        Some(r.parse(name, 0_u32, what))
+    };
+    Limits {
+        containers: limit("QUOTA_CONTAINERS", "a number of containers"),
+        cores: limit("QUOTA_CORES", "a number of cores"),
+        memory: limit("QUOTA_MEMORY", "a number of MiB"),
+        disk: limit("QUOTA_DISK", "a number of GiB"),
     }
 }
 

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use super::{Container, find};
 use crate::actor::Actor;
+use crate::db::Tx;
 use crate::error::Fields;
 use crate::job::container_change::{self, Change, Payload};
 use crate::job::{self, Status};
 use crate::pve::{Sample, Snapshot};
+use crate::quota::{self, Amounts};
 use crate::{Core, Error, Result, args, node, transaction};
 
 /// What an owner or an admin changes; absent fields stay.
@@ -206,6 +208,9 @@ async fn work(
             let message = format!("Something works on this container already ({state}); wait until it has ended.");
             return Err(Error::conflict("id", message));
         }
+        if let Change::Resize { cores, memory, disk } = &change {
+            reserve(tx, core, actor, id, (*cores, *memory, *disk)).await?;
+        }
         let payload = Payload { container: id, change: change.clone() };
         let new = job::NewJob {
             kind: container_change::KIND,
@@ -237,6 +242,41 @@ async fn work(
             Err(Error::Upstream(reason))
         }
     }
+}
+
+/// Counts the larger sizes from now on; the job writes down what Proxmox VE has in the end.
+async fn reserve(
+    tx: &mut Tx,
+    core: &Core,
+    actor: &Actor,
+    id: i64,
+    (cores, memory, disk): (Option<u32>, Option<u32>, Option<u32>),
+) -> Result<()> {
+    let sql = r#"SELECT "username", "cores", "memory", "disk" FROM "Containers" WHERE "id" = ?"#;
+    let row = tx.one(sql, args![id]).await?;
+    let owner: String = row.get("username")?;
+    let size = |name: &str, wanted: Option<u32>| {
+        let now = row.get::<Option<u32>>(name)?.unwrap_or(0);
+        Ok::<_, Error>((now, wanted.unwrap_or(now).max(now)))
+    };
+    let (cores, memory, disk) = (
+        size("cores", cores)?,
+        size("memory", memory)?,
+        size("disk", disk)?,
+    );
+    let more = |(now, then): (u32, u32)| i64::from(then - now);
+    let more = Amounts {
+        containers: 0,
+        cores: more(cores),
+        memory: more(memory),
+        disk: more(disk),
+    };
+    let mut fields = Fields::default();
+    quota::check(tx, core, actor, &owner, more, &mut fields).await?;
+    fields.into_result()?;
+    let sql = r#"UPDATE "Containers" SET "cores" = ?, "memory" = ?, "disk" = ? WHERE "id" = ?"#;
+    tx.exec(sql, args![cores.1, memory.1, disk.1, id]).await?;
+    Ok(())
 }
 
 async fn done(core: &Core, id: i64) -> Result<Changed> {

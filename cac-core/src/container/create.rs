@@ -6,7 +6,8 @@ use crate::db::Tx;
 use crate::error::Fields;
 use crate::idempotency::{Key, Made};
 use crate::job::{self, container_create};
-use crate::placement::Os;
+use crate::placement::{self, Os};
+use crate::quota::{self, Amounts};
 use crate::service::{self, NewService};
 use crate::{Core, Error, Result, args, db, node, transaction};
 
@@ -87,6 +88,9 @@ pub async fn create(
         {
             return Ok(before.into());
         }
+        let mut fields = Fields::default();
+        quota::check(tx, core, actor, &actor.username, checked.amounts(), &mut fields).await?;
+        fields.into_result()?;
         let created = insert(tx, core, actor, &checked).await?;
         if let Some(key) = &key {
             let made = Made { container: Some(created.id), job: created.job_id };
@@ -99,7 +103,90 @@ pub async fn create(
     Ok(created)
 }
 
+/// Where a container would be made, had it been asked for in earnest.
+#[derive(Debug, Clone)]
+pub struct Preflight {
+    pub node: String,
+    /// The template's volume id.
+    pub template: String,
+    pub storage: String,
+    pub bridge: String,
+}
+
+/// Checks everything that [`create`] and its job would refuse now, and says all of it at once. Nothing is kept.
+pub async fn preflight(core: &Core, actor: &Actor, new: &NewContainer) -> Result<Preflight> {
+    let (checked, mut fields) = look(core, new).await?;
+    let mut tx = core.db.write().await?;
+    let outcome = async {
+        tx.lock("names").await?;
+        quota::check(
+            &mut tx,
+            core,
+            actor,
+            &actor.username,
+            checked.amounts(),
+            &mut fields,
+        )
+        .await?;
+        // In earnest, so that names and ports are found as they are; then taken back.
+        insert(&mut tx, core, actor, &checked).await
+    }
+    .await;
+    tx.rollback().await;
+    match outcome {
+        Ok(_) => {}
+        Err(Error::Invalid(more)) => more
+            .0
+            .into_iter()
+            .for_each(|(field, text)| fields.add(field, text)),
+        Err(Error::Conflict { field, message }) => fields.add(field, message),
+        Err(other) => return Err(other),
+    }
+    let wish = placement::Wish {
+        os_release: checked.os_release,
+        template: checked.template,
+        node: checked.node,
+        ai_container: checked.ai_container,
+        disk: checked.disk,
+        memory: checked.memory,
+    };
+    let place = match placement::choose(core, &wish).await? {
+        Ok(place) => Some(place),
+        Err(reasons) => {
+            let text = format!("No node can take this container: {}.", reasons.join("; "));
+            fields.add("node", text);
+            None
+        }
+    };
+    fields.into_result()?;
+    let place = place.ok_or_else(|| Error::Internal("a place that is none".to_owned()))?;
+    Ok(Preflight {
+        node: place.node.name,
+        template: place.template,
+        storage: place.storage,
+        bridge: place.bridge,
+    })
+}
+
+impl Checked {
+    fn amounts(&self) -> Amounts {
+        Amounts {
+            containers: 1,
+            cores: self.cores.into(),
+            memory: self.memory.into(),
+            disk: self.disk.into(),
+        }
+    }
+}
+
 async fn check(core: &Core, new: &NewContainer) -> Result<Checked> {
+    let (checked, fields) = look(core, new).await?;
+    fields.into_result()?;
+    Ok(checked)
+}
+
+/// What is asked for, as far as it can be read, and what is wrong with it.
+async fn look(core: &Core, new: &NewContainer) -> Result<(Checked, Fields)> {
     let mut fields = Fields::default();
     let hostname = new.hostname.trim().to_lowercase();
     check::label(core, "hostname", &hostname, &mut fields);
@@ -160,8 +247,7 @@ async fn check(core: &Core, new: &NewContainer) -> Result<Checked> {
             "Paste one public key as in `~/.ssh/id_ed25519.pub`: type, key, comment, on one line.",
         );
     }
-    fields.into_result()?;
-    Ok(Checked {
+    let checked = Checked {
         hostname,
         os_release: new.os_release.trim().to_lowercase(),
         ai_container,
@@ -172,7 +258,8 @@ async fn check(core: &Core, new: &NewContainer) -> Result<Checked> {
         disk,
         node: new.node.clone().filter(|name| !name.is_empty()),
         template: new.template.clone().filter(|name| !name.is_empty()),
-    })
+    };
+    Ok((checked, fields))
 }
 
 async fn check_node(

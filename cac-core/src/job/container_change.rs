@@ -152,7 +152,12 @@ async fn change(job: &Running, container: &Container, change: &Change) -> Result
     };
     job.step(2, 2, &format!("{} CT {vmid}", change.words()))
         .await;
-    changing.work(container, change).await
+    let result = changing.work(container, change).await;
+    if matches!(result, Err(Stop::Failed(_) | Stop::Cancelled(_))) {
+        // Its sizes were counted as if they had come to be.
+        changing.write_sizes(container.id).await?;
+    }
+    result
 }
 
 impl Changing<'_> {

@@ -9,11 +9,22 @@ use cac_core::testing::TestDb;
 use cac_core::{Actor, Core};
 
 pub(crate) async fn core(database: &TestDb, nodes: &[(&str, Option<&str>)]) -> Core {
+    core_with(database, nodes, &[]).await
+}
+
+pub(crate) async fn core_with(
+    database: &TestDb,
+    nodes: &[(&str, Option<&str>)],
+    more: &[(&str, &str)],
+) -> Core {
     let mut vars = Vars(BTreeMap::new());
     vars.set("DATABASE_URL", &database.url);
     vars.set("SESSION_SECRET", "a secret for tests only");
     vars.set("CONTAINER_NETWORKS", "127.0.0.0/8");
     vars.set("CAC_DOMAIN", "cac.test");
+    for (name, value) in more {
+        vars.set(name, *value);
+    }
     let config = Config::load(&vars, Program::Http).unwrap();
     let core = Core::start(config).await.unwrap();
     for (name, label) in nodes {

@@ -6,4 +6,5 @@ mod delete;
 mod faults;
 mod lab;
 mod life;
+mod preflight;
 mod sign_in;

@@ -52,7 +52,7 @@ async fn status_tells_where_each_change_stands() {
             let all = schema::status(&database.db).await.unwrap();
             all.into_iter().map(|status| status.state).collect()
         };
-        assert_eq!(states().await, [MigrationState::Pending; 3]);
+        assert_eq!(states().await, [MigrationState::Pending; 4]);
         assert!(
             columns(&database.db).await.is_empty(),
             "status changes nothing"

@@ -205,6 +205,18 @@ impl From<ContainerRequest> for Registration {
     }
 }
 
+/// Where a container would be made.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct Possible {
+    success: bool,
+    node: String,
+    /// The template's volume id.
+    template: String,
+    storage: String,
+    bridge: String,
+}
+
 /// A container that is registered now.
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
@@ -281,6 +293,9 @@ pub(crate) enum Asked {
     /// Registered, or its address was changed
     #[oai(status = 200)]
     Registered(Json<Registered>),
+    /// The answer to a dry run: it could be made now
+    #[oai(status = 200)]
+    Possible(Json<Possible>),
     /// The job is waiting for a runner
     #[oai(status = 202)]
     Accepted(Json<Accepted>, #[oai(header = "Location")] String),
@@ -388,6 +403,9 @@ impl Api {
         &self,
         who: Anyone,
         init: Query<Option<bool>>,
+        /// With `init`: only says what would be refused (400, with all of it), or where it would be made.
+        #[oai(name = "dryRun")]
+        dry_run: Query<Option<bool>>,
         /// The same key of the same owner within 24 h makes nothing new.
         #[oai(name = "Idempotency-Key")]
         idempotency_key: Header<Option<String>>,
@@ -400,6 +418,16 @@ impl Api {
         let Some(actor) = &who.actor else {
             return Err(ApiError::unauthenticated());
         };
+        if dry_run.0.unwrap_or(false) {
+            let place = container::preflight(&who.core, actor, &body.read()?.into()).await?;
+            return Ok(Asked::Possible(Json(Possible {
+                success: true,
+                node: place.node,
+                template: place.template,
+                storage: place.storage,
+                bridge: place.bridge,
+            })));
+        }
         let created = match body.read() {
             Ok(asked) => container::create(
                 &who.core,

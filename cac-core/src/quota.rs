@@ -1,0 +1,194 @@
+//! How much one user may have: the configured limits, or a row of `Quotas` for this one user. What is asked for counts from the
+//! moment that its row exists.
+
+use serde::Serialize;
+
+use crate::actor::Actor;
+use crate::db::Tx;
+use crate::error::Fields;
+use crate::{Core, Error, Result, args, transaction};
+
+/// Limits; absent ones do not limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    pub containers: Option<u32>,
+    pub cores: Option<u32>,
+    /// MiB
+    pub memory: Option<u32>,
+    /// GiB
+    pub disk: Option<u32>,
+}
+
+impl Limits {
+    /// Where these say nothing the others count.
+    fn or(self, other: Self) -> Self {
+        Self {
+            containers: self.containers.or(other.containers),
+            cores: self.cores.or(other.cores),
+            memory: self.memory.or(other.memory),
+            disk: self.disk.or(other.disk),
+        }
+    }
+}
+
+/// What somebody has, or wants.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Amounts {
+    pub containers: i64,
+    pub cores: i64,
+    /// MiB
+    pub memory: i64,
+    /// GiB
+    pub disk: i64,
+}
+
+/// A user's limits and what is used of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Quota {
+    pub username: String,
+    pub limits: Limits,
+    /// What an admin set for this user.
+    pub own: Limits,
+    pub used: Amounts,
+}
+
+/// One's own, or for admins anybody's.
+pub async fn find(core: &Core, actor: &Actor, username: &str) -> Result<Quota> {
+    if !actor.may_see(Some(username)) {
+        return Err(Error::NotFound(format!("There is no user {username}.")));
+    }
+    let mut tx = core.db.read().await?;
+    let own = own(&mut tx, username).await?.unwrap_or_default();
+    Ok(Quota {
+        username: username.to_owned(),
+        limits: own.or(core.config.quota),
+        own,
+        used: used(&mut tx, username).await?,
+    })
+}
+
+/// Of everyone who has a container or limits of their own, by name; for admins.
+pub async fn list(core: &Core, actor: &Actor) -> Result<Vec<Quota>> {
+    if !actor.admin {
+        return Err(Error::Forbidden("Only admins may do this.".to_owned()));
+    }
+    let sql = r#"SELECT "username" FROM "Containers" UNION SELECT "username" FROM "Quotas""#;
+    let rows = core.db.all(sql, args![]).await?;
+    let names = rows.iter().map(|row| Ok(row.get("username")?));
+    let mut names = names.collect::<Result<Vec<String>>>()?;
+    names.sort_unstable();
+    names.dedup();
+    let mut all = Vec::with_capacity(names.len());
+    for name in &names {
+        all.push(find(core, actor, name).await?);
+    }
+    Ok(all)
+}
+
+/// Gives a user limits of their own, for admins; those that are absent are the configured ones.
+pub async fn set(core: &Core, actor: &Actor, username: &str, limits: Limits) -> Result<Quota> {
+    if !actor.admin {
+        return Err(Error::Forbidden("Only admins may do this.".to_owned()));
+    }
+    if username.is_empty() || username.len() > 64 || username.chars().any(char::is_control) {
+        return Err(Error::invalid("username", "Give a user's name."));
+    }
+    let now = core.clock.now();
+    transaction!(core.db, tx => {
+        // So that nothing is asked for meanwhile by the old limits.
+        tx.lock("names").await?;
+        tx.exec(r#"DELETE FROM "Quotas" WHERE "username" = ?"#, args![username]).await?;
+        if limits != Limits::default() {
+            tx.exec(
+                r#"INSERT INTO "Quotas" ("username", "containers", "cores", "memory", "disk", "createdAt", "updatedAt")
+                   VALUES (?, ?, ?, ?, ?, ?, ?)"#,
+                args![username, limits.containers, limits.cores, limits.memory, limits.disk, now, now],
+            )
+            .await?;
+        }
+    })?;
+    find(core, actor, username).await
+}
+
+/// Adds a message for each limit that `more` would break. Admins have no limits but those set for themselves. The caller holds the
+/// lock `names`, so that what is counted stays so until the commit.
+pub(crate) async fn check(
+    tx: &mut Tx,
+    core: &Core,
+    actor: &Actor,
+    owner: &str,
+    more: Amounts,
+    fields: &mut Fields,
+) -> Result<()> {
+    let own = own(tx, owner).await?.unwrap_or_default();
+    let limits = match actor.admin {
+        true => own,
+        false => own.or(core.config.quota),
+    };
+    if limits == Limits::default() {
+        return Ok(());
+    }
+    let used = used(tx, owner).await?;
+    for (field, unit, limit, used, more) in [
+        (
+            "containers",
+            "containers",
+            limits.containers,
+            used.containers,
+            more.containers,
+        ),
+        ("cores", "cores", limits.cores, used.cores, more.cores),
+        (
+            "memory",
+            "MiB of memory",
+            limits.memory,
+            used.memory,
+            more.memory,
+        ),
+        ("disk", "GiB of disk", limits.disk, used.disk, more.disk),
+    ] {
+        let Some(limit) = limit.map(i64::from).filter(|_| more > 0) else {
+            continue;
+        };
+        if used + more > limit {
+            let left = (limit - used).max(0);
+            let message = format!(
+                "{limit} {unit} are allowed, {used} are used, so {left} are left; {more} more are asked for."
+            );
+            fields.add(field, message);
+        }
+    }
+    Ok(())
+}
+
+async fn own(tx: &mut Tx, username: &str) -> Result<Option<Limits>> {
+    let sql =
+        r#"SELECT "containers", "cores", "memory", "disk" FROM "Quotas" WHERE "username" = ?"#;
+    let Some(row) = tx.opt(sql, args![username]).await? else {
+        return Ok(None);
+    };
+    Ok(Some(Limits {
+        containers: row.get("containers")?,
+        cores: row.get("cores")?,
+        memory: row.get("memory")?,
+        disk: row.get("disk")?,
+    }))
+}
+
+/// Names compare byte by byte, which an adopted table does not.
+async fn used(tx: &mut Tx, username: &str) -> Result<Amounts> {
+    let sql =
+        r#"SELECT "username", "cores", "memory", "disk" FROM "Containers" WHERE "username" = ?"#;
+    let mut used = Amounts::default();
+    for row in tx.all(sql, args![username]).await? {
+        if row.get::<String>("username")? != username {
+            continue;
+        }
+        let size = |name| Ok::<_, Error>(i64::from(row.get::<Option<u32>>(name)?.unwrap_or(0)));
+        used.containers += 1;
+        used.cores += size("cores")?;
+        used.memory += size("memory")?;
+        used.disk += size("disk")?;
+    }
+    Ok(used)
+}

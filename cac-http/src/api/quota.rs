@@ -1,0 +1,180 @@
+//! How much each user may have.
+
+use cac_core::quota::{self, Limits};
+use poem_openapi::param::Path;
+use poem_openapi::payload::Json;
+use poem_openapi::{ApiResponse, Object, OpenApi};
+
+use super::Tag;
+use crate::auth::Signed;
+use crate::error::Result;
+use crate::input::Input;
+
+pub(crate) struct Api;
+
+/// Amounts; absent ones do not limit.
+#[derive(Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+pub(crate) struct Amounts {
+    containers: Option<i64>,
+    cores: Option<i64>,
+    /// MiB
+    memory: Option<i64>,
+    /// GiB
+    disk: Option<i64>,
+}
+
+impl From<Limits> for Amounts {
+    fn from(limits: Limits) -> Self {
+        Self {
+            containers: limits.containers.map(i64::from),
+            cores: limits.cores.map(i64::from),
+            memory: limits.memory.map(i64::from),
+            disk: limits.disk.map(i64::from),
+        }
+    }
+}
+
+/// A user's limits, and what is used and left of them.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct Quota {
+    username: String,
+    limits: Amounts,
+    /// What an admin set for this user; the rest is configured for everyone.
+    own_limits: Amounts,
+    /// What is asked for counts, too.
+    used: Amounts,
+    remaining: Amounts,
+}
+
+impl From<quota::Quota> for Quota {
+    fn from(quota: quota::Quota) -> Self {
+        let used = quota.used;
+        let left = |limit: Option<u32>, used: i64| Some((i64::from(limit?) - used).max(0));
+        Self {
+            remaining: Amounts {
+                containers: left(quota.limits.containers, used.containers),
+                cores: left(quota.limits.cores, used.cores),
+                memory: left(quota.limits.memory, used.memory),
+                disk: left(quota.limits.disk, used.disk),
+            },
+            username: quota.username,
+            limits: quota.limits.into(),
+            own_limits: quota.own.into(),
+            used: Amounts {
+                containers: Some(used.containers),
+                cores: Some(used.cores),
+                memory: Some(used.memory),
+                disk: Some(used.disk),
+            },
+        }
+    }
+}
+
+/// A user's own limits; those that are left out are the configured ones.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct QuotaRequest {
+    containers: Option<i64>,
+    cores: Option<i64>,
+    /// MiB
+    memory: Option<i64>,
+    /// GiB
+    disk: Option<i64>,
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum One {
+    /// The quota
+    #[oai(status = 200)]
+    Quota(Json<Quota>),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum All {
+    /// The quotas, by user name
+    #[oai(status = 200)]
+    Quotas(Json<Vec<Quota>>, #[oai(header = "X-Total-Count")] u64),
+}
+
+#[OpenApi]
+impl Api {
+    /// One's own quota
+    #[oai(
+        path = "/quota",
+        method = "get",
+        operation_id = "quota_own",
+        tag = "Tag::Quotas"
+    )]
+    async fn quota_own(&self, who: Signed) -> Result<One> {
+        let quota = quota::find(&who.core, &who.actor, &who.actor.username).await?;
+        Ok(One::Quota(Json(quota.into())))
+    }
+
+    /// List the quotas
+    ///
+    /// Of everyone who has a container or limits of their own; for admins.
+    #[oai(
+        path = "/quotas",
+        method = "get",
+        operation_id = "quota_list",
+        tag = "Tag::Quotas"
+    )]
+    async fn quota_list(&self, who: Signed) -> Result<All> {
+        let all = quota::list(&who.core, &who.actor).await?;
+        let total = all.len() as u64;
+        Ok(All::Quotas(
+            Json(all.into_iter().map(Quota::from).collect()),
+            total,
+        ))
+    }
+
+    /// A user's quota
+    #[oai(
+        path = "/quotas/:username",
+        method = "get",
+        operation_id = "quota_find",
+        tag = "Tag::Quotas"
+    )]
+    async fn quota_find(&self, who: Signed, username: Path<String>) -> Result<One> {
+        let quota = quota::find(&who.core, &who.actor, &username.0).await?;
+        Ok(One::Quota(Json(quota.into())))
+    }
+
+    /// Set a user's limits
+    ///
+    /// For admins. What is there already stays, also where it is more than the new limit.
+    #[oai(
+        path = "/quotas/:username",
+        method = "put",
+        operation_id = "quota_update",
+        tag = "Tag::Quotas"
+    )]
+    async fn quota_update(
+        &self,
+        who: Signed,
+        username: Path<String>,
+        body: Input<QuotaRequest>,
+    ) -> Result<One> {
+        who.admin()?;
+        let asked = body.read()?;
+        let mut fields = cac_core::error::Fields::default();
+        let mut limit = |field, value: Option<i64>| {
+            let limit = u32::try_from(value?).ok();
+            if limit.is_none() {
+                fields.add(field, "Give a whole number from 0, or nothing.");
+            }
+            limit
+        };
+        let limits = Limits {
+            containers: limit("containers", asked.containers),
+            cores: limit("cores", asked.cores),
+            memory: limit("memory", asked.memory),
+            disk: limit("disk", asked.disk),
+        };
+        fields.into_result()?;
+        let quota = quota::set(&who.core, &who.actor, &username.0, limits).await?;
+        Ok(One::Quota(Json(quota.into())))
+    }
+}
