@@ -106,6 +106,12 @@ impl From<db::Error> for Error {
                 message: "The database is busy; try again in a moment.".to_owned(),
                 after: Duration::from_secs(1),
             },
+            db::Error::Unreachable(cause) => {
+                tracing::warn!(cause, "the database cannot be reached");
+                Self::Unreachable(
+                    "The database cannot be reached now; try again in a moment.".to_owned(),
+                )
+            }
             other => Self::Internal(format!("database: {other}")),
         }
     }

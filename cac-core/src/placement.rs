@@ -16,6 +16,8 @@ pub struct Place {
     pub template: String,
     pub storage: String,
     pub bridge: String,
+    /// Other nodes that were asked for, with the reason, one sentence each.
+    pub passed_over: Vec<String>,
 }
 
 /// What is asked for.
@@ -32,9 +34,28 @@ pub struct Wish {
     pub memory: u32,
 }
 
-/// The best place, or why no node will do (one sentence a node).
-pub async fn choose(core: &Core, wish: &Wish) -> Result<std::result::Result<Place, Vec<String>>> {
-    let mut passed_over = Vec::new();
+/// Why no node will do.
+#[derive(Debug, Clone, Default)]
+pub struct NoPlace {
+    /// One sentence a node.
+    pub reasons: Vec<String>,
+    /// Whether one of them does not answer now, but may in a moment.
+    pub away: bool,
+}
+
+impl std::fmt::Display for NoPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "No node can take this container: {}.",
+            self.reasons.join("; ")
+        )
+    }
+}
+
+/// The best place, with what was passed over and why, or why no node will do.
+pub async fn choose(core: &Core, wish: &Wish) -> Result<std::result::Result<Place, NoPlace>> {
+    let mut no = NoPlace::default();
     let mut places = Vec::new();
     let nodes = node::all(core).await?;
     // All at once: one that does not answer holds nobody up.
@@ -42,58 +63,80 @@ pub async fn choose(core: &Core, wish: &Wish) -> Result<std::result::Result<Plac
     for (node, seen) in nodes.iter().zip(join_all(looks).await) {
         match seen {
             Ok((room, place)) => places.push((room, place)),
-            Err(Some(reason)) => passed_over.push(format!("{}: {reason}", node.name)),
-            Err(None) => {}
+            Err(Not::Asked) => {}
+            Err(Not::Fit(reason)) => no.reasons.push(format!("{}: {reason}", node.name)),
+            Err(Not::Said(error)) => {
+                no.away |= error.is_transient();
+                no.reasons.push(format!("{}: {error}", node.name));
+            }
         }
     }
     places.sort_by_key(|(room, place)| (Reverse(*room), place.node.id));
     Ok(match places.into_iter().next() {
-        Some((_, place)) => Ok(place),
-        None if passed_over.is_empty() => {
-            Err(vec!["no node is configured for this request".to_owned()])
-        }
-        None => Err(passed_over),
+        Some((_, place)) => Ok(Place {
+            passed_over: no.reasons,
+            ..place
+        }),
+        None if no.reasons.is_empty() => Err(NoPlace {
+            reasons: vec!["no node is configured for this request".to_owned()],
+            away: false,
+        }),
+        None => Err(no),
     })
 }
 
-/// `Err(None)`: not a candidate at all, so there is nothing to say about it.
-async fn look(core: &Core, node: &Node, wish: &Wish) -> Result<(u64, Place), Option<String>> {
+/// Why a node is not the place.
+enum Not {
+    /// It is not a candidate at all, so there is nothing to say about it.
+    Asked,
+    Fit(String),
+    /// Proxmox VE gave no good answer.
+    Said(pve::Error),
+}
+
+impl From<pve::Error> for Not {
+    fn from(error: pve::Error) -> Self {
+        Self::Said(error)
+    }
+}
+
+async fn look(core: &Core, node: &Node, wish: &Wish) -> Result<(u64, Place), Not> {
+    let fit = |text: &str| Err(Not::Fit(text.to_owned()));
     if wish.node.as_ref().is_some_and(|name| *name != node.name) {
-        return Err(None);
+        return Err(Not::Asked);
     }
     let label = node.ai_container.as_deref();
     let wanted = Some(wish.ai_container.as_str()).filter(|label| *label != "N");
     if wish.node.is_none() && label != wanted {
-        return Err(None);
+        return Err(Not::Asked);
     }
     if !node.enabled {
-        return Err(Some("is disabled".to_owned()));
+        return fit("is disabled");
     }
-    let told = |error: pve::Error| Some(error.to_string());
-    let pve = core.pve(node).map_err(|error| Some(error.to_string()))?;
-    let info = pve
-        .nodes()
-        .await
-        .map_err(told)?
-        .into_iter()
-        .find(|info| info.node == node.name);
-    let info =
-        info.ok_or_else(|| Some("Proxmox VE there knows no node of this name".to_owned()))?;
+    let pve = core
+        .pve(node)
+        .map_err(|error| Not::Fit(error.to_string()))?;
+    let all = pve.nodes().await?;
+    let Some(info) = all.into_iter().find(|info| info.node == node.name) else {
+        return fit("Proxmox VE there knows no node of this name");
+    };
     if info.status == "offline" {
-        return Err(Some("is offline".to_owned()));
+        return fit("is offline");
     }
-    let found = templates(&pve, node).await.map_err(told)?;
-    let template = pick(&found, wish)
-        .ok_or_else(|| Some(format!("has no template for `{}`", wish.os_release)))?;
+    let found = templates(&pve, node).await?;
+    let Some(template) = pick(&found, wish) else {
+        return Err(Not::Fit(format!(
+            "has no template for `{}`",
+            wish.os_release
+        )));
+    };
     let (storage, free) = storage(&pve, node, wish.disk).await?;
     let memory = info.maxmem.unwrap_or_default();
     let free_memory = memory.saturating_sub(info.mem.unwrap_or_default());
     // Without Sys.Audit the node's memory is not shown (0); then the disk alone decides.
     if memory > 0 && free_memory < u64::from(wish.memory) << 20 {
-        return Err(Some(format!(
-            "has only {} MiB of memory free",
-            free_memory >> 20
-        )));
+        let free = free_memory >> 20;
+        return Err(Not::Fit(format!("has only {free} MiB of memory free")));
     }
     let room = if memory > 0 {
         free_memory.min(free)
@@ -108,15 +151,13 @@ async fn look(core: &Core, node: &Node, wish: &Wish) -> Result<(u64, Place), Opt
             template: template.volid.clone(),
             storage,
             bridge,
+            passed_over: Vec::new(),
         },
     ))
 }
 
-async fn storage(pve: &Pve, node: &Node, disk: u32) -> Result<(String, u64), Option<String>> {
-    let mut found = pve
-        .storages(&node.name, Content::RootDir)
-        .await
-        .map_err(|error| Some(error.to_string()))?;
+async fn storage(pve: &Pve, node: &Node, disk: u32) -> Result<(String, u64), Not> {
+    let mut found = pve.storages(&node.name, Content::RootDir).await?;
     found.retain(|storage| {
         storage.active.unwrap_or(true)
             && node
@@ -127,14 +168,18 @@ async fn storage(pve: &Pve, node: &Node, disk: u32) -> Result<(String, u64), Opt
     let best = found
         .into_iter()
         .max_by_key(|storage| storage.avail.unwrap_or_default());
-    let best = best.ok_or_else(|| Some("has no active storage for container disks".to_owned()))?;
+    let Some(best) = best else {
+        let text = "has no active storage for container disks";
+        return Err(Not::Fit(text.to_owned()));
+    };
     let avail = best.avail.unwrap_or_default();
     if avail < u64::from(disk) << 30 {
-        return Err(Some(format!(
+        let text = format!(
             "its storage {} has only {} GiB free",
             best.storage,
             avail >> 30
-        )));
+        );
+        return Err(Not::Fit(text));
     }
     Ok((best.storage, avail))
 }

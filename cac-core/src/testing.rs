@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, SqlSafeStr as _};
 
+mod relay;
+
+pub use relay::{Passing, Relay};
+
 use crate::db::{Db, Dialect};
 use crate::job::{self, Job};
 use crate::{Core, schema};

@@ -1,6 +1,6 @@
 //! Faults on demand: which requests they hit and what then happens. Not the doing of it (see `server` and `task`).
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -68,10 +68,23 @@ pub enum Action {
     },
 }
 
+/// Gets the number of a request and its moment; `false` breaks the connection off.
+type Witness = Box<dyn Fn(u64, Moment) -> bool + Send + Sync>;
+
+/// A request is seen twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Nothing was done yet.
+    Before,
+    /// The work is done, the answer is not sent.
+    After,
+}
+
 /// The faults that wait for requests.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Faults {
     list: Mutex<Vec<Fault>>,
+    witness: OnceLock<Witness>,
 }
 
 impl Faults {
@@ -92,6 +105,17 @@ impl Faults {
             count: 1,
             action,
         });
+    }
+
+    /// Asks `passes` before and after the work of each request, numbered from 1; `false` breaks the connection off there. Only the
+    /// first one who watches is asked.
+    pub fn watch(&self, passes: impl Fn(u64, Moment) -> bool + Send + Sync + 'static) {
+        drop(self.witness.set(Box::new(passes)));
+    }
+
+    pub(crate) fn passes(&self, number: u64, moment: Moment) -> bool {
+        let witness = self.witness.get();
+        witness.is_none_or(|witness| witness(number, moment))
     }
 
     /// The faults that are not used up.

@@ -35,5 +35,5 @@ mod task;
 mod world;
 
 pub use config::{Config, Delay, Error};
-pub use faults::{Action, Fault, Faults};
+pub use faults::{Action, Fault, Faults, Moment};
 pub use simulator::{ContainerView, Simulator};

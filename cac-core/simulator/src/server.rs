@@ -1,6 +1,7 @@
 //! HTTPS on the wire: the listener, requests read as pveproxy reads them, answers with their own reason phrases.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -18,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::answer::{Output, Refusal, Reply};
 use crate::api::{self, Arrival};
 use crate::core::Core;
-use crate::faults::{Action, Fault};
+use crate::faults::{Action, Fault, Moment};
 use crate::params::{decode_body, decode_form};
 use crate::task::TaskFault;
 
@@ -82,6 +83,10 @@ async fn react(core: &Arc<Core>, request: Request<Incoming>, local: bool) -> Rea
     let method = request.method().as_str().to_owned();
     let path = decoded_path(request.uri().path());
     let shown = format!("/{}", path.join("/"));
+    let number = 1 + core.requests.fetch_add(1, Ordering::Relaxed);
+    if !core.faults.passes(number, Moment::Before) {
+        return Err(Dropped);
+    }
     let mut effect = Effect::default();
     for action in core
         .faults
@@ -96,7 +101,7 @@ async fn react(core: &Arc<Core>, request: Request<Incoming>, local: bool) -> Rea
         Some((code, reason)) => Err(Refusal::Bare(code, reason)),
         None => work(core, request, path, effect.task).await?,
     };
-    if effect.drop_after {
+    if effect.drop_after || !core.faults.passes(number, Moment::After) {
         return Err(Dropped);
     }
     if matches!(
@@ -212,8 +217,6 @@ async fn work(
         },
         fault,
     };
-    core.requests
-        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     Ok(api::answer(core, arrival).await)
 }
 

@@ -152,9 +152,8 @@ pub async fn preflight(core: &Core, actor: &Actor, new: &NewContainer) -> Result
     };
     let place = match placement::choose(core, &wish).await? {
         Ok(place) => Some(place),
-        Err(reasons) => {
-            let text = format!("No node can take this container: {}.", reasons.join("; "));
-            fields.add("node", text);
+        Err(no) => {
+            fields.add("node", no.to_string());
             None
         }
     };

@@ -36,7 +36,9 @@ impl From<sqlx::Error> for Error {
         let text = error.to_string();
         match &error {
             sqlx::Error::Database(cause) => sort(cause.as_ref(), text),
-            sqlx::Error::Io(_)
+            // Half an answer: the other side broke off.
+            sqlx::Error::Protocol(_)
+            | sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed

@@ -2,6 +2,8 @@
 //! stored checkpoint, so a job whose runner died looks at the world first and then goes on. What fails is undone. How the
 //! container comes to exist is `container_create/exist.rs`.
 
+use std::time::{Duration, Instant};
+
 use serde::{Deserialize, Serialize};
 
 use super::container_delete;
@@ -39,6 +41,8 @@ pub struct Payload {
 struct Checkpoint {
     place: Option<Placed>,
     vmid: Option<u32>,
+    /// The last step that was told of.
+    told: u8,
     /// Numbers below this one are taken.
     above: u32,
     /// The create call may have been sent.
@@ -135,15 +139,25 @@ impl Making<'_> {
             vmid,
         };
         self.job.go_on()?;
-        self.job.step(5, STEPS, &format!("start CT {vmid}")).await;
+        self.step(5, &format!("start CT {vmid}")).await?;
         guest.start().await?;
-        self.job.step(6, STEPS, "wait for its address").await;
+        self.step(6, "wait for its address").await?;
         let address = guest.address().await?;
         self.publish(&guest, &address).await
     }
 
     async fn save(&self) -> Result<(), Stop> {
         self.job.save(&self.at).await
+    }
+
+    /// Says which step begins, once, however often the job is begun again.
+    async fn step(&mut self, number: u8, title: &str) -> Result<(), Stop> {
+        if number > self.at.told {
+            self.job.step(number, STEPS, title).await;
+            self.at.told = number;
+            self.save().await?;
+        }
+        Ok(())
     }
 
     fn marker(&self) -> String {
@@ -155,7 +169,7 @@ impl Making<'_> {
             self.job.line("Going on after an interruption.").await;
             return Ok(placed.clone());
         }
-        self.job.step(1, STEPS, "choose a node").await;
+        self.step(1, "choose a node").await?;
         let wish = Wish {
             os_release: self.container.os_release.clone().unwrap_or_default(),
             template: self.payload.template.clone(),
@@ -164,15 +178,20 @@ impl Making<'_> {
             disk: self.container.disk.unwrap_or_default(),
             memory: self.container.memory.unwrap_or_default(),
         };
-        let place = match placement::choose(&self.job.core, &wish).await? {
-            Ok(place) => place,
-            Err(reasons) => {
-                return Err(Stop::Failed(format!(
-                    "No node can take this container: {}.",
-                    reasons.join("; ")
-                )));
+        let began = Instant::now();
+        let place = loop {
+            match placement::choose(&self.job.core, &wish).await? {
+                Ok(place) => break place,
+                Err(no) if no.away && began.elapsed() < self.job.core.config.runner.patience => {
+                    self.job.line(format!("{no} Trying again…")).await;
+                    self.job.pause(Duration::from_secs(1), true).await?;
+                }
+                Err(no) => return Err(Stop::Failed(no.to_string())),
             }
         };
+        for reason in &place.passed_over {
+            self.job.line(format!("Passed over: {reason}")).await;
+        }
         self.job
             .line(format!(
                 "{}, template {}, disk on {}",
@@ -191,16 +210,15 @@ impl Making<'_> {
         Ok(placed)
     }
 
-    async fn grant(&self, pve: &Pve, vmid: u32) -> Result<(), Stop> {
+    async fn grant(&mut self, pve: &Pve, vmid: u32) -> Result<(), Stop> {
         self.job.go_on()?;
-        let owner = &self.payload.owner;
-        self.job
-            .step(4, STEPS, &format!("give {owner} the role PVEVMUser"))
-            .await;
+        let owner = self.payload.owner.clone();
+        self.step(4, &format!("give {owner} the role PVEVMUser"))
+            .await?;
         let path = format!("/vms/{vmid}");
         match self
             .job
-            .ask(|| pve.acl_grant(&path, "PVEVMUser", owner))
+            .ask(|| pve.acl_grant(&path, "PVEVMUser", &owner))
             .await
         {
             Ok(()) => Ok(()),
@@ -213,9 +231,9 @@ impl Making<'_> {
         }
     }
 
-    async fn publish(&self, guest: &Guest<'_>, address: &str) -> Result<(), Stop> {
+    async fn publish(&mut self, guest: &Guest<'_>, address: &str) -> Result<(), Stop> {
         self.job.go_on()?;
-        self.job.step(7, STEPS, "publish its name and ports").await;
+        self.step(7, "publish its name and ports").await?;
         guest.write_down(self.container.id, address).await?;
         for line in self.reached_by(address) {
             self.job.line(line).await;

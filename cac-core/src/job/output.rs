@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,8 @@ pub(super) enum Piece {
     Ours(String),
     /// What a command printed; cut where it becomes too much.
     Printed(String),
+    /// Nothing; dropped once all that came before is stored.
+    Flush(oneshot::Sender<()>),
 }
 
 /// Where a running job's output goes in.
@@ -52,6 +54,7 @@ impl Meter {
         let mut text = match piece {
             Piece::Ours(text) => return text,
             Piece::Printed(_) if self.cut => return String::new(),
+            Piece::Flush(_) => return String::new(),
             Piece::Printed(text) => text,
         };
         let left = usize::try_from(self.left).unwrap_or(usize::MAX);
@@ -107,6 +110,19 @@ impl Output {
         }
     }
 
+    /// Waits until what was said so far is written, or cannot be.
+    pub(super) async fn flush(&self) {
+        let sink = match &*self.state() {
+            State::Writes(sink, _) => sink.clone(),
+            _ => return,
+        };
+        let (done, stored) = oneshot::channel();
+        if sink.send(Piece::Flush(done)).await.is_ok() {
+            // It is dropped, not sent.
+            let _ = stored.await;
+        }
+    }
+
     /// Waits until all is written; every sink that was handed out must be dropped. `false` when the writer failed.
     pub(super) async fn close(&self) -> bool {
         let before = std::mem::replace(&mut *self.state(), State::Closed);
@@ -148,12 +164,20 @@ impl Writer {
             let Some(first) = source.recv().await else {
                 return;
             };
-            let mut chunk = meter.pass(first);
-            while chunk.len() < CHUNK && open {
+            let (mut chunk, mut piece, mut flush) = (String::new(), Some(first), None);
+            while let Some(one) = piece.take() {
+                if let Piece::Flush(done) = one {
+                    flush = Some(done);
+                    break;
+                }
+                chunk.push_str(&meter.pass(one));
+                if chunk.len() >= CHUNK {
+                    break;
+                }
                 match tokio::time::timeout_at(next, source.recv()).await {
-                    Ok(Some(more)) => chunk.push_str(&meter.pass(more)),
+                    Ok(Some(more)) => piece = Some(more),
                     Ok(None) => open = false,
-                    Err(_) => break,
+                    Err(_) => {}
                 }
             }
             while !chunk.is_empty() {
@@ -163,6 +187,7 @@ impl Writer {
                 }
                 chunk = rest;
             }
+            drop(flush);
             next = Instant::now() + GATHER;
         }
     }

@@ -120,10 +120,11 @@ impl Running {
         }
     }
 
-    /// Stores the progress; call it before and after each outside effect.
+    /// Stores the progress, after all that was said so far; call it before and after each outside effect.
     pub async fn save<T: Serialize>(&self, checkpoint: &T) -> Result<(), Stop> {
         let text =
             serde_json::to_string(checkpoint).map_err(|error| Stop::Failed(error.to_string()))?;
+        self.output.flush().await;
         if queue::save(&self.core, &self.claim, &text).await? {
             self.allowed()
         } else {

@@ -8,15 +8,15 @@ use cac_core::{args, testing};
 use tokio::sync::Semaphore;
 
 use crate::lab::{self, Lab, until};
-use crate::relay::Relay;
+use crate::relay::Losing;
 
 /// Whoever does not hear that a row is stored must look before it stores it again. SQLite has no answers to lose.
 #[tokio::test]
 async fn a_chunk_whose_answer_was_lost_is_stored_once() {
     for database in [testing::mariadb().await, testing::postgres().await] {
         let lab = Lab::new(database).await;
-        let relay = Relay::losing(&lab.database.url, ["<3>", "<7>", "<8>"]).await;
-        let afar = lab::core_at(&relay.url, &[("JOB_RUNNER_LEASE_SECONDS", "30")]).await;
+        let losing = Losing::start(&lab.database.url, ["<3>", "<7>", "<8>"]).await;
+        let afar = lab::core_at(&losing.relay.url, &[("JOB_RUNNER_LEASE_SECONDS", "30")]).await;
         lab.run(Runner::new(afar));
         let id = lab
             .insert("for i in $(seq 1 10); do echo \"<$i>\"; sleep 0.2; done")
@@ -24,7 +24,7 @@ async fn a_chunk_whose_answer_was_lost_is_stored_once() {
         assert_eq!(lab.job(id).await.status, Status::Success);
         let expected: String = (1..=10).map(|n| format!("<{n}>\n")).collect();
         assert_eq!(lab.log(id).await, expected, "{}", lab.database.name);
-        assert!(relay.left().is_empty(), "{:?}", relay.left());
+        assert!(losing.left().is_empty(), "{:?}", losing.left());
         lab.end().await;
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::identity::has_marker;
 use super::super::pve_task::wait_for_task;
 use super::super::running::Asked;
-use super::{Making, Placed, STEPS};
+use super::{Making, Placed};
 use crate::job::Stop;
 use crate::pve::{NewLxc, Pve, TaskStatus, Upid};
 use crate::service::ServiceType;
@@ -68,7 +68,7 @@ impl Making<'_> {
 
     /// Picks a VMID and stores it, before Proxmox VE hears of it.
     async fn reserve(&mut self, pve: &Pve, placed: &Placed) -> Result<u32, Stop> {
-        self.job.step(2, STEPS, "reserve a VMID").await;
+        self.step(2, "reserve a VMID").await?;
         let next = self.job.ask(|| pve.next_vmid()).await?.max(self.at.above);
         let (core, container, template) = (&self.job.core, self.container.id, &placed.template);
         let vmid = transaction!(core.db, tx => {
@@ -109,13 +109,8 @@ impl Making<'_> {
 
     /// Sends the create call; `false` when the world has to be looked at again.
     async fn send_create(&mut self, pve: &Pve, placed: &Placed, vmid: u32) -> Result<bool, Stop> {
-        self.job
-            .step(
-                3,
-                STEPS,
-                &format!("create CT {vmid} on {}", placed.node_name),
-            )
-            .await;
+        self.step(3, &format!("create CT {vmid} on {}", placed.node_name))
+            .await?;
         let new = self.new_lxc(placed, vmid);
         let began = Instant::now();
         loop {
