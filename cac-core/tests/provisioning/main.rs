@@ -6,5 +6,6 @@ mod delete;
 mod faults;
 mod lab;
 mod life;
+mod many;
 mod preflight;
 mod sign_in;

@@ -1,7 +1,8 @@
 //! Nodes, for admins. Secrets never leave the server.
 
-use cac_core::node;
+use cac_core::node::{self, NewNode, NodeChange};
 use chrono::{DateTime, Utc};
+use poem_openapi::param::Path;
 use poem_openapi::payload::{Html, Json};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 
@@ -9,7 +10,8 @@ use super::Tag;
 use crate::accept::Both;
 use crate::auth::Signed;
 use crate::error::Result;
-use crate::page;
+use crate::input::Input;
+use crate::{origin, page};
 
 pub(crate) struct Api;
 
@@ -60,6 +62,111 @@ impl From<node::Node> for Node {
     }
 }
 
+/// A node that is to be added or changed; of a change, fields that are left out stay and empty ones are emptied.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct NodeRequest {
+    /// Required. The name the node has in Proxmox VE.
+    name: Option<String>,
+    /// Such as `https://pve1.example.org:8006`.
+    api_url: Option<String>,
+    /// `user@realm!name`
+    token_id: Option<String>,
+    /// The token's secret; it is never sent back.
+    secret: Option<String>,
+    /// Whether the certificate must be one that the system trusts.
+    tls_verify: Option<bool>,
+    /// SHA-256 of the certificate, which then is the only one that is trusted.
+    tls_fingerprint: Option<String>,
+    /// The label that requests name by `aiContainer`.
+    ai_container: Option<String>,
+    /// Whether new containers are made there.
+    enabled: Option<bool>,
+    /// Where root disks go; left out: the storage with the most room.
+    storage: Option<String>,
+    /// Left out: `vmbr0`.
+    bridge: Option<String>,
+}
+
+impl From<NodeRequest> for NewNode {
+    fn from(given: NodeRequest) -> Self {
+        let full =
+            |text: Option<String>| text.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
+        Self {
+            name: given.name.unwrap_or_default().trim().to_owned(),
+            api_url: full(given.api_url),
+            token_id: full(given.token_id),
+            secret: full(given.secret),
+            tls_verify: given.tls_verify,
+            tls_fingerprint: full(given.tls_fingerprint),
+            ai_container: full(given.ai_container),
+            enabled: given.enabled,
+            storage: full(given.storage),
+            bridge: full(given.bridge),
+        }
+    }
+}
+
+impl From<NodeRequest> for NodeChange {
+    fn from(given: NodeRequest) -> Self {
+        let full = |text: Option<String>| {
+            text.map(|t| Some(t.trim().to_owned()).filter(|t| !t.is_empty()))
+        };
+        Self {
+            name: given.name.map(|name| name.trim().to_owned()),
+            api_url: full(given.api_url),
+            token_id: full(given.token_id),
+            secret: full(given.secret),
+            tls_verify: given.tls_verify.map(Some),
+            tls_fingerprint: full(given.tls_fingerprint),
+            ai_container: full(given.ai_container),
+            enabled: given.enabled,
+            storage: full(given.storage),
+            bridge: full(given.bridge),
+        }
+    }
+}
+
+/// What a look at a node showed.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct Check {
+    /// Proxmox VE's version.
+    version: String,
+    /// Templates it can create containers from.
+    templates: Vec<String>,
+    /// What will not work, each with what to do.
+    problems: Vec<String>,
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum One {
+    /// The node
+    #[oai(status = 200)]
+    Node(Json<Node>),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Added {
+    /// The node
+    #[oai(status = 201)]
+    Node(Json<Node>, #[oai(header = "Location")] String),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Removed {
+    /// It is gone
+    #[oai(status = 204)]
+    Gone,
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Tested {
+    /// What it can do
+    #[oai(status = 200)]
+    Check(Json<Check>),
+}
+
 #[derive(ApiResponse)]
 pub(crate) enum List {
     /// All nodes
@@ -85,5 +192,83 @@ impl Api {
             Both::Json(Json(nodes.into_iter().map(Node::from).collect()))
         };
         Ok(List::Nodes(shown, total))
+    }
+
+    /// Add a node
+    #[oai(
+        path = "/nodes",
+        method = "post",
+        operation_id = "node_create",
+        tag = "Tag::Nodes"
+    )]
+    async fn node_create(&self, who: Signed, body: Input<NodeRequest>) -> Result<Added> {
+        who.admin()?;
+        let node = node::create(&who.core, &who.actor, body.read()?.into()).await?;
+        let at = origin::absolute(&who.core.config, &format!("/nodes/{}", node.id));
+        Ok(Added::Node(Json(node.into()), at))
+    }
+
+    /// One node
+    #[oai(
+        path = "/nodes/:id",
+        method = "get",
+        operation_id = "node_find",
+        tag = "Tag::Nodes"
+    )]
+    async fn node_find(&self, who: Signed, id: Path<i64>) -> Result<One> {
+        who.admin()?;
+        Ok(One::Node(Json(node::find(&who.core, id.0).await?.into())))
+    }
+
+    /// Change a node
+    ///
+    /// Only the fields that are sent.
+    #[oai(
+        path = "/nodes/:id",
+        method = "put",
+        operation_id = "node_update",
+        tag = "Tag::Nodes"
+    )]
+    async fn node_update(
+        &self,
+        who: Signed,
+        id: Path<i64>,
+        body: Input<NodeRequest>,
+    ) -> Result<One> {
+        who.admin()?;
+        let node = node::update(&who.core, &who.actor, id.0, body.read()?.into()).await?;
+        Ok(One::Node(Json(node.into())))
+    }
+
+    /// Remove a node
+    ///
+    /// Refused while containers refer to it.
+    #[oai(
+        path = "/nodes/:id",
+        method = "delete",
+        operation_id = "node_delete",
+        tag = "Tag::Nodes"
+    )]
+    async fn node_delete(&self, who: Signed, id: Path<i64>) -> Result<Removed> {
+        node::delete(&who.core, &who.actor, id.0).await?;
+        Ok(Removed::Gone)
+    }
+
+    /// Test a node
+    ///
+    /// Asks Proxmox VE what the node's token may do; what is missing comes with the command that gives it.
+    #[oai(
+        path = "/nodes/:id/test",
+        method = "post",
+        operation_id = "node_test",
+        tag = "Tag::Nodes"
+    )]
+    async fn node_test(&self, who: Signed, id: Path<i64>) -> Result<Tested> {
+        let check = node::test(&who.core, &who.actor, id.0).await?;
+        Ok(Tested::Check(Json(Check {
+            version: check.version,
+            templates: check.templates,
+            problems: check.problems,
+        })))
     }
 }

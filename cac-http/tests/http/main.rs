@@ -4,6 +4,7 @@
 mod containers;
 mod jobs;
 mod lab;
+mod life;
 mod limit;
 mod login;
 mod nginx;

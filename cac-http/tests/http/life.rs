@@ -1,0 +1,267 @@
+//! What an owner does with a container, and what admins do with nodes and quotas, over HTTP.
+
+use serde_json::{Value, json};
+
+use crate::lab::{Lab, expect};
+
+async fn put(lab: &Lab, session: &str, path: &str, body: Value, status: u16) -> Value {
+    let sent = lab
+        .ask(reqwest::Method::PUT, path, session)
+        .json(&body)
+        .send();
+    expect(sent.await.unwrap(), status).await
+}
+
+async fn post(lab: &Lab, session: &str, path: &str, body: Value, status: u16) -> Value {
+    let sent = lab.post(path, session).json(&body).send();
+    expect(sent.await.unwrap(), status).await
+}
+
+async fn get(lab: &Lab, session: &str, path: &str, status: u16) -> Value {
+    expect(lab.get(path, session).send().await.unwrap(), status).await
+}
+
+#[tokio::test]
+async fn the_whole_life_of_a_container() {
+    let lab = Lab::new().await;
+    let (alice, bob, admin) = (
+        lab.login("alice").await,
+        lab.login("bob").await,
+        lab.login("admin").await,
+    );
+    let dry = post(
+        &lab,
+        &alice,
+        "/containers?init=true&dryRun=true",
+        crate::lab::wanted("life"),
+        200,
+    )
+    .await;
+    assert!(dry["node"].as_str().unwrap().starts_with("pve"), "{dry}");
+    let (id, job) = lab.create(&alice, "life").await;
+    assert_eq!(lab.ended(job).await, "success");
+    let at = format!("/containers/{id}");
+    let taken = post(
+        &lab,
+        &bob,
+        "/containers?init=true&dryRun=true",
+        crate::lab::wanted("life"),
+        400,
+    )
+    .await;
+    assert!(
+        taken["errors"]["hostname"]
+            .as_str()
+            .unwrap()
+            .contains("taken"),
+        "{taken}"
+    );
+    // Power.
+    let stopped = post(&lab, &alice, &format!("{at}/stop"), json!({}), 200).await;
+    assert_eq!(
+        (&stopped["success"], stopped["container"].get("ipv4Address")),
+        (&json!(true), None)
+    );
+    assert_eq!(
+        get(&lab, &alice, "/containers", 200).await[0]["status"],
+        "stopped"
+    );
+    post(&lab, &bob, &format!("{at}/start"), json!({}), 404).await;
+    let started = post(&lab, &alice, &format!("{at}/start"), json!({}), 200).await;
+    assert!(started["container"]["ipv4Address"].is_string(), "{started}");
+    post(&lab, &alice, &format!("{at}/restart"), json!({}), 200).await;
+    assert_eq!(get(&lab, &alice, &at, 200).await["status"], "running");
+    // Sizes, protection, owner.
+    let grown = put(
+        &lab,
+        &alice,
+        &at,
+        json!({"cores": 3, "disk": 12, "protected": true}),
+        200,
+    )
+    .await;
+    let row = &grown["container"];
+    assert_eq!(
+        (&row["cores"], &row["disk"], &row["protected"]),
+        (&json!(3), &json!(12), &json!(true))
+    );
+    let refused = put(
+        &lab,
+        &alice,
+        &at,
+        json!({"disk": 4, "username": "bob"}),
+        400,
+    )
+    .await;
+    assert!(
+        refused["errors"]["disk"].is_string() && refused["errors"]["username"].is_string(),
+        "{refused}"
+    );
+    expect(lab.delete(&at, &alice).send().await.unwrap(), 409).await;
+    put(&lab, &alice, &at, json!({"protected": false}), 200).await;
+    // Services.
+    let services = format!("{at}/services");
+    let rdp = post(&lab, &alice, &services, json!({"protocol": "rdp"}), 201).await;
+    assert_eq!(rdp["externalPort"], 10001);
+    let web = post(
+        &lab,
+        &alice,
+        &services,
+        json!({"type": "http", "internalPort": 9000, "externalHostname": "other"}),
+        201,
+    )
+    .await;
+    let web = format!("{services}/{}", web["id"]);
+    assert_eq!(
+        put(&lab, &alice, &web, json!({"internalPort": 9001}), 200).await["internalPort"],
+        9001
+    );
+    assert_eq!(
+        get(&lab, &alice, &services, 200)
+            .await
+            .as_array()
+            .unwrap()
+            .len(),
+        4
+    );
+    assert_eq!(lab.delete(&web, &alice).send().await.unwrap().status(), 204);
+    // Snapshots: this storage has none, which is told in Proxmox VE's words.
+    assert_eq!(
+        get(&lab, &alice, &format!("{at}/snapshots"), 200).await,
+        json!([])
+    );
+    let no = post(
+        &lab,
+        &alice,
+        &format!("{at}/snapshots"),
+        json!({"name": "base"}),
+        500,
+    )
+    .await;
+    assert!(
+        no["detail"]
+            .as_str()
+            .unwrap()
+            .contains("snapshot feature is not available"),
+        "{no}"
+    );
+    assert!(
+        get(&lab, &alice, &format!("{at}/usage"), 200)
+            .await
+            .is_array()
+    );
+    // A form of a browser is led back to the container's page.
+    let form = lab
+        .post(&format!("{at}/restart"), &alice)
+        .header("accept", crate::lab::HTML)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            form.status().as_u16(),
+            form.headers()["location"].to_str().unwrap()
+        ),
+        (303, at.as_str())
+    );
+    // Quotas.
+    put(&lab, &alice, "/quotas/alice", json!({"containers": 9}), 403).await;
+    let quota = put(
+        &lab,
+        &admin,
+        "/quotas/alice",
+        json!({"containers": 1, "memory": 4096}),
+        200,
+    )
+    .await;
+    assert_eq!(
+        (&quota["remaining"]["containers"], &quota["used"]["cores"]),
+        (&json!(0), &json!(3))
+    );
+    let full = post(
+        &lab,
+        &alice,
+        "/containers?init=true",
+        crate::lab::wanted("second"),
+        400,
+    )
+    .await;
+    assert!(
+        full["errors"]["containers"]
+            .as_str()
+            .unwrap()
+            .contains("1 containers are allowed"),
+        "{full}"
+    );
+    assert_eq!(
+        get(&lab, &alice, "/quota", 200).await["limits"]["memory"],
+        4096
+    );
+    get(&lab, &bob, "/quotas/alice", 404).await;
+    assert_eq!(
+        get(&lab, &admin, "/quotas", 200).await[0]["username"],
+        "alice"
+    );
+    let templates = get(&lab, &alice, "/templates", 200).await;
+    assert!(
+        templates
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["osRelease"] == "debian-12"),
+        "{templates}"
+    );
+}
+
+#[tokio::test]
+async fn admins_keep_the_nodes() {
+    let lab = Lab::idle(&[]).await;
+    let (alice, admin) = (lab.login("alice").await, lab.login("admin").await);
+    let new = json!({"name": "pve9", "apiUrl": lab.simulator.url(), "tlsFingerprint": lab.simulator.fingerprint(),
+                     "tokenId": "cac@pve!web", "secret": "00000000-0000-4000-a000-000000000000", "aiContainer": "gpu"});
+    post(&lab, &alice, "/nodes", new.clone(), 403).await;
+    let made = post(&lab, &admin, "/nodes", new.clone(), 201).await;
+    assert!(
+        made["hasSecret"] == true && made.get("secret").is_none(),
+        "{made}"
+    );
+    post(&lab, &admin, "/nodes", new, 409).await;
+    let bad = post(
+        &lab,
+        &admin,
+        "/nodes",
+        json!({"name": "", "apiUrl": "http://x"}),
+        400,
+    )
+    .await;
+    assert!(
+        bad["errors"]["name"].is_string() && bad["errors"]["apiUrl"].is_string(),
+        "{bad}"
+    );
+    let at = format!("/nodes/{}", made["id"]);
+    // A wrong secret is told of, not taken for an empty node.
+    let refused = post(&lab, &admin, &format!("{at}/test"), json!({}), 500).await;
+    assert!(
+        refused["detail"].as_str().unwrap().contains("pve9"),
+        "{refused}"
+    );
+    let changed = put(
+        &lab,
+        &admin,
+        &at,
+        json!({"aiContainer": "", "enabled": false}),
+        200,
+    )
+    .await;
+    assert!(
+        changed.get("aiContainer").is_none() && changed["enabled"] == false,
+        "{changed}"
+    );
+    let all = get(&lab, &admin, "/nodes", 200).await;
+    let first = format!("/nodes/{}/test", all[0]["id"]);
+    let check = post(&lab, &admin, &first, json!({}), 200).await;
+    assert_eq!(check["problems"], json!([]), "{check}");
+    assert!(!check["templates"].as_array().unwrap().is_empty());
+    assert_eq!(lab.delete(&at, &admin).send().await.unwrap().status(), 204);
+    get(&lab, &admin, &at, 404).await;
+}
