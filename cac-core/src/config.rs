@@ -103,6 +103,8 @@ pub struct Containers {
     pub cores: u32,
     pub memory: u32,
     pub disk: u32,
+    /// How many containers one node makes at once.
+    pub creates_per_node: u32,
 }
 
 /// The job runner.

@@ -153,11 +153,12 @@ pub struct NewJob<'a> {
 pub async fn create(tx: &mut Tx, core: &Core, new: NewJob<'_>) -> Result<i64> {
     let now = core.clock.now();
     let command = format!("# {}", new.title.replace(['\n', '\r'], " "));
+    let turn = queue::turn(tx, new.created_by).await?;
     Ok(tx
         .insert(
-            r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt", "createdBy", "kind", "payload", "containerId")
-               VALUES (?, 'pending', ?, ?, ?, ?, ?, ?)"#,
-            args![command, now, now, new.created_by, new.kind, new.payload.to_string(), new.container_id],
+            r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt", "createdBy", "kind", "payload", "containerId", "turn")
+               VALUES (?, 'pending', ?, ?, ?, ?, ?, ?, ?)"#,
+            args![command, now, now, new.created_by, new.kind, new.payload.to_string(), new.container_id, turn],
         )
         .await?)
 }
@@ -216,12 +217,12 @@ pub async fn ask(core: &Core, actor: &Actor, wanted: Wanted<'_>) -> Result<Job> 
                 return Ok(before.job);
             }
         }
-        let now = core.clock.now();
+        let (now, turn) = (core.clock.now(), queue::turn(tx, &actor.username).await?);
         let id = tx
             .insert(
-                r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt", "createdBy", "kind", "payload", "startAfter")
-                   VALUES (?, 'pending', ?, ?, ?, ?, ?, ?)"#,
-                args![&command, now, now, &actor.username, kind, &payload, start],
+                r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt", "createdBy", "kind", "payload", "startAfter", "turn")
+                   VALUES (?, 'pending', ?, ?, ?, ?, ?, ?, ?)"#,
+                args![&command, now, now, &actor.username, kind, &payload, start, turn],
             )
             .await?;
         if let Some(key) = &key {
@@ -310,6 +311,19 @@ pub async fn find(core: &Core, actor: &Actor, id: i64) -> Result<Job> {
         return Ok(job.expect("just seen"));
     }
     Err(Error::NotFound(format!("There is no job {id}.")))
+}
+
+/// A waiting job's place among those that wait, from 1. Jobs that come later may be taken before it: those of whoever has fewer
+/// waiting.
+pub async fn place(core: &Core, job: &Job) -> Result<Option<i64>> {
+    if job.status != Status::Pending {
+        return Ok(None);
+    }
+    let sql = r#"SELECT COUNT(*) AS "n" FROM "Jobs" o JOIN "Jobs" j ON j."id" = ?
+                 WHERE o."status" = 'pending' AND j."status" = 'pending'
+                   AND (o."turn" < j."turn" OR o."turn" = j."turn" AND o."id" <= j."id")"#;
+    let place: i64 = core.db.one(sql, args![job.id]).await?.get("n")?;
+    Ok(Some(place).filter(|place| *place > 0))
 }
 
 async fn find_any(db: &Db, id: i64) -> Result<Option<Job>> {

@@ -1,12 +1,13 @@
 //! Placement: which node, storage and template a container is made from. Asks Proxmox VE, decides, explains.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use futures_util::future::join_all;
 
 use crate::node::{self, Node};
 use crate::pve::{self, Content, Pve, Template};
-use crate::{Core, Result};
+use crate::{Core, Result, args};
 
 /// Where a container will be made.
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub struct NoPlace {
     pub reasons: Vec<String>,
     /// Whether one of them does not answer now, but may in a moment.
     pub away: bool,
+    /// Whether one of them only makes as many containers already as it may.
+    pub busy: bool,
 }
 
 impl std::fmt::Display for NoPlace {
@@ -54,16 +57,24 @@ impl std::fmt::Display for NoPlace {
 }
 
 /// The best place, with what was passed over and why, or why no node will do.
-pub async fn choose(core: &Core, wish: &Wish) -> Result<std::result::Result<Place, NoPlace>> {
+pub async fn choose(
+    core: &Core,
+    wish: &Wish,
+    making: &Making,
+) -> Result<std::result::Result<Place, NoPlace>> {
     let mut no = NoPlace::default();
     let mut places = Vec::new();
     let nodes = node::all(core).await?;
     // All at once: one that does not answer holds nobody up.
-    let looks = nodes.iter().map(|node| look(core, node, wish));
+    let looks = nodes.iter().map(|node| look(core, node, wish, making));
     for (node, seen) in nodes.iter().zip(join_all(looks).await) {
         match seen {
             Ok((room, place)) => places.push((room, place)),
             Err(Not::Asked) => {}
+            Err(Not::Free(reason)) => {
+                no.busy = true;
+                no.reasons.push(format!("{}: {reason}", node.name));
+            }
             Err(Not::Fit(reason)) => no.reasons.push(format!("{}: {reason}", node.name)),
             Err(Not::Said(error)) => {
                 no.away |= error.is_transient();
@@ -79,10 +90,39 @@ pub async fn choose(core: &Core, wish: &Wish) -> Result<std::result::Result<Plac
         }),
         None if no.reasons.is_empty() => Err(NoPlace {
             reasons: vec!["no node is configured for this request".to_owned()],
-            away: false,
+            ..NoPlace::default()
         }),
         None => Err(no),
     })
+}
+
+/// What is being made on each node now.
+#[derive(Debug, Clone, Default)]
+pub struct Making {
+    /// Containers and their memory in MiB, by the node's row id.
+    nodes: HashMap<i64, (i64, u64)>,
+    /// How many one node may make at once; absent where that is no reason to refuse.
+    limit: Option<i64>,
+}
+
+impl Making {
+    fn on(&self, node: i64) -> (i64, u64) {
+        self.nodes.get(&node).copied().unwrap_or_default()
+    }
+}
+
+/// What is being made now; nodes that make as many as they may are passed over.
+pub async fn making(core: &Core) -> Result<Making> {
+    let sql = r#"SELECT "nodeId", "memory" FROM "Containers"
+                 WHERE "state" = 'creating' AND "nodeId" IS NOT NULL AND "containerId" IS NOT NULL"#;
+    let mut nodes: HashMap<i64, (i64, u64)> = HashMap::new();
+    for row in core.db.all(sql, args![]).await? {
+        let on = nodes.entry(row.get("nodeId")?).or_default();
+        on.0 += 1;
+        on.1 += u64::from(row.get::<Option<u32>>("memory")?.unwrap_or(0));
+    }
+    let limit = Some(i64::from(core.config.containers.creates_per_node));
+    Ok(Making { nodes, limit })
 }
 
 /// Why a node is not the place.
@@ -90,6 +130,8 @@ enum Not {
     /// It is not a candidate at all, so there is nothing to say about it.
     Asked,
     Fit(String),
+    /// It makes as many containers as it may.
+    Free(String),
     /// Proxmox VE gave no good answer.
     Said(pve::Error),
 }
@@ -100,7 +142,7 @@ impl From<pve::Error> for Not {
     }
 }
 
-async fn look(core: &Core, node: &Node, wish: &Wish) -> Result<(u64, Place), Not> {
+async fn look(core: &Core, node: &Node, wish: &Wish, making: &Making) -> Result<(u64, Place), Not> {
     let fit = |text: &str| Err(Not::Fit(text.to_owned()));
     if wish.node.as_ref().is_some_and(|name| *name != node.name) {
         return Err(Not::Asked);
@@ -112,6 +154,12 @@ async fn look(core: &Core, node: &Node, wish: &Wish) -> Result<(u64, Place), Not
     }
     if !node.enabled {
         return fit("is disabled");
+    }
+    // Before Proxmox VE is asked: many that wait cost it nothing.
+    let (count, promised) = making.on(node.id);
+    if making.limit.is_some_and(|limit| count >= limit) {
+        let text = format!("makes {count} containers already (CREATES_PER_NODE)");
+        return Err(Not::Free(text));
     }
     let pve = core
         .pve(node)
@@ -132,7 +180,10 @@ async fn look(core: &Core, node: &Node, wish: &Wish) -> Result<(u64, Place), Not
     };
     let (storage, free) = storage(&pve, node, wish.disk).await?;
     let memory = info.maxmem.unwrap_or_default();
-    let free_memory = memory.saturating_sub(info.mem.unwrap_or_default());
+    // What is promised to those that are being made is not used yet.
+    let free_memory = memory
+        .saturating_sub(info.mem.unwrap_or_default())
+        .saturating_sub(promised << 20);
     // Without Sys.Audit the node's memory is not shown (0); then the disk alone decides.
     if memory > 0 && free_memory < u64::from(wish.memory) << 20 {
         let free = free_memory >> 20;

@@ -13,3 +13,10 @@ CREATE TABLE `Quotas` (
   `updatedAt` datetime(3) NOT NULL,
   UNIQUE KEY `quotas_username` (`username`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
+
+-- turn: pending jobs are taken in this order, so that nobody waits behind everything that somebody else asked for; 0 for rows that were
+-- inserted by hand.
+ALTER TABLE `Jobs`
+  ADD COLUMN `turn` bigint NOT NULL DEFAULT 0,
+  ADD KEY `jobs_turn` (`status`, `turn`, `id`),
+  DROP KEY `jobs_status_id`;

@@ -13,3 +13,9 @@ CREATE TABLE "Quotas" (
   "updatedAt" TIMESTAMPTZ NOT NULL,
   CONSTRAINT "quotas_username" UNIQUE ("username")
 );
+
+-- turn: pending jobs are taken in this order, so that nobody waits behind everything that somebody else asked for; 0 for rows that were
+-- inserted by hand.
+ALTER TABLE "Jobs" ADD COLUMN "turn" BIGINT NOT NULL DEFAULT 0;
+DROP INDEX "jobs_pending";
+CREATE INDEX "jobs_pending" ON "Jobs" ("turn", "id") WHERE "status" = 'pending';

@@ -346,6 +346,9 @@ fn containers(r: &mut Reader<'_>) -> Containers {
         cores: r.parse("CONTAINER_CORES", 2, "a number of cores"),
         memory: r.parse("CONTAINER_MEMORY", 2048, "a number of MiB"),
         disk: r.parse("CONTAINER_DISK", 8, "a number of GiB"),
+        creates_per_node: r
+            .parse("CREATES_PER_NODE", 4, "a number of containers")
+            .max(1),
     }
 }
 

@@ -150,7 +150,7 @@ pub async fn preflight(core: &Core, actor: &Actor, new: &NewContainer) -> Result
         disk: checked.disk,
         memory: checked.memory,
     };
-    let place = match placement::choose(core, &wish).await? {
+    let place = match placement::choose(core, &wish, &placement::Making::default()).await? {
         Ok(place) => Some(place),
         Err(no) => {
             fields.add("node", no.to_string());

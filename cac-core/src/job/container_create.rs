@@ -114,6 +114,14 @@ pub(super) async fn run(job: &Running) -> Result<(), Stop> {
     making.undo().await
 }
 
+/// Somebody else's turn on the node: the runner's place is free meanwhile.
+fn busy(reason: &str) -> Stop {
+    Stop::Retry {
+        after: Some(Duration::from_millis(rand::random_range(300..700))),
+        reason: format!("Waiting for a node. {reason}"),
+    }
+}
+
 fn ended(undo: Undo) -> Stop {
     if undo.cancelled {
         Stop::Cancelled(undo.reason)
@@ -180,12 +188,14 @@ impl Making<'_> {
         };
         let began = Instant::now();
         let place = loop {
-            match placement::choose(&self.job.core, &wish).await? {
+            let making = placement::making(&self.job.core).await?;
+            match placement::choose(&self.job.core, &wish, &making).await? {
                 Ok(place) => break place,
                 Err(no) if no.away && began.elapsed() < self.job.core.config.runner.patience => {
                     self.job.line(format!("{no} Trying again…")).await;
                     self.job.pause(Duration::from_secs(1), true).await?;
                 }
+                Err(no) if no.busy => return Err(busy(&no.to_string())),
                 Err(no) => return Err(Stop::Failed(no.to_string())),
             }
         };

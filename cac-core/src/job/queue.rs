@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Status;
-use crate::db::{Dialect, Row};
+use crate::db::{Dialect, Row, Tx};
 use crate::{Core, Result, args, transaction};
 
 /// Between two tries while the database is away.
@@ -49,7 +49,25 @@ impl Claim {
     }
 }
 
-/// Claims up to `slots` pending jobs that may start, oldest first.
+/// The turn of a new job: right after the owner's last one, but not before those that wait at the head. So whoever has one job waiting
+/// is not behind all of somebody else's.
+pub(super) async fn turn(tx: &mut Tx, owner: &str) -> Result<i64> {
+    let last = r#"SELECT "turn" FROM "Jobs" WHERE "createdBy" = ? ORDER BY "id" DESC LIMIT 1"#;
+    let last = tx.opt(last, args![owner]).await?;
+    let last: i64 = last.map_or(Ok(0), |row| row.get("turn"))?;
+    let head = r#"SELECT "turn" FROM "Jobs" WHERE "status" = 'pending' AND "turn" > 0 ORDER BY "turn" LIMIT 1"#;
+    let head = match tx.opt(head, args![]).await? {
+        Some(row) => row.get::<i64>("turn")?,
+        // Turns never run ahead of ids.
+        None => {
+            let newest = r#"SELECT COALESCE(MAX("id"), 0) AS "id" FROM "Jobs""#;
+            tx.one(newest, args![]).await?.get::<i64>("id")? + 1
+        }
+    };
+    Ok(head.max(last + 1))
+}
+
+/// Claims up to `slots` pending jobs that may start, in their turn.
 pub(super) async fn claim(core: &Core, runner: &str, slots: usize) -> Result<Vec<Claim>> {
     let slots = i64::try_from(slots).unwrap_or(i64::MAX);
     if core.db.dialect() != Dialect::MariaDb {
@@ -61,16 +79,23 @@ pub(super) async fn claim(core: &Core, runner: &str, slots: usize) -> Result<Vec
                           "leaseUntil" = NOW_MS() + ?, "startedAt" = COALESCE("startedAt", ?), "updatedAt" = ?
                    WHERE "id" IN (SELECT "id" FROM "Jobs"
                                   WHERE "status" = 'pending' AND ("startAfter" IS NULL OR "startAfter" <= NOW_MS())
-                                  ORDER BY "id" LIMIT ? FOR UPDATE SKIP LOCKED)
-                   RETURNING "id", "fence", "command", "kind", "payload", "checkpoint", "cancelRequested", "retries""#,
+                                  ORDER BY "turn", "id" LIMIT ? FOR UPDATE SKIP LOCKED)
+                   RETURNING "id", "turn", "fence", "command", "kind", "payload", "checkpoint", "cancelRequested", "retries""#,
                 args![runner, lease, now, now, slots],
             )
             .await?;
         let mut claims = rows
             .iter()
-            .map(|row| Claim::from_row(row, row.get("fence")?, false))
-            .collect::<Result<Vec<_>>>()?;
-        claims.sort_unstable_by_key(|claim| claim.id);
+            .map(|row| {
+                Ok((
+                    row.get("turn")?,
+                    Claim::from_row(row, row.get("fence")?, false)?,
+                ))
+            })
+            .collect::<Result<Vec<(i64, Claim)>>>()?;
+        // The server returns them as it comes upon them.
+        claims.sort_unstable_by_key(|(turn, claim)| (*turn, claim.id));
+        let claims = claims.into_iter().map(|(_, claim)| claim).collect();
         return Ok(claims);
     }
     take(
@@ -79,7 +104,7 @@ pub(super) async fn claim(core: &Core, runner: &str, slots: usize) -> Result<Vec
         slots,
         r#"SELECT "id", "fence", "command", "kind", "payload", "checkpoint", "cancelRequested", "retries" FROM "Jobs"
            WHERE "status" = 'pending' AND ("startAfter" IS NULL OR "startAfter" <= NOW_MS())
-           ORDER BY "id" LIMIT ? FOR UPDATE SKIP LOCKED"#,
+           ORDER BY "turn", "id" LIMIT ? FOR UPDATE SKIP LOCKED"#,
         false,
     )
     .await

@@ -13,5 +13,6 @@ mod output;
 mod relay;
 mod shell;
 mod task;
+mod turn;
 mod typed;
 mod wake;

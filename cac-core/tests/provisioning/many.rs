@@ -35,6 +35,18 @@ async fn a_hundred_at_once_become_a_hundred_different_containers() {
                 })
             })
             .collect();
+        let core = lab.core.clone();
+        let watching = tokio::spawn(async move {
+            let sql = r#"SELECT COUNT(*) AS "n" FROM "Containers" WHERE "state" = 'creating' AND "containerId" IS NOT NULL
+                         GROUP BY "nodeId" ORDER BY 1 DESC LIMIT 1"#;
+            let mut most = 0;
+            loop {
+                let row = core.db.opt(sql, cac_core::args![]).await.unwrap();
+                most = most.max(row.map_or(0, |row| row.get::<i64>("n").unwrap()));
+                assert!(most <= 4, "{most} at once on one node");
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        });
         for one in asked {
             let created = one.await.unwrap();
             let job = lab.job(created.job_id).await;
@@ -45,6 +57,8 @@ async fn a_hundred_at_once_become_a_hundred_different_containers() {
                 lab.database.name
             );
         }
+        assert!(!watching.is_finished(), "{:?}", watching.await);
+        watching.abort();
         let filter = container::Filter {
             all: true,
             limit: 1000,

@@ -56,8 +56,10 @@ pub(crate) struct Job {
     kind: Option<String>,
     /// Row id of the container that the job works on.
     container_id: Option<i64>,
-    /// Why it ended otherwise than well.
+    /// Why it ended otherwise than well, or why it waits for another try.
     reason: Option<String>,
+    /// Only when one job is asked for, while it waits: its place among those that wait, from 1.
+    place: Option<i64>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     started_at: Option<DateTime<Utc>>,
@@ -76,6 +78,7 @@ impl From<job::Job> for Job {
             kind: job.kind,
             container_id: job.container_id,
             reason: job.reason,
+            place: None,
             created_at: job.created_at,
             updated_at: job.updated_at,
             started_at: job.started_at,
@@ -236,9 +239,12 @@ impl Api {
         tag = "Tag::Jobs"
     )]
     async fn job_find(&self, who: Signed, id: Path<i64>) -> Result<Found> {
-        Ok(Found::Job(Json(
-            job::find(&who.core, &who.actor, id.0).await?.into(),
-        )))
+        let job = job::find(&who.core, &who.actor, id.0).await?;
+        let place = job::place(&who.core, &job).await?;
+        Ok(Found::Job(Json(Job {
+            place,
+            ..job.into()
+        })))
     }
 
     /// A job's output

@@ -73,6 +73,12 @@ impl Making<'_> {
         let (core, container, template) = (&self.job.core, self.container.id, &placed.template);
         let vmid = transaction!(core.db, tx => {
             tx.lock("vmids").await?;
+            let sql = r#"SELECT COUNT(*) AS "n" FROM "Containers"
+                         WHERE "state" = 'creating' AND "nodeId" = ? AND "containerId" IS NOT NULL AND "id" <> ?"#;
+            let made: i64 = tx.one(sql, args![placed.node, container]).await?.get("n")?;
+            if made >= i64::from(core.config.containers.creates_per_node) {
+                return Ok(None);
+            }
             let rows = tx
                 .all(r#"SELECT "containerId" FROM "Containers" WHERE "containerId" >= ? AND "id" <> ? ORDER BY "containerId""#, args![next, container])
                 .await?;
@@ -87,9 +93,18 @@ impl Making<'_> {
                 args![placed.node, vmid, true, template, core.clock.now(), container],
             )
             .await?;
-            vmid
+            Some(vmid)
         })
         .map_err(|error: crate::Error| Stop::from(error))?;
+        let Some(vmid) = vmid else {
+            // Others were quicker; there may be room elsewhere.
+            self.at.place = None;
+            self.save().await?;
+            return Err(super::busy(&format!(
+                "{} makes as many containers as it may.",
+                placed.node_name
+            )));
+        };
         self.at.vmid = Some(vmid);
         self.at.sent = false;
         self.save().await?;
