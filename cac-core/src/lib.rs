@@ -29,6 +29,7 @@ mod processes;
 pub mod program;
 pub mod pve;
 pub mod quota;
+pub mod reconcile;
 pub mod routes;
 pub mod schema;
 pub mod secret;

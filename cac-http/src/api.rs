@@ -10,6 +10,7 @@ pub(crate) mod login;
 pub(crate) mod nginx;
 pub(crate) mod node;
 pub(crate) mod quota;
+pub(crate) mod reconcile;
 pub(crate) mod service;
 pub(crate) mod template;
 
@@ -41,6 +42,7 @@ pub(crate) type Apis = (
     quota::Api,
     job::Api,
     node::Api,
+    reconcile::Api,
     nginx::Api,
     health::Api,
 );
@@ -58,6 +60,7 @@ pub(crate) fn service() -> OpenApiService<Apis, ()> {
         quota::Api,
         job::Api,
         node::Api,
+        reconcile::Api,
         nginx::Api,
         health::Api,
     );

@@ -141,7 +141,7 @@ async fn change(job: &Running, container: &Container, change: &Change) -> Result
             "CT {vmid} does not exist any more in Proxmox VE."
         )));
     };
-    identity(job, container, &config)
+    identity(&job.core, container, &config)
         .map_err(|mismatch| Stop::Failed(format!("{mismatch} Nothing was touched.")))?;
     let mut changing = Changing {
         job,

@@ -91,7 +91,7 @@ async fn check_foreign(job: &Running, container: &Container) -> Result<(), Stop>
             .await;
         return Ok(());
     };
-    match identity(job, container, &config) {
+    match identity(&job.core, container, &config) {
         Err(mismatch) => {
             job.line(mismatch).await;
             Ok(())
@@ -131,7 +131,7 @@ async fn destroy(
             .await;
         return Ok(());
     };
-    identity(job, container, &config)
+    identity(&job.core, container, &config)
         .map_err(|mismatch| Stop::Failed(format!("{mismatch} Nothing was touched; {ADVICE}")))?;
     job.go_on()?;
     job.step(2, 2, &format!("destroy CT {vmid} on {found_on}"))

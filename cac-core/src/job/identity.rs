@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::running::Asked;
 use super::{Running, Stop};
+use crate::Core;
 use crate::container::Container;
 use crate::node::Node;
 use crate::pve::{LxcConfig, Pve};
@@ -59,14 +60,14 @@ async fn sees_all(job: &Running, pve: &Pve) -> Result<bool, Stop> {
 }
 
 /// Whether what stands under the VMID is this row's container; else what it is.
-pub(super) fn identity(
-    job: &Running,
+pub(crate) fn identity(
+    core: &Core,
     container: &Container,
     config: &LxcConfig,
 ) -> Result<(), String> {
     let vmid = container.container_id.unwrap_or_default();
     if container.marker {
-        let marker = container.marker_line(&job.core.installation);
+        let marker = container.marker_line(&core.installation);
         if has_marker(config, &marker) {
             return Ok(());
         }
@@ -89,7 +90,7 @@ pub(super) fn identity(
 }
 
 /// Whether a config's description carries the marker as a line of its own.
-pub(super) fn has_marker(config: &LxcConfig, marker: &str) -> bool {
+pub(crate) fn has_marker(config: &LxcConfig, marker: &str) -> bool {
     config
         .description
         .as_deref()

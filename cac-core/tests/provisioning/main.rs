@@ -8,4 +8,5 @@ mod lab;
 mod life;
 mod many;
 mod preflight;
+mod reconcile;
 mod sign_in;

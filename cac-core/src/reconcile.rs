@@ -1,0 +1,264 @@
+//! Our books and Proxmox VE compared: what differs, and what repairs it. Looking changes nothing; nothing is ever deleted unasked.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use serde::Serialize;
+
+use crate::actor::Actor;
+use crate::container::{self, Container, Filter};
+use crate::job::{has_marker, identity};
+use crate::node::{self, Node};
+use crate::pve::{Interface, LxcConfig, Pve};
+use crate::{Core, Error, Result, args, transaction};
+
+/// Calls to Proxmox VE at once.
+const AT_ONCE: usize = 8;
+/// Rows that are compared.
+const MOST: u32 = 10_000;
+
+/// What differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    /// A row whose container is nowhere in Proxmox VE.
+    Gone,
+    /// Under the row's VMID stands somebody else's container.
+    Stranger,
+    /// The container is on another node than the row says.
+    Moved,
+    /// It has another address than the row says.
+    Address,
+    /// A container with our marker that no row knows.
+    Orphan,
+    /// A node that cannot be asked, so that nothing is known of its containers.
+    Unknown,
+}
+
+/// One difference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    pub kind: Kind,
+    /// The row, where there is one.
+    pub container: Option<i64>,
+    pub node: String,
+    pub vmid: Option<u32>,
+    pub message: String,
+    /// What an admin may do about it.
+    pub repair: String,
+}
+
+/// A look at one container.
+type Look<'a> = BoxFuture<'a, Option<Finding>>;
+
+/// What stands where, as one node's Proxmox VE says.
+struct Seen {
+    node: Node,
+    pve: Pve,
+    /// VMIDs with the names of the nodes that have them now.
+    all: HashMap<u32, String>,
+}
+
+/// Compares everything, for admins.
+pub async fn look(core: &Core, actor: &Actor) -> Result<Vec<Finding>> {
+    if !actor.admin {
+        return Err(Error::Forbidden("Only admins may do this.".to_owned()));
+    }
+    let mut findings = Vec::new();
+    let mut seen = HashMap::new();
+    for node in node::all(core).await? {
+        match see(core, &node).await {
+            Ok(one) => drop(seen.insert(node.id, one)),
+            Err(reason) => findings.push(Finding {
+                kind: Kind::Unknown,
+                container: None,
+                vmid: None,
+                message: format!("Node {} cannot be asked: {reason}", node.name),
+                repair: format!("Test the node (`POST /nodes/{}/test`).", node.id),
+                node: node.name,
+            }),
+        }
+    }
+    let filter = Filter {
+        all: true,
+        limit: MOST,
+        ..Filter::default()
+    };
+    let (rows, _) = container::list(core, actor, &filter).await?;
+    let mut looks: Vec<Look<'_>> = Vec::new();
+    for row in rows.iter().filter(|row| row.state.is_none()) {
+        looks.push(compare(core, row, &seen).boxed());
+    }
+    findings.extend(all(looks).await);
+    findings.extend(orphans(core, &rows, &seen).await);
+    findings.sort_by_key(|one| (one.kind, one.container, one.vmid));
+    Ok(findings)
+}
+
+async fn see(core: &Core, node: &Node) -> Result<Seen, String> {
+    let pve = core.pve(node).map_err(|error| error.to_string())?;
+    let rights = pve.permissions(Some("/vms")).await;
+    if !rights
+        .map_err(|error| error.to_string())?
+        .has("/vms", "VM.Audit")
+    {
+        return Err("its token may not see all containers (VM.Audit on /vms).".to_owned());
+    }
+    let resources = pve
+        .resources("vm")
+        .await
+        .map_err(|error| error.to_string())?;
+    let places = resources
+        .into_iter()
+        .filter_map(|one| one.vmid.zip(one.node));
+    Ok(Seen {
+        node: node.clone(),
+        all: places.collect(),
+        pve,
+    })
+}
+
+async fn compare(core: &Core, row: &Container, seen: &HashMap<i64, Seen>) -> Option<Finding> {
+    let (vmid, seen) = (row.container_id?, seen.get(&row.node_id?)?);
+    let finding = |kind, message: String, repair: String| {
+        Some(Finding {
+            kind,
+            container: Some(row.id),
+            node: seen.node.name.clone(),
+            vmid: Some(vmid),
+            message,
+            repair,
+        })
+    };
+    let forget = format!(
+        "Let go of the row: `DELETE /containers/{}?forget=true`.",
+        row.id
+    );
+    let refresh = format!(
+        "Write down what Proxmox VE says: `POST /containers/{}/refresh`.",
+        row.id
+    );
+    let name = &row.hostname;
+    let on = seen.all.get(&vmid).unwrap_or(&seen.node.name);
+    let config = match seen.pve.lxc_config(on, vmid).await {
+        Ok(config) => config,
+        Err(error) if error.is_does_not_exist() && !seen.all.contains_key(&vmid) => {
+            let message = format!("{name}: CT {vmid} does not exist any more.");
+            return finding(Kind::Gone, message, forget);
+        }
+        Err(_) => return None,
+    };
+    if let Err(mismatch) = identity(core, row, &config) {
+        return finding(Kind::Stranger, format!("{name}: {mismatch}"), forget);
+    }
+    if *on != seen.node.name {
+        let message = format!(
+            "{name}: CT {vmid} is on {on} now, not on {}.",
+            seen.node.name
+        );
+        return finding(Kind::Moved, message, refresh);
+    }
+    let theirs = address(&seen.pve, on, vmid).await?;
+    let ours = row.ipv4_address.as_deref();
+    if ours != Some(theirs.to_string().as_str()) {
+        let ours = ours.unwrap_or("none");
+        let message = format!("{name}: CT {vmid} has the address {theirs}, our books say {ours}.");
+        return finding(Kind::Address, message, refresh);
+    }
+    None
+}
+
+/// The address of a container that runs; of one that does not, nothing can be said.
+async fn address(pve: &Pve, node: &str, vmid: u32) -> Option<Ipv4Addr> {
+    let interfaces = pve.lxc_interfaces(node, vmid).await.ok()?;
+    interfaces.iter().flatten().find_map(Interface::ipv4)
+}
+
+/// Containers with a marker of ours that is no row's.
+async fn orphans(core: &Core, rows: &[Container], seen: &HashMap<i64, Seen>) -> Vec<Finding> {
+    let known: Vec<u32> = rows.iter().filter_map(|row| row.container_id).collect();
+    let mut asked: HashMap<u32, (&Seen, &String)> = HashMap::new();
+    for one in seen.values() {
+        let unknown = one.all.iter().filter(|(vmid, _)| !known.contains(vmid));
+        asked.extend(unknown.map(|(vmid, on)| (*vmid, (one, on))));
+    }
+    let mut looks: Vec<Look<'_>> = Vec::new();
+    for (vmid, (one, on)) in asked {
+        looks.push(orphan(core, one, on, vmid).boxed());
+    }
+    all(looks).await
+}
+
+async fn orphan(core: &Core, seen: &Seen, on: &str, vmid: u32) -> Option<Finding> {
+    let config = seen.pve.lxc_config(on, vmid).await.ok()?;
+    let marker = own_marker(core, &config)?;
+    Some(Finding {
+        kind: Kind::Orphan,
+        container: None,
+        node: on.to_owned(),
+        vmid: Some(vmid),
+        message: format!("CT {vmid} carries our marker `{marker}`, but no row knows it."),
+        repair: "Register it (`POST /containers` without `init`), or remove it in Proxmox VE."
+            .to_owned(),
+    })
+}
+
+/// What came of all looks, some of them at once.
+async fn all(looks: Vec<Look<'_>>) -> Vec<Finding> {
+    let found = stream::iter(looks).buffer_unordered(AT_ONCE);
+    found.filter_map(std::future::ready).collect().await
+}
+
+fn own_marker(core: &Core, config: &LxcConfig) -> Option<String> {
+    let ours = container::marker_line(&core.installation, 0);
+    let ours = ours.trim_end_matches('0');
+    let lines = config.description.as_deref()?.lines();
+    let marker = lines.map(str::trim).find(|line| line.starts_with(ours))?;
+    has_marker(config, marker).then(|| marker.to_owned())
+}
+
+/// Writes down where the container is, its address and its sizes, as Proxmox VE says; for admins.
+pub async fn refresh(core: &Core, actor: &Actor, id: i64) -> Result<Container> {
+    if !actor.admin {
+        return Err(Error::Forbidden("Only admins may do this.".to_owned()));
+    }
+    let row = container::find(core, actor, id).await?;
+    let (Some(vmid), Some(old)) = (row.container_id, row.node_id) else {
+        let message = "This container is not made yet, or its node is not known.";
+        return Err(Error::conflict("id", message));
+    };
+    let nodes = node::all(core).await?;
+    let old = nodes.iter().find(|node| node.id == old);
+    let old = old.ok_or_else(|| Error::NotFound("The container's node is gone.".to_owned()))?;
+    let seen = see(core, old).await.map_err(Error::Upstream)?;
+    let on = seen.all.get(&vmid).unwrap_or(&old.name);
+    let told = |error: crate::pve::Error| Error::Upstream(error.to_string());
+    let config = seen.pve.lxc_config(on, vmid).await.map_err(told)?;
+    identity(core, &row, &config).map_err(|mismatch| Error::conflict("id", mismatch))?;
+    let Some(new) = nodes.iter().find(|node| node.name == *on) else {
+        let message = format!("CT {vmid} is on {on}, which is no node here; add it first.");
+        return Err(Error::conflict("node", message));
+    };
+    let address = address(&seen.pve, on, vmid).await.map(|ip| ip.to_string());
+    let disk = config.disk_gib().and_then(|gib| u32::try_from(gib).ok());
+    transaction!(core.db, tx => {
+        tx.lock("names").await?;
+        let now = core.clock.now();
+        if let Some(address) = &address {
+            let sql = r#"UPDATE "Containers" SET "ipv4Address" = NULL, "updatedAt" = ? WHERE "ipv4Address" = ? AND "id" <> ?"#;
+            tx.exec(sql, args![now, address, id]).await?;
+        }
+        let sql = r#"UPDATE "Containers" SET "nodeId" = ?, "ipv4Address" = ?, "cores" = COALESCE(?, "cores"),
+                            "memory" = COALESCE(?, "memory"), "disk" = COALESCE(?, "disk"), "updatedAt" = ?
+                     WHERE "id" = ? AND "state" IS NULL"#;
+        let given = args![new.id, address.as_deref(), config.cores, config.memory, disk, now, id];
+        if tx.exec(sql, given).await? == 0 {
+            return Err(Error::conflict("id", "Something works on this container; wait until it has ended."));
+        }
+    })?;
+    core.wake.routes();
+    container::find(core, actor, id).await
+}

@@ -1,0 +1,107 @@
+//! Our books and Proxmox VE compared, for admins.
+
+use cac_core::reconcile::{self, Kind};
+use poem_openapi::param::Path;
+use poem_openapi::payload::Json;
+use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
+
+use super::Tag;
+use super::container::Container;
+use crate::auth::Signed;
+use crate::error::Result;
+
+pub(crate) struct Api;
+
+/// What differs: `gone` a row whose container is nowhere; `stranger` somebody else's container under its number; `moved` on another
+/// node; `address` another address; `orphan` a container with our marker that no row knows; `unknown` a node that cannot be asked.
+#[derive(Enum, Clone, Copy)]
+#[oai(rename_all = "lowercase")]
+pub(crate) enum FindingKind {
+    Gone,
+    Stranger,
+    Moved,
+    Address,
+    Orphan,
+    Unknown,
+}
+
+/// One difference.
+#[derive(Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+pub(crate) struct Finding {
+    kind: FindingKind,
+    /// The container's row id, where there is one.
+    container_id: Option<i64>,
+    node: String,
+    vmid: Option<u32>,
+    message: String,
+    /// What an admin may do about it.
+    repair: String,
+}
+
+impl From<reconcile::Finding> for Finding {
+    fn from(finding: reconcile::Finding) -> Self {
+        Self {
+            kind: match finding.kind {
+                Kind::Gone => FindingKind::Gone,
+                Kind::Stranger => FindingKind::Stranger,
+                Kind::Moved => FindingKind::Moved,
+                Kind::Address => FindingKind::Address,
+                Kind::Orphan => FindingKind::Orphan,
+                Kind::Unknown => FindingKind::Unknown,
+            },
+            container_id: finding.container,
+            node: finding.node,
+            vmid: finding.vmid,
+            message: finding.message,
+            repair: finding.repair,
+        }
+    }
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Findings {
+    /// What differs; nothing was changed
+    #[oai(status = 200)]
+    Findings(Json<Vec<Finding>>, #[oai(header = "X-Total-Count")] u64),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Refreshed {
+    /// The container as it is now
+    #[oai(status = 200)]
+    Container(Json<Container>),
+}
+
+#[OpenApi]
+impl Api {
+    /// Compare with Proxmox VE
+    ///
+    /// Every container of our books, and every one that carries our marker. Each difference comes with the repair; nothing is changed.
+    #[oai(
+        path = "/reconciliation",
+        method = "get",
+        operation_id = "reconciliation_list",
+        tag = "Tag::Nodes"
+    )]
+    async fn reconciliation_list(&self, who: Signed) -> Result<Findings> {
+        let found = reconcile::look(&who.core, &who.actor).await?;
+        let total = found.len() as u64;
+        let found = found.into_iter().map(Finding::from).collect();
+        Ok(Findings::Findings(Json(found), total))
+    }
+
+    /// Write down what Proxmox VE says
+    ///
+    /// Of one container: its node, address and sizes. For admins.
+    #[oai(
+        path = "/containers/:id/refresh",
+        method = "post",
+        operation_id = "container_refresh",
+        tag = "Tag::Containers"
+    )]
+    async fn container_refresh(&self, who: Signed, id: Path<i64>) -> Result<Refreshed> {
+        let row = reconcile::refresh(&who.core, &who.actor, id.0).await?;
+        Ok(Refreshed::Container(Json(row.into())))
+    }
+}
