@@ -184,7 +184,13 @@ async fn test(core: &Core, name: &str, json: bool) -> Result<ExitCode, Failure> 
 }
 
 fn told(name: &str, check: &Check) -> String {
-    let mut text = format!("{name} answers: Proxmox VE {}\n", check.version);
+    let mut text = match &check.version {
+        Some(version) => format!("{name} answers: Proxmox VE {version}\n"),
+        None => format!("{name} gives no good answer\n"),
+    };
+    if let Some(fingerprint) = &check.fingerprint {
+        text += &format!("its certificate: {fingerprint}\n");
+    }
     for template in &check.templates {
         text += &format!("  template {template}\n");
     }

@@ -7,6 +7,7 @@ mod faults;
 mod lab;
 mod life;
 mod many;
+mod node;
 mod preflight;
 mod reconcile;
 mod sign_in;

@@ -129,10 +129,12 @@ impl From<NodeRequest> for NodeChange {
 
 /// What a look at a node showed.
 #[derive(Object)]
-#[oai(rename_all = "camelCase")]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
 pub(crate) struct Check {
-    /// Proxmox VE's version.
-    version: String,
+    /// Proxmox VE's version; absent when it gave no good answer.
+    version: Option<String>,
+    /// SHA-256 of the certificate that answers there now, for pinning.
+    fingerprint: Option<String>,
     /// Templates it can create containers from.
     templates: Vec<String>,
     /// What will not work, each with what to do.
@@ -267,6 +269,7 @@ impl Api {
         let check = node::test(&who.core, &who.actor, id.0).await?;
         Ok(Tested::Check(Json(Check {
             version: check.version,
+            fingerprint: check.fingerprint,
             templates: check.templates,
             problems: check.problems,
         })))
