@@ -42,7 +42,7 @@ impl Bare {
         match self {
             Self::Sqlite(conn) => sqlx::query_scalar(
                 r#"UPDATE "Jobs" SET "status" = 'running' WHERE "id" IN
-                   (SELECT "id" FROM "Jobs" WHERE "status" = 'pending' ORDER BY "id" LIMIT ?) RETURNING "id""#,
+                   (SELECT "id" FROM "Jobs" WHERE "status" = 'pending' ORDER BY "turn", "id" LIMIT ?) RETURNING "id""#,
             )
             .bind(slots)
             .fetch_all(conn)
@@ -51,7 +51,7 @@ impl Bare {
             Self::Postgres(conn) => {
                 let ids: Vec<i32> = sqlx::query_scalar(
                     r#"UPDATE "Jobs" SET "status" = 'running' WHERE "id" IN
-                       (SELECT "id" FROM "Jobs" WHERE "status" = 'pending' ORDER BY "id" LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING "id""#,
+                       (SELECT "id" FROM "Jobs" WHERE "status" = 'pending' ORDER BY "turn", "id" LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING "id""#,
                 )
                 .bind(slots)
                 .fetch_all(conn)
@@ -61,7 +61,7 @@ impl Bare {
             }
             Self::MariaDb(conn) => {
                 let mut tx = conn.begin().await.unwrap();
-                let sql = "SELECT `id` FROM `Jobs` WHERE `status` = 'pending' ORDER BY `id` LIMIT ? FOR UPDATE SKIP LOCKED";
+                let sql = "SELECT `id` FROM `Jobs` WHERE `status` = 'pending' ORDER BY `turn`, `id` LIMIT ? FOR UPDATE SKIP LOCKED";
                 let ids: Vec<i64> = sqlx::query_scalar(sql).bind(slots).fetch_all(&mut *tx).await.unwrap();
                 if !ids.is_empty() {
                     let sql = format!("UPDATE `Jobs` SET `status` = 'running' WHERE `id` IN ({})", list(&ids));

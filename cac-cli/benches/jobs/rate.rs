@@ -18,7 +18,7 @@ pub(crate) const FEWER: usize = 20_000;
 /// Jobs at once, so the largest batch of a claim.
 const SLOTS: usize = 100;
 /// Ends of one statement at most, as the engine has it.
-const ENDS: usize = 200;
+const ENDS: usize = 500;
 /// Ours and the bare loop take turns; the median counts.
 const ROUNDS: usize = 3;
 

@@ -13,7 +13,7 @@ use super::runner::Jobs;
 use crate::{Core, Result};
 
 /// Ends of one statement at most.
-const BATCH: usize = 200;
+const BATCH: usize = 500;
 /// Ends that wait to be stored; when there are more, their jobs keep their places.
 const WAITING: usize = 2 * BATCH;
 /// Takes ends; the task behind it stores them.
