@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use crate::lab::{Running, until};
 
 /// Cases at once; most of their time is waiting for a lease to lapse.
-const AT_ONCE: [usize; 2] = [6, 24];
+const AT_ONCE: [usize; 2] = [6, 12];
 /// Cases of one row at once.
 const BATCH: u64 = 4;
 /// Messages from one case of the short form to the next, for Proxmox VE and for the database.
@@ -167,6 +167,8 @@ impl Case {
         let mut vars = vec![
             ("CONTAINER_NETWORKS", "127.0.0.0/8".to_owned()),
             ("CONTAINER_SSH_PORT", "2022".to_owned()),
+            // So many processes share one server here.
+            ("DATABASE_CONNECTIONS", "6".to_owned()),
         ];
         if !long() {
             vars.push(("JOB_RUNNER_LEASE_SECONDS", "2".to_owned()));
