@@ -26,8 +26,10 @@ use crate::origin::Source;
 const LOOK_UPS: u32 = 5;
 /// For how long a good session is known to be one; the handlers look it up themselves each time.
 const KNOWN: Duration = Duration::from_secs(900);
-/// Known sessions and requests between two tidyings.
+/// Requests between two tidyings.
 const MANY: u32 = 4096;
+/// Good sessions that are remembered.
+const SESSIONS: usize = 100_000;
 
 type Budgets<K> =
     RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>;
@@ -169,10 +171,10 @@ impl Limits {
     /// This session was found to be good.
     pub(crate) fn good(&self, session: String, user: &str) {
         let mut known = self.known();
-        if known.len() >= MANY as usize {
+        if known.len() >= SESSIONS {
             known.retain(|_, (_, seen)| seen.elapsed() < KNOWN);
         }
-        if known.len() < MANY as usize {
+        if known.len() < SESSIONS {
             known.insert(session, (user.to_owned(), Instant::now()));
         }
     }
