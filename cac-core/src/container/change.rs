@@ -7,7 +7,7 @@ use crate::actor::Actor;
 use crate::db::Tx;
 use crate::error::Fields;
 use crate::job::container_change::{self, Change, Payload};
-use crate::job::{self, Status};
+use crate::job::{self, Status, container_create};
 use crate::pve::{Sample, Snapshot};
 use crate::quota::{self, Amounts};
 use crate::{Core, Error, Result, args, node, transaction};
@@ -77,10 +77,35 @@ pub async fn update(
             .exec(sql, args![change.protected, owner, now, id])
             .await?;
     }
+    if let Some(owner) = owner.filter(|owner| *owner != container.username) {
+        pass_role(core, &container, owner).await?;
+    }
     match resize {
         Some(resize) => work(core, actor, &container, resize, limit).await,
         None => done(core, id).await,
     }
+}
+
+/// The role that opens Proxmox VE's own console goes from the old owner to the new one.
+async fn pass_role(core: &Core, container: &Container, owner: &str) -> Result<()> {
+    let Ok((node, vmid)) = made(container) else {
+        return Ok(());
+    };
+    let pve = core.pve(&node::find(core, node).await?)?;
+    let (path, role) = (format!("/vms/{vmid}"), container_create::ROLE);
+    let (old, new) = (
+        core.proxmox_user(&container.username),
+        core.proxmox_user(owner),
+    );
+    let passed = async {
+        pve.acl_revoke(&path, role, &old).await?;
+        pve.acl_grant(&path, role, &new).await
+    };
+    passed.await.map_err(|error| {
+        Error::Upstream(format!(
+            "The container is {owner}'s now, but in Proxmox VE the role {role} on {path} could not go from {old} to {new}: {error}"
+        ))
+    })
 }
 
 /// The snapshots that Proxmox VE has of the container, oldest first.

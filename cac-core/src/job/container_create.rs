@@ -21,6 +21,8 @@ mod exist;
 
 /// `Jobs.kind`
 pub const KIND: &str = "container_create";
+/// What the owner may do with the container in Proxmox VE itself.
+pub(crate) const ROLE: &str = "PVEVMUser";
 const STEPS: u8 = 7;
 
 /// `Jobs.payload`: with what the web server knows and a runner need not.
@@ -223,14 +225,10 @@ impl Making<'_> {
     async fn grant(&mut self, pve: &Pve, vmid: u32) -> Result<(), Stop> {
         self.job.go_on()?;
         let owner = self.payload.owner.clone();
-        self.step(4, &format!("give {owner} the role PVEVMUser"))
+        self.step(4, &format!("give {owner} the role {ROLE}"))
             .await?;
         let path = format!("/vms/{vmid}");
-        match self
-            .job
-            .ask(|| pve.acl_grant(&path, "PVEVMUser", &owner))
-            .await
-        {
+        match self.job.ask(|| pve.acl_grant(&path, ROLE, &owner)).await {
             Ok(()) => Ok(()),
             Err(Asked::Proxmox(error)) => {
                 // The container works without it; only Proxmox VE's own console is closed to the owner.

@@ -86,17 +86,27 @@ impl Pve {
 
     /// Gives `user` (or a token `user@realm!name`) the role on the path and below it; given again it changes nothing.
     pub async fn acl_grant(&self, path: &str, role: &str, user: &str) -> Result<(), Error> {
-        let kind = if user.contains('!') {
-            "tokens"
-        } else {
-            "users"
-        };
-        let call = Call::new(Method::PUT, &["access", "acl"])?
-            .with("path", path)
-            .with("roles", role)
-            .with(kind, user)
-            .with("propagate", 1);
+        self.call::<Nothing>(acl(path, role, user)?).await?;
+        Ok(())
+    }
+
+    /// Takes the role on exactly this path back; what was not given is no error.
+    pub async fn acl_revoke(&self, path: &str, role: &str, user: &str) -> Result<(), Error> {
+        let call = acl(path, role, user)?.with("delete", 1);
         self.call::<Nothing>(call).await?;
         Ok(())
     }
+}
+
+fn acl(path: &str, role: &str, user: &str) -> Result<Call, Error> {
+    let kind = if user.contains('!') {
+        "tokens"
+    } else {
+        "users"
+    };
+    Ok(Call::new(Method::PUT, &["access", "acl"])?
+        .with("path", path)
+        .with("roles", role)
+        .with(kind, user)
+        .with("propagate", 1))
 }

@@ -44,6 +44,27 @@ async fn status(lab: &Lab, row: &Container) -> String {
     all[&row.id].status.clone()
 }
 
+/// Whether Proxmox VE lets somebody open the console of a container.
+async fn may(lab: &Lab, name: &str, path: &str) -> bool {
+    let target = cac_core::pve::Target {
+        api_url: lab.simulator.url(),
+        tls: cac_core::pve::Tls::Fingerprint(lab.simulator.fingerprint().parse().unwrap()),
+        auth: cac_core::pve::Auth::None,
+    };
+    let pve = cac_core::pve::Pve::new(target).unwrap();
+    let password = cac_core::pve::Secret::new(format!("{name}-demo"));
+    let login = pve.login(&format!("{name}@pve"), &password).await.unwrap();
+    let cac_core::pve::Login::Ticket(ticket) = login else {
+        panic!("a second factor is asked for");
+    };
+    let rights = pve
+        .with_ticket(&ticket)
+        .permissions(Some(path))
+        .await
+        .unwrap();
+    rights.has(path, "VM.Console")
+}
+
 async fn names(lab: &Lab, id: i64) -> Vec<String> {
     let all = container::snapshots(&lab.core, &alice(), id).await.unwrap();
     all.into_iter().map(|snapshot| snapshot.name).collect()
@@ -275,7 +296,12 @@ async fn protection_owner_and_state_are_heeded() {
         };
         let refused = container::update(&lab.core, &alice(), id, &give, LONG).await;
         assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
+        lab.simulator.add_user("bob@pve", "bob-demo", &[]);
+        let row = lab.row(id).await.unwrap();
         assert_eq!(updated(&lab, &admin(), id, give).await.username, "bob");
+        // In Proxmox VE itself, too.
+        let path = format!("/vms/{}", row.container_id.unwrap());
+        assert!(may(&lab, "bob", &path).await && !may(&lab, "alice", &path).await);
         let strange = container::change(&lab.core, &alice(), id, Change::Stop, LONG).await;
         assert!(matches!(strange, Err(Error::NotFound(_))), "{strange:?}");
         // While something works on it nothing else may.
