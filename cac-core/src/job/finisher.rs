@@ -16,6 +16,7 @@ use crate::{Core, Result};
 const BATCH: usize = 500;
 /// Ends that wait to be stored; when there are more, their jobs keep their places.
 const WAITING: usize = 2 * BATCH;
+
 /// Takes ends; the task behind it stores them.
 #[derive(Clone)]
 pub(super) struct Finisher {
