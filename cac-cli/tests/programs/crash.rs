@@ -88,7 +88,8 @@ impl Strike {
                 if self.row.act == Act::Kill
                     && let Some(runner) = *self.runner.lock().unwrap()
                 {
-                    kill_process(runner, Signal::KILL).unwrap();
+                    // The case may just have ended.
+                    let _ = kill_process(runner, Signal::KILL);
                 }
                 false
             }
