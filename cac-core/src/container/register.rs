@@ -101,7 +101,7 @@ async fn check(core: &Core, actor: &Actor, given: &Registration) -> Result<Check
             "ipv4Address",
             "This address is outside of CONTAINER_NETWORKS, so nothing would be passed on to it.",
         ),
-        Err(_) => fields.add("ipv4Address", "Give an IPv4 address, such as 10.11.12.13."),
+        Err(_) => fields.add("ipv4Address", "Give an IPv4 address, such as 192.0.2.7."),
     }
     let username = given.username.trim().to_owned();
     if username.is_empty() || username.len() > 64 || username.chars().any(char::is_control) {
