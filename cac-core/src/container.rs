@@ -2,15 +2,14 @@
 //! `container/register.rs`, changing one `container/change.rs`, ending one `container/delete.rs`; what they do now
 //! `container/live.rs`.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::actor::Actor;
 use crate::db::Row;
+use crate::job::{container_change, container_delete};
 use crate::service::{self, Service};
-use crate::{Core, Error, Result, args, node};
+use crate::{Core, Error, Result, args};
 
 mod change;
 pub(crate) mod check;
@@ -23,11 +22,8 @@ pub use change::{Changed, ContainerChange, change, snapshots, update, usage};
 pub use create::{Created, NewContainer, Preflight, create, preflight};
 pub(crate) use delete::add_undo;
 pub use delete::{Deletion, delete, forget};
-pub use live::{Live, live};
+pub use live::{Live, live, live_status};
 pub use register::{Registration, register};
-
-/// A page is not held up for longer by a node that is away.
-const LIVE_LIMIT: Duration = Duration::from_secs(2);
 
 /// A row of `Containers` with its services.
 #[derive(Debug, Clone, Serialize)]
@@ -179,13 +175,19 @@ pub async fn find_any(core: &Core, id: i64) -> Result<Option<Container>> {
     Ok(Some(container))
 }
 
-/// What Proxmox VE says of it now, such as `running` or `stopped`; absent where nothing can be said within 2 s.
-pub async fn live_status(core: &Core, container: &Container) -> Option<String> {
-    let (node, vmid) = (container.node_id?, container.container_id?);
-    let node = node::find(core, node).await.ok()?;
-    let pve = core.pve(&node).ok()?;
-    let answer = tokio::time::timeout(LIVE_LIMIT, pve.lxc_status(&node.name, vmid)).await;
-    Some(answer.ok()?.ok()?.status)
+/// Why a job on a container did not do what was asked, from its reason.
+fn refused(reason: Option<String>) -> Error {
+    let reason = reason.unwrap_or_else(|| "The job ended without a reason.".to_owned());
+    for (beginning, field) in [
+        (container_delete::MISMATCH, "id"),
+        (container_delete::OURS, "id"),
+        (container_change::TAKEN, "name"),
+    ] {
+        if reason.starts_with(beginning) {
+            return Error::conflict(field, reason);
+        }
+    }
+    Error::Upstream(reason)
 }
 
 /// Whether `text` is one lower-case DNS label: 1–63 of `a-z0-9-`, no dash at either end (RFC 1123).

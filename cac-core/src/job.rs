@@ -32,7 +32,7 @@ pub mod task;
 
 pub(crate) use follow::Feeds;
 pub use follow::{Follower, Happening, follow};
-pub(crate) use identity::{has_marker, identity};
+pub(crate) use identity::identity;
 pub use runner::Runner;
 pub use running::{Running, Stop};
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -11,6 +12,9 @@ use crate::db::Row;
 use crate::error::Fields;
 use crate::pve::{Auth, Pve, Secret, Target, Tls};
 use crate::{Core, Error, Result, args, config, db, transaction};
+
+/// Whoever waits for an answer is held up for no longer by a node that is away.
+pub(crate) const AWAY: Duration = Duration::from_secs(2);
 
 /// A row of `Nodes`. The secret stays inside.
 #[derive(Debug, Clone, Serialize)]

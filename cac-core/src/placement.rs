@@ -253,15 +253,12 @@ pub struct Offer {
     pub template: Template,
 }
 
-/// A node that is away holds the list up for no longer.
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
-
 /// The templates of all enabled nodes that answer, by node and name.
 pub async fn offered(core: &Core) -> Result<Vec<Offer>> {
     let nodes = node::all(core).await?;
     let looks = nodes.iter().filter(|node| node.enabled).map(|node| async {
         let pve = core.pve(node).ok()?;
-        let found = tokio::time::timeout(LIMIT, templates(&pve, node)).await;
+        let found = tokio::time::timeout(node::AWAY, templates(&pve, node)).await;
         let offer = |template| Offer {
             node: node.name.clone(),
             template,

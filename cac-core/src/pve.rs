@@ -27,6 +27,7 @@ pub use access::{Permissions, User};
 pub use auth::{Login, Ticket};
 pub use cluster::{Bridge, Content, NodeInfo, Resource, Storage, Template, Version};
 pub use error::Error;
+pub(crate) use error::is_lock_text;
 pub use lxc::{
     Interface, IpAddress, LxcChange, LxcConfig, LxcStatus, Net, NewLxc, Sample, Snapshot,
 };

@@ -8,8 +8,8 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use serde::Serialize;
 
 use crate::actor::Actor;
-use crate::container::{self, Container, Filter};
-use crate::job::{has_marker, identity};
+use crate::container::{self, Container, Filter, check};
+use crate::job::identity;
 use crate::node::{self, Node};
 use crate::pve::{Interface, LxcConfig, Pve};
 use crate::{Core, Error, Result, args, transaction};
@@ -100,11 +100,8 @@ pub async fn look(core: &Core, actor: &Actor) -> Result<Vec<Finding>> {
 
 async fn see(core: &Core, node: &Node) -> Result<Seen, String> {
     let pve = core.pve(node).map_err(|error| error.to_string())?;
-    let rights = pve.permissions(Some("/vms")).await;
-    if !rights
-        .map_err(|error| error.to_string())?
-        .has("/vms", "VM.Audit")
-    {
+    let sees_all = pve.sees_all().await.map_err(|error| error.to_string())?;
+    if !sees_all {
         return Err("its token may not see all containers (VM.Audit on /vms).".to_owned());
     }
     let resources = pve
@@ -216,8 +213,8 @@ fn own_marker(core: &Core, config: &LxcConfig) -> Option<String> {
     let ours = container::marker_line(&core.installation, 0);
     let ours = ours.trim_end_matches('0');
     let lines = config.description.as_deref()?.lines();
-    let marker = lines.map(str::trim).find(|line| line.starts_with(ours))?;
-    has_marker(config, marker).then(|| marker.to_owned())
+    let marker = lines.map(str::trim).find(|line| line.starts_with(ours));
+    marker.map(ToOwned::to_owned)
 }
 
 /// Writes down where the container is, its address and its sizes, as Proxmox VE says; for admins.
@@ -248,8 +245,7 @@ pub async fn refresh(core: &Core, actor: &Actor, id: i64) -> Result<Container> {
         tx.lock("names").await?;
         let now = core.clock.now();
         if let Some(address) = &address {
-            let sql = r#"UPDATE "Containers" SET "ipv4Address" = NULL, "updatedAt" = ? WHERE "ipv4Address" = ? AND "id" <> ?"#;
-            tx.exec(sql, args![now, address, id]).await?;
+            check::lose_address(tx, core, address, id).await?;
         }
         let sql = r#"UPDATE "Containers" SET "nodeId" = ?, "ipv4Address" = ?, "cores" = COALESCE(?, "cores"),
                             "memory" = COALESCE(?, "memory"), "disk" = COALESCE(?, "disk"), "updatedAt" = ?

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Container, find};
+use super::{Container, find, refused};
 use crate::actor::Actor;
 use crate::db::Tx;
 use crate::error::Fields;
@@ -154,33 +154,19 @@ fn made(container: &Container) -> Result<(i64, u32)> {
 
 fn check(actor: &Actor, container: &Container, change: &ContainerChange) -> Result<Option<Change>> {
     let mut fields = Fields::default();
-    let mut size = |field: &'static str, value: Option<i64>, min: u32, max: u32| {
-        let value = value?;
-        let fits = u32::try_from(value)
-            .ok()
-            .filter(|v| (min..=max).contains(v));
+    let mut size = |field: &'static str, value: Option<i64>, (min, max): (u32, u32), what: &str| {
+        let fits = u32::try_from(value?).ok();
+        let fits = fits.filter(|v| (min..=max).contains(v));
         if fits.is_none() {
-            fields.add(field, format!("Give a whole number from {min} to {max}."));
+            fields.add(field, format!("{what} from {min} to {max}."));
         }
         fits
     };
-    let cores = size("cores", change.cores, 1, 128);
-    let memory = size("memory", change.memory, 64, 1 << 20);
-    let now = container.disk.unwrap_or(1);
-    let disk = size("disk", change.disk, now, 16384);
-    if change.disk.is_some() && disk.is_none() {
-        fields = Fields(
-            fields
-                .0
-                .into_iter()
-                .filter(|(field, _)| *field != "disk")
-                .collect(),
-        );
-        fields.add(
-            "disk",
-            format!("A disk can only grow: give GiB from {now} to 16384."),
-        );
-    }
+    let number = "Give a whole number";
+    let cores = size("cores", change.cores, (1, 128), number);
+    let memory = size("memory", change.memory, (64, 1 << 20), number);
+    let grown = (container.disk.unwrap_or(1), 16384);
+    let disk = size("disk", change.disk, grown, "A disk can only grow: give GiB");
     if let Some(owner) = &change.username {
         let owner = owner.trim();
         if !actor.admin {
@@ -254,18 +240,7 @@ async fn work(
     match job.status {
         Status::Success => done(core, id).await,
         status if !status.ended() => Ok(Changed::Going { job_id }),
-        _ => {
-            let reason = job
-                .reason
-                .unwrap_or_else(|| "The job ended without a reason.".to_owned());
-            if reason.starts_with(crate::job::container_delete::MISMATCH) {
-                return Err(Error::conflict("id", reason));
-            }
-            if reason.starts_with(container_change::TAKEN) {
-                return Err(Error::conflict("name", reason));
-            }
-            Err(Error::Upstream(reason))
-        }
+        _ => Err(refused(job.reason)),
     }
 }
 

@@ -4,7 +4,7 @@ use super::is_label;
 use crate::db::Tx;
 use crate::error::Fields;
 use crate::service::{NewService, ServiceType};
-use crate::{Core, Result, args};
+use crate::{Core, Error, Result, args};
 
 /// A label that somebody may have.
 pub(crate) fn label(core: &Core, field: &'static str, hostname: &str, fields: &mut Fields) {
@@ -96,14 +96,36 @@ pub(super) fn services(
     services
 }
 
-/// Whether a public name under `CAC_DOMAIN` belongs to some service. The caller holds the lock `names`.
-pub(super) async fn name_is_taken(tx: &mut Tx, core: &Core, label: &str) -> Result<bool> {
-    let full = core.config.full_name(label);
-    let named = tx
-        .opt(
-            r#"SELECT "id" FROM "Services" WHERE "externalHostname" = ? OR "externalHostname" = ?"#,
-            args![label, full],
-        )
-        .await?;
-    Ok(named.is_some())
+/// Refuses a label or public name that belongs to another container, as its host name or as a service's; `container` and `service`
+/// are those that may have it, 0 for none. The caller holds the lock `names`.
+pub(crate) async fn name_is_free(
+    tx: &mut Tx,
+    core: &Core,
+    field: &'static str,
+    name: &str,
+    (container, service): (i64, i64),
+) -> Result<()> {
+    let full = core.config.full_name(name);
+    let sql = r#"SELECT "id" FROM "Services" WHERE ("externalHostname" = ? OR "externalHostname" = ?) AND "id" <> ?"#;
+    let served = tx.opt(sql, args![name, full, service]).await?.is_some();
+    let sql = r#"SELECT "id" FROM "Containers" WHERE "hostname" = ? AND "id" <> ?"#;
+    if served || tx.opt(sql, args![name, container]).await?.is_some() {
+        return Err(taken(field, name));
+    }
+    Ok(())
+}
+
+/// The name is somebody else's.
+pub(crate) fn taken(field: &'static str, name: &str) -> Error {
+    Error::conflict(
+        field,
+        format!("`{name}` is already taken; choose another name."),
+    )
+}
+
+/// Whoever else has this address in our books has lost it: Proxmox VE shows it on the container with the row id `by`.
+pub(crate) async fn lose_address(tx: &mut Tx, core: &Core, address: &str, by: i64) -> Result<()> {
+    let sql = r#"UPDATE "Containers" SET "ipv4Address" = NULL, "updatedAt" = ? WHERE "ipv4Address" = ? AND "id" <> ?"#;
+    tx.exec(sql, args![core.clock.now(), address, by]).await?;
+    Ok(())
 }

@@ -151,14 +151,13 @@ pub async fn preflight(core: &Core, actor: &Actor, new: &NewContainer) -> Result
         memory: checked.memory,
     };
     let place = match placement::choose(core, &wish, &placement::Making::default()).await? {
-        Ok(place) => Some(place),
+        Ok(place) => place,
         Err(no) => {
             fields.add("node", no.to_string());
-            None
+            return Err(Error::Invalid(fields));
         }
     };
     fields.into_result()?;
-    let place = place.ok_or_else(|| Error::Internal("a place that is none".to_owned()))?;
     Ok(Preflight {
         node: place.node.name,
         template: place.template,
@@ -305,15 +304,8 @@ fn is_public_key(key: &str) -> bool {
 }
 
 async fn insert(tx: &mut Tx, core: &Core, actor: &Actor, new: &Checked) -> Result<Created> {
-    let taken = || {
-        Error::conflict(
-            "hostname",
-            format!("`{}` is already taken; choose another name.", new.hostname),
-        )
-    };
-    if check::name_is_taken(tx, core, &new.hostname).await? {
-        return Err(taken());
-    }
+    let taken = || check::taken("hostname", &new.hostname);
+    check::name_is_free(tx, core, "hostname", &new.hostname, (0, 0)).await?;
     let now = core.clock.now();
     let id = tx
         .insert(

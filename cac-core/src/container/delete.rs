@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Container;
+use super::{Container, refused};
 use crate::actor::Actor;
 use crate::db::Tx;
 use crate::job::{self, Status, container_delete};
@@ -81,15 +81,6 @@ async fn end(core: &Core, actor: &Actor, id: i64, limit: Duration, what: What) -
         }
         // A creation that ended before the cancel reached it, or one whose rest is still being removed: look again.
     }
-}
-
-fn refused(reason: Option<String>) -> Error {
-    let reason = reason.unwrap_or_else(|| "The job ended without a reason.".to_owned());
-    if reason.starts_with(container_delete::MISMATCH) || reason.starts_with(container_delete::OURS)
-    {
-        return Error::conflict("id", reason);
-    }
-    Error::Upstream(reason)
 }
 
 /// The job that will end the container; `None` when the row is gone meanwhile.

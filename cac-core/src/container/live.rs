@@ -13,8 +13,6 @@ use crate::{Core, node};
 
 /// How old a node's list may be.
 const FRESH: Duration = Duration::from_secs(5);
-/// A page is not held up for longer by a node that is away.
-const LIMIT: Duration = Duration::from_secs(2);
 
 /// The lists of all nodes, by their row ids.
 #[derive(Debug, Default)]
@@ -57,7 +55,7 @@ async fn on(core: &Core, id: i64, containers: &[Container]) -> Vec<(i64, LxcStat
     };
     if seen.at.is_none_or(|(at, _)| at.elapsed() >= FRESH) {
         let now = core.clock.now();
-        let list = tokio::time::timeout(LIMIT, pve.lxc_list(&node.name)).await;
+        let list = tokio::time::timeout(node::AWAY, pve.lxc_list(&node.name)).await;
         let list = list.ok().and_then(Result::ok).unwrap_or_default();
         seen.containers = list.into_iter().map(|row| (row.vmid, row)).collect();
         seen.at = Some((Instant::now(), now));
@@ -70,7 +68,7 @@ async fn on(core: &Core, id: i64, containers: &[Container]) -> Vec<(i64, LxcStat
         };
         let changed = row.state.is_none() && asked.is_some_and(|at| row.updated_at >= at);
         if changed && !seen.containers.is_empty() {
-            let own = tokio::time::timeout(LIMIT, pve.lxc_status(&node.name, vmid)).await;
+            let own = tokio::time::timeout(node::AWAY, pve.lxc_status(&node.name, vmid)).await;
             if let Ok(Ok(own)) = own {
                 seen.containers.insert(vmid, own);
             }
@@ -80,4 +78,13 @@ async fn on(core: &Core, id: i64, containers: &[Container]) -> Vec<(i64, LxcStat
         }
     }
     found
+}
+
+/// What Proxmox VE says of it now, such as `running` or `stopped`; absent where nothing can be said within 2 s.
+pub async fn live_status(core: &Core, container: &Container) -> Option<String> {
+    let (node, vmid) = (container.node_id?, container.container_id?);
+    let node = node::find(core, node).await.ok()?;
+    let pve = core.pve(&node).ok()?;
+    let answer = tokio::time::timeout(node::AWAY, pve.lxc_status(&node.name, vmid)).await;
+    Some(answer.ok()?.ok()?.status)
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
 use futures_util::future::join_all;
 
@@ -15,9 +14,6 @@ use crate::node::{self, Node};
 use crate::pve::Interface;
 use crate::service::{self, NewService};
 use crate::{Core, Error, Result, args, db, transaction};
-
-/// A node that is away holds a registration up for no longer.
-const ASK_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a script says of its container.
 #[derive(Debug, Clone, Default)]
@@ -208,7 +204,7 @@ async fn whose(core: &Core, name: Option<&str>, label: &str, vmid: u32) -> Resul
 /// Where this node's Proxmox VE has the VMID, as far as it answers at once.
 async fn at(core: &Core, node: &Node, vmid: u32) -> Option<String> {
     let pve = core.pve(node).ok()?;
-    let resources = tokio::time::timeout(ASK_LIMIT, pve.resources("vm")).await;
+    let resources = tokio::time::timeout(node::AWAY, pve.resources("vm")).await;
     let resources = resources.ok()?.ok()?;
     resources
         .into_iter()
@@ -222,7 +218,7 @@ async fn shows(core: &Core, new: &Checked) -> bool {
         return false;
     };
     let asked = pve.lxc_interfaces(&new.node.name, new.vmid);
-    match tokio::time::timeout(ASK_LIMIT, asked).await {
+    match tokio::time::timeout(node::AWAY, asked).await {
         Ok(Ok(interfaces)) => interfaces
             .iter()
             .flatten()
@@ -280,24 +276,11 @@ async fn take_address(
             ),
         ));
     }
-    let sql = r#"UPDATE "Containers" SET "ipv4Address" = NULL, "updatedAt" = ? WHERE "ipv4Address" = ? AND "id" <> ?"#;
-    tx.exec(sql, args![core.clock.now(), address, by]).await?;
-    Ok(())
+    check::lose_address(tx, core, address, by).await
 }
 
 async fn insert(tx: &mut Tx, core: &Core, new: &Checked, address: &str) -> Result<i64> {
-    let taken = || {
-        Error::conflict(
-            "hostname",
-            format!("`{}` is already taken; choose another name.", new.hostname),
-        )
-    };
-    let sql = r#"SELECT "id" FROM "Containers" WHERE "hostname" = ?"#;
-    if tx.opt(sql, args![&new.hostname]).await?.is_some()
-        || check::name_is_taken(tx, core, &new.hostname).await?
-    {
-        return Err(taken());
-    }
+    check::name_is_free(tx, core, "hostname", &new.hostname, (0, 0)).await?;
     let now = core.clock.now();
     let id = tx
         .insert(

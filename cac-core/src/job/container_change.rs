@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::guest::Guest;
+use super::guest::{Guest, release};
 use super::identity::{identity, locate};
 use super::pve_task::{Ended, wait_for_task};
 use super::{Running, Stop};
+use crate::args;
 use crate::container::{self, Container};
 use crate::node;
 use crate::pve::{self, LxcChange, Pve, TaskStatus, Upid};
-use crate::{Core, args};
 
 /// `Jobs.kind`
 pub const KIND: &str = "container_change";
@@ -377,15 +377,4 @@ fn effects(change: &Change, ran: bool) -> (Vec<Effect>, bool) {
         _ => false,
     };
     (effects, start)
-}
-
-/// Nothing works on the container any more.
-pub(super) async fn release(core: &Core, container: i64, job: i64) -> Result<(), Stop> {
-    core.db
-        .exec(
-            r#"UPDATE "Containers" SET "state" = NULL, "jobId" = NULL, "updatedAt" = ? WHERE "id" = ? AND "jobId" = ?"#,
-            args![core.clock.now(), container, job],
-        )
-        .await?;
-    Ok(())
 }

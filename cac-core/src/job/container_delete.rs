@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::guest::release;
 use super::identity::{has_marker, identity, locate};
 use super::pve_task::{Ended, wait_for_task};
 use super::{Running, Stop};
@@ -71,7 +72,7 @@ pub(super) async fn run(job: &Running) -> Result<(), Stop> {
             })
         }
         Err(Stop::Failed(reason) | Stop::Cancelled(reason)) => {
-            super::container_change::release(&job.core, container.id, job.id()).await?;
+            release(&job.core, container.id, job.id()).await?;
             Err(Stop::Failed(reason))
         }
         Err(other) => Err(other),

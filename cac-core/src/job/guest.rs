@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::pve_task::wait_for_task;
 use super::{Running, Stop};
-use crate::pve::{Interface, Pve};
-use crate::{args, db, transaction};
+use crate::container::check;
+use crate::pve::{Interface, Pve, is_lock_text};
+use crate::{Core, args, db, transaction};
 
 const START_LIMIT: Duration = Duration::from_secs(120);
 const ADDRESS_LIMIT: Duration = Duration::from_secs(120);
@@ -40,7 +41,7 @@ impl Guest<'_> {
                         if self.running().await? {
                             return Ok(());
                         }
-                        if !why.contains("locked") && !why.contains("lock file") {
+                        if !is_lock_text(&why) {
                             return Err(Stop::Failed(why));
                         }
                         reason = why;
@@ -98,11 +99,7 @@ impl Guest<'_> {
         transaction!(core.db, tx => {
             tx.lock("names").await?;
             let now = core.clock.now();
-            tx.exec(
-                r#"UPDATE "Containers" SET "ipv4Address" = NULL, "updatedAt" = ? WHERE "ipv4Address" = ? AND "id" <> ?"#,
-                args![now, address, id],
-            )
-            .await?;
+            check::lose_address(tx, core, address, id).await?;
             tx.exec(
                 r#"UPDATE "Containers" SET "ipv4Address" = ?, "macAddress" = ?, "state" = NULL, "jobId" = NULL, "updatedAt" = ?
                    WHERE "id" = ?"#,
@@ -118,4 +115,15 @@ impl Guest<'_> {
         core.wake.routes();
         Ok(())
     }
+}
+
+/// Nothing works on the container any more.
+pub(super) async fn release(core: &Core, container: i64, job: i64) -> Result<(), Stop> {
+    core.db
+        .exec(
+            r#"UPDATE "Containers" SET "state" = NULL, "jobId" = NULL, "updatedAt" = ? WHERE "id" = ? AND "jobId" = ?"#,
+            args![core.clock.now(), container, job],
+        )
+        .await?;
+    Ok(())
 }

@@ -41,7 +41,7 @@ pub(super) async fn locate(
             }
             Ok(config) => return Ok(Some((on, config))),
             Err(Asked::Proxmox(error)) if error.is_does_not_exist() && listed.is_none() => {
-                return if sees_all(job, pve).await? {
+                return if job.ask(|| pve.sees_all()).await? {
                     Ok(None)
                 } else {
                     Err(Stop::Failed("Whether the container is gone cannot be proved: the node's token needs VM.Audit on /vms.".to_owned()))
@@ -51,12 +51,6 @@ pub(super) async fn locate(
             Err(Asked::Stop(stop)) => return Err(stop),
         }
     }
-}
-
-/// Whether the lists that Proxmox VE gives us are complete.
-async fn sees_all(job: &Running, pve: &Pve) -> Result<bool, Stop> {
-    let rights = job.ask(|| pve.permissions(Some("/vms"))).await?;
-    Ok(rights.has("/vms", "VM.Audit"))
 }
 
 /// Whether what stands under the VMID is this row's container; else what it is.
@@ -90,7 +84,7 @@ pub(crate) fn identity(
 }
 
 /// Whether a config's description carries the marker as a line of its own.
-pub(crate) fn has_marker(config: &LxcConfig, marker: &str) -> bool {
+pub(super) fn has_marker(config: &LxcConfig, marker: &str) -> bool {
     config
         .description
         .as_deref()

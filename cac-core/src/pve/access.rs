@@ -84,6 +84,12 @@ impl Pve {
             .await
     }
 
+    /// Whether the lists of containers that the caller gets are complete.
+    pub async fn sees_all(&self) -> Result<bool, Error> {
+        let rights = self.permissions(Some("/vms")).await?;
+        Ok(rights.has("/vms", "VM.Audit"))
+    }
+
     /// Gives `user` (or a token `user@realm!name`) the role on the path and below it; given again it changes nothing.
     pub async fn acl_grant(&self, path: &str, role: &str, user: &str) -> Result<(), Error> {
         self.call::<Nothing>(acl(path, role, user)?).await?;

@@ -150,7 +150,7 @@ fn unsent(call: &str) -> String {
 }
 
 /// Whether Proxmox's words, of a refusal or of a task, speak of a lock.
-pub(super) fn is_lock_text(text: &str) -> bool {
+pub(crate) fn is_lock_text(text: &str) -> bool {
     text.contains("is locked (")
         || text.contains("can't lock file")
         || text.contains("got lock request timeout")

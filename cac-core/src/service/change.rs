@@ -43,7 +43,7 @@ pub async fn add(core: &Core, actor: &Actor, container: i64, new: &NewOne) -> Re
             return Err(Error::conflict("type", message));
         }
         match &new {
-            NewService::Http { name, .. } => name_is_free(tx, core, &container, name, None).await?,
+            NewService::Http { name, .. } => check::name_is_free(tx, core, "externalHostname", name, (container.id, 0)).await?,
             NewService::Port { r#type, internal_port, .. } => {
                 let sql = r#"SELECT "id" FROM "Services" WHERE "containerId" = ? AND "type" = ? AND "internalPort" = ?"#;
                 let given = args![container.id, r#type.as_str(), *internal_port];
@@ -93,7 +93,7 @@ pub async fn update(
     transaction!(core.db, tx => {
         hold(tx, container.id).await?;
         if let Some(name) = &name {
-            name_is_free(tx, core, &container, name, Some(id)).await?;
+            check::name_is_free(tx, core, "externalHostname", name, (container.id, id)).await?;
         }
         let sql = r#"UPDATE "Services" SET "internalPort" = ?, "externalHostname" = COALESCE(?, "externalHostname"), "updatedAt" = ?
                      WHERE "id" = ? AND "containerId" = ?"#;
@@ -236,24 +236,4 @@ fn public_name(core: &Core, actor: &Actor, name: &str, fields: &mut Fields) -> O
         fields.add("externalHostname", "This is the portal's own name.");
     }
     Some(name)
-}
-
-/// No label belongs to two containers, be it a host name or a public name.
-async fn name_is_free(
-    tx: &mut Tx,
-    core: &Core,
-    container: &Container,
-    name: &str,
-    service: Option<i64>,
-) -> Result<()> {
-    let full = core.config.full_name(name);
-    let sql = r#"SELECT "id" FROM "Services" WHERE ("externalHostname" = ? OR "externalHostname" = ?) AND "id" <> ?"#;
-    let others = args![name, full, service.unwrap_or_default()];
-    let served = tx.opt(sql, others).await?.is_some();
-    let sql = r#"SELECT "id" FROM "Containers" WHERE "hostname" = ? AND "id" <> ?"#;
-    if served || tx.opt(sql, args![name, container.id]).await?.is_some() {
-        let message = format!("`{name}` is already taken; choose another name.");
-        return Err(Error::conflict("externalHostname", message));
-    }
-    Ok(())
 }
