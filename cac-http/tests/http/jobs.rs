@@ -489,6 +489,11 @@ async fn a_stream_that_is_cut_a_thousand_times_has_no_gap() {
     let path = format!("/jobs/{job}/stream");
     let (mut text, mut last, mut cuts, mut over) = (String::new(), 0, 0, false);
     while cuts < 1000 {
+        if over {
+            // It has ended: begin again, so that the whole log is cut up, too.
+            (last, over) = (0, false);
+            text.clear();
+        }
         let request = lab.get(&path, &alice).header("last-event-id", last);
         let mut chunks = request.send().await.unwrap().bytes_stream();
         // What a client that is cut off has got, to the byte.
@@ -502,11 +507,6 @@ async fn a_stream_that_is_cut_a_thousand_times_has_no_gap() {
         }
         bytes.truncate(most);
         cuts += 1;
-        if over {
-            // It has ended: begin again, so that the whole log is cut up, too.
-            (last, over) = (0, false);
-            text.clear();
-        }
         let got = String::from_utf8_lossy(&bytes).into_owned();
         let whole = got.rfind("\n\n").map_or("", |at| &got[..at]);
         for frame in whole.split("\n\n").filter_map(parse) {
