@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Call, change, create, index, not_simulated, power, series, snapshot};
+use super::{Call, change, clone, create, index, not_simulated, power, series, snapshot};
 use crate::answer::{Output, Refusal, Reply};
 use crate::container;
 use crate::core::Core;
@@ -29,6 +29,8 @@ pub(crate) async fn answer(method: &str, template: &str, call: Call) -> Reply {
         ("GET", "/interfaces", _) => Ok(interfaces(&call)),
         ("GET", "/rrddata", _) => series::of(&call),
         ("GET", "/feature", _) => snapshot::feature(&call),
+        ("POST", "/clone", _) => clone::clone(call).await,
+        ("POST", "/template", _) => clone::template(call).await,
         ("PUT", "/resize", _) => snapshot::resize(&call),
         ("GET", "/snapshot", _) => snapshot::list(&call),
         ("POST", "/snapshot", _) => snapshot::create(&call),

@@ -12,7 +12,7 @@ use crate::world::{Container, Snapshot, World, now};
 /// Time that a storage takes for any of it.
 const WORK: std::time::Duration = std::time::Duration::from_millis(50);
 
-fn unknown(name: &str) -> String {
+pub(crate) fn unknown(name: &str) -> String {
     format!("snapshot '{name}' does not exist")
 }
 
@@ -55,7 +55,12 @@ pub(crate) fn list(call: &Call) -> Reply {
 pub(crate) fn feature(call: &Call) -> Reply {
     let world = call.core.world();
     let container = lxc::find(&world, call)?;
-    let has = call.params.text("feature") == "snapshot" && possible(&world, container);
+    let has = match call.params.text("feature") {
+        "snapshot" => possible(&world, container),
+        // Linked, which only a template's disks can be the base of.
+        "clone" => container.config.contains_key("template") && possible(&world, container),
+        _ => true,
+    };
     Ok(json!({"hasFeature": u8::from(has)}).into())
 }
 
@@ -205,6 +210,11 @@ pub(crate) fn resize(call: &Call) -> Reply {
     let vmid = call.params.vmid();
     let disk = call.params.text("disk").to_owned();
     let size = call.params.text("size").to_owned();
+    if !call.who.is_root() {
+        // Proxmox VE takes the parameter `disk` for an option of the container that it does not know.
+        let path = format!("/vms/{vmid}");
+        call.with_gate(|gate| gate.need(&path, &["VM.Config.Options"]))?;
+    }
     let (grown, same) = {
         let world = call.core.world();
         let container = lxc::find(&world, call)?;
@@ -232,6 +242,12 @@ pub(crate) fn resize(call: &Call) -> Reply {
             let container = held(world, vmid)?;
             let text = container.config.get(&disk).cloned().unwrap_or_default();
             let mut keys = read_keys(&disk, &text);
+            if keys
+                .get("volume")
+                .is_some_and(|volume| volume.ends_with(".subvol"))
+            {
+                return Err("can't resize this image format".to_owned());
+            }
             keys.insert("size".to_owned(), crate::container::size_text(grown));
             let text = crate::container::print_keys(&disk, &keys);
             container.config.insert(disk, text);

@@ -29,7 +29,13 @@ impl Player {
                 faults.once("GET", "/lxc/101/status/current", Action::Lock { name, ms });
             }
             377 => self.unlocked(101).await,
+            442 => self.stop(101).await,
             476 => self.running(105).await,
+            // Something held the container's file lock for half a minute.
+            546 | 547 | 551 | 554 => {
+                faults.once(&exchange.method, "/lxc/120", Action::HoldLock { ms: 1500 })
+            }
+            596 => self.stop(120).await,
             995 => self.running(356).await,
             479 => self.has_address(105).await,
             1063 => self.has_address(100).await,
@@ -56,6 +62,13 @@ impl Player {
     async fn unlocked(&self, vmid: u32) {
         let locked = |container: &ContainerView| container.config.contains_key("lock");
         self.until(|simulator| !is(simulator, vmid, locked)).await;
+    }
+
+    async fn stop(&mut self, vmid: u32) {
+        let path = format!("/nodes/pve1/lxc/{vmid}/status/stop");
+        self.as_root("POST", &path, &[]).await;
+        self.until(|simulator| is(simulator, vmid, |c| c.status == "stopped"))
+            .await;
     }
 
     async fn running(&self, vmid: u32) {
