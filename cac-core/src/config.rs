@@ -118,6 +118,8 @@ pub struct Runner {
     pub lease: Duration,
     /// How long Proxmox VE may be away before a job gives up.
     pub patience: Duration,
+    /// How long each step on a container may take.
+    pub limits: StepLimits,
     /// How long the children of a shell job get between TERM and KILL.
     pub grace: Duration,
     /// How long a shell job may run.
@@ -131,6 +133,18 @@ pub struct Runner {
     /// A program of ours that keeps each shell job's whole tree in hand ([`crate::job::supervisor`]); programs name
     /// themselves here. Absent: only the process group is.
     pub supervisor: Option<PathBuf>,
+}
+
+/// How long Proxmox VE may take for one step; what is not done by then is stopped and told.
+#[derive(Debug, Clone, Copy)]
+pub struct StepLimits {
+    /// Unpacking a template, or cloning one.
+    pub create: Duration,
+    pub start: Duration,
+    /// From its start until a container has an address.
+    pub address: Duration,
+    /// Everything else: shutting down, destroying, snapshots, disks.
+    pub task: Duration,
 }
 
 impl Runner {

@@ -11,7 +11,7 @@ use crate::actor::Actor;
 use crate::db::Row;
 use crate::error::Fields;
 use crate::pve::{Auth, Pve, Secret, Target, Tls};
-use crate::{Core, Error, Result, args, config, db, transaction};
+use crate::{Core, Error, Result, args, config, db, placement, transaction};
 
 /// Whoever waits for an answer is held up for no longer by a node that is away.
 pub(crate) const AWAY: Duration = Duration::from_secs(2);
@@ -39,6 +39,8 @@ pub struct Node {
     pub storage: Option<String>,
     /// Absent: `vmbr0`.
     pub bridge: Option<String>,
+    /// Which template an `osRelease` means here ([`crate::placement::Preferences`]).
+    pub templates: Option<String>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
@@ -56,6 +58,7 @@ pub struct NewNode {
     pub enabled: Option<bool>,
     pub storage: Option<String>,
     pub bridge: Option<String>,
+    pub templates: Option<String>,
 }
 
 /// What an admin changes of a node; absent fields stay, and an inner `None` empties the field.
@@ -71,6 +74,7 @@ pub struct NodeChange {
     pub enabled: Option<bool>,
     pub storage: Option<Option<String>>,
     pub bridge: Option<Option<String>>,
+    pub templates: Option<Option<String>>,
 }
 
 impl NodeChange {
@@ -89,6 +93,7 @@ impl NodeChange {
             enabled: Some(self.enabled.unwrap_or(node.enabled)),
             storage: self.storage.unwrap_or(node.storage),
             bridge: self.bridge.unwrap_or(node.bridge),
+            templates: self.templates.unwrap_or(node.templates),
         }
     }
 }
@@ -110,6 +115,7 @@ impl Node {
             enabled: row.get("enabled")?,
             storage: row.get("storage")?,
             bridge: row.get("bridge")?,
+            templates: row.get("templates")?,
             created_at: row.get("createdAt")?,
             updated_at: row.get("updatedAt")?,
         })
@@ -219,12 +225,12 @@ pub async fn create(core: &Core, actor: &Actor, new: NewNode) -> Result<Node> {
     let now = core.clock.now();
     let id = transaction!(core.db, tx => {
         tx.insert(
-            r#"INSERT INTO "Nodes" ("name", "apiUrl", "tokenId", "secret", "tlsVerify", "tlsFingerprint", "aiContainer", "enabled", "storage", "bridge", "createdAt", "updatedAt")
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#,
+            r#"INSERT INTO "Nodes" ("name", "apiUrl", "tokenId", "secret", "tlsVerify", "tlsFingerprint", "aiContainer", "enabled", "storage", "bridge", "templates", "createdAt", "updatedAt")
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#,
             args![
                 &new.name, new.api_url.as_deref(), new.token_id.as_deref(), new.secret.as_deref(), new.tls_verify,
                 new.tls_fingerprint.as_deref(), new.ai_container.as_deref(), new.enabled.unwrap_or(true),
-                new.storage.as_deref(), new.bridge.as_deref(), now, now
+                new.storage.as_deref(), new.bridge.as_deref(), new.templates.as_deref(), now, now
             ],
         )
         .await
@@ -247,11 +253,11 @@ pub async fn update(core: &Core, actor: &Actor, id: i64, change: NodeChange) -> 
     transaction!(core.db, tx => {
         tx.exec(
             r#"UPDATE "Nodes" SET "name" = ?, "apiUrl" = ?, "tokenId" = ?, "secret" = ?, "tlsVerify" = ?, "tlsFingerprint" = ?,
-                      "aiContainer" = ?, "enabled" = ?, "storage" = ?, "bridge" = ?, "updatedAt" = ? WHERE "id" = ?"#,
+                      "aiContainer" = ?, "enabled" = ?, "storage" = ?, "bridge" = ?, "templates" = ?, "updatedAt" = ? WHERE "id" = ?"#,
             args![
                 &new.name, new.api_url.as_deref(), new.token_id.as_deref(), new.secret.as_deref(), new.tls_verify,
                 new.tls_fingerprint.as_deref(), new.ai_container.as_deref(), new.enabled.unwrap_or(true),
-                new.storage.as_deref(), new.bridge.as_deref(), now, id
+                new.storage.as_deref(), new.bridge.as_deref(), new.templates.as_deref(), now, id
             ],
         )
         .await
@@ -303,9 +309,10 @@ pub struct Check {
 /// The role that gives a token what it needs, as `pveum` makes it.
 const ROLE: &str = "CAC";
 /// On the containers.
-const ON_CONTAINERS: [&str; 10] = [
+const ON_CONTAINERS: [&str; 11] = [
     "VM.Allocate",
     "VM.Audit",
+    "VM.Clone",
     "VM.PowerMgmt",
     "VM.Config.Disk",
     "VM.Config.Memory",
@@ -365,9 +372,9 @@ pub async fn test(core: &Core, actor: &Actor, id: i64) -> Result<Check> {
             names.join(", ")
         ));
     }
-    match crate::placement::templates(&pve, &node).await {
+    match placement::templates(&pve, &node).await {
         Ok(found) => {
-            check.templates = found.into_iter().map(|template| template.volid).collect();
+            check.templates = found.iter().map(placement::Template::id).collect();
             if check.templates.is_empty() {
                 check.problems.push("No storage has a container template that the token may see; download one (`pveam download local …`), and give the token Datastore.Audit.".to_owned());
             }
@@ -476,6 +483,13 @@ fn check(new: &NewNode) -> Result<()> {
             "aiContainer",
             "A label has 1 to 50 letters, digits, `-` or `_`.",
         );
+    }
+    if let Some(message) = new
+        .templates
+        .as_deref()
+        .and_then(placement::Preferences::check)
+    {
+        fields.add("templates", message);
     }
     fields.into_result()
 }

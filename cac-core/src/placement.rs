@@ -6,14 +6,21 @@ use std::collections::HashMap;
 use futures_util::future::join_all;
 
 use crate::node::{self, Node};
-use crate::pve::{self, Content, Pve, Template};
+use crate::pve::{self, Content, Pve};
 use crate::{Core, Result, args};
+
+mod template;
+
+pub use template::{
+    NO_KEY, Offer, Os, Preferences, Template, container_id, is_template, names_container, offered,
+    os_release, templates,
+};
 
 /// Where a container will be made.
 #[derive(Debug, Clone)]
 pub struct Place {
     pub node: Node,
-    /// The template's volume id, such as `local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst`.
+    /// A volume id, such as `local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst`, or `lxc/VMID` of a template container.
     pub template: String,
     pub storage: String,
     pub bridge: String,
@@ -25,7 +32,7 @@ pub struct Place {
 #[derive(Debug, Clone, Default)]
 pub struct Wish {
     pub os_release: String,
-    /// A volume id, or a template's file name.
+    /// A volume id or its file's name; `lxc/VMID` or the name of a template container.
     pub template: Option<String>,
     /// A node's name.
     pub node: Option<String>,
@@ -33,6 +40,8 @@ pub struct Wish {
     pub ai_container: String,
     pub disk: u32,
     pub memory: u32,
+    /// Whether a key of the owner is to be in it.
+    pub ssh_key: bool,
 }
 
 /// Why no node will do.
@@ -172,12 +181,15 @@ async fn look(core: &Core, node: &Node, wish: &Wish, making: &Making) -> Result<
         return fit("is offline");
     }
     let found = templates(&pve, node).await?;
-    let Some(template) = pick(&found, wish) else {
-        return Err(Not::Fit(format!(
-            "has no template for `{}`",
-            wish.os_release
-        )));
+    let Some(template) = template::pick(&found, node, wish) else {
+        return Err(Not::Fit(match &wish.template {
+            Some(named) => format!("has no template `{named}`"),
+            None => format!("has no template for `{}`", wish.os_release),
+        }));
     };
+    if let Template::Container { vmid, .. } = template {
+        cloneable(&pve, node, *vmid, wish).await?;
+    }
     let (storage, free) = storage(&pve, node, wish.disk).await?;
     let memory = info.maxmem.unwrap_or_default();
     // What is promised to those that are being made is not used yet.
@@ -199,12 +211,31 @@ async fn look(core: &Core, node: &Node, wish: &Wish, making: &Making) -> Result<
         room,
         Place {
             node: node.clone(),
-            template: template.volid.clone(),
+            template: template.id(),
             storage,
             bridge,
             passed_over: Vec::new(),
         },
     ))
+}
+
+/// Whether a clone of this template container would be what is asked for.
+async fn cloneable(pve: &Pve, node: &Node, vmid: u32, wish: &Wish) -> Result<(), Not> {
+    if wish.ssh_key {
+        return Err(Not::Fit(format!("its template is CT {vmid}. {NO_KEY}")));
+    }
+    let config = pve.lxc_config(&node.name, vmid).await?;
+    if !config.unprivileged {
+        return Err(Not::Fit(format!(
+            "its template CT {vmid} is privileged, and so would be every clone; make the template anew, unprivileged"
+        )));
+    }
+    match config.disk_gib() {
+        Some(gib) if gib > u64::from(wish.disk) => Err(Not::Fit(format!(
+            "the disk of its template CT {vmid} has {gib} GiB, and disks only grow; ask for as much"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 async fn storage(pve: &Pve, node: &Node, disk: u32) -> Result<(String, u64), Not> {
@@ -233,188 +264,4 @@ async fn storage(pve: &Pve, node: &Node, disk: u32) -> Result<(String, u64), Not
         return Err(Not::Fit(text));
     }
     Ok((best.storage, avail))
-}
-
-/// All container templates on the node's active storages.
-pub async fn templates(pve: &Pve, node: &Node) -> Result<Vec<Template>, pve::Error> {
-    let mut found = Vec::new();
-    for storage in pve.storages(&node.name, Content::Templates).await? {
-        if storage.active.unwrap_or(true) {
-            found.extend(pve.templates(&node.name, &storage.storage).await?);
-        }
-    }
-    Ok(found)
-}
-
-/// A template and the node that has it.
-#[derive(Debug, Clone)]
-pub struct Offer {
-    pub node: String,
-    pub template: Template,
-}
-
-/// The templates of all enabled nodes that answer, by node and name.
-pub async fn offered(core: &Core) -> Result<Vec<Offer>> {
-    let nodes = node::all(core).await?;
-    let looks = nodes.iter().filter(|node| node.enabled).map(|node| async {
-        let pve = core.pve(node).ok()?;
-        let found = tokio::time::timeout(node::AWAY, templates(&pve, node)).await;
-        let offer = |template| Offer {
-            node: node.name.clone(),
-            template,
-        };
-        Some(found.ok()?.ok()?.into_iter().map(offer).collect::<Vec<_>>())
-    });
-    let mut all: Vec<Offer> = join_all(looks)
-        .await
-        .into_iter()
-        .flatten()
-        .flatten()
-        .collect();
-    all.sort_by(|a, b| (&a.node, &a.template.volid).cmp(&(&b.node, &b.template.volid)));
-    Ok(all)
-}
-
-/// The `osRelease` that asks for exactly this distribution and version, such as `debian-12`.
-#[must_use]
-pub fn os_release(volid: &str) -> Option<String> {
-    let file = volid.rsplit('/').next()?;
-    let (distribution, rest) = file.split_once('-')?;
-    let (name, _) = DISTRIBUTIONS
-        .iter()
-        .find(|(_, known)| *known == distribution)?;
-    let release = rest.split(['-', '_']).next()?;
-    numbers(release).map(|_| format!("{name}-{release}"))
-}
-
-/// The template that was named, else the newest one of the distribution.
-fn pick<'a>(found: &'a [Template], wish: &Wish) -> Option<&'a Template> {
-    if let Some(named) = &wish.template {
-        return found
-            .iter()
-            .find(|t| t.volid == *named || t.volid.rsplit('/').next() == Some(named));
-    }
-    let wanted = Os::parse(&wish.os_release)?;
-    found
-        .iter()
-        .filter_map(|template| Some((version_of(&template.volid, &wanted)?, template)))
-        .max_by(|a, b| a.0.cmp(&b.0))
-        .map(|(_, template)| template)
-}
-
-/// An `osRelease`: a distribution's name, with or without a version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Os {
-    distribution: &'static str,
-    version: Vec<u32>,
-}
-
-/// Names that people use, and the names in Proxmox VE's template files.
-const DISTRIBUTIONS: [(&str, &str); 14] = [
-    ("almalinux", "almalinux"),
-    ("alma", "almalinux"),
-    ("alpine", "alpine"),
-    ("arch", "archlinux"),
-    ("archlinux", "archlinux"),
-    ("centos", "centos"),
-    ("debian", "debian"),
-    ("devuan", "devuan"),
-    ("fedora", "fedora"),
-    ("gentoo", "gentoo"),
-    ("opensuse", "opensuse"),
-    ("rocky", "rockylinux"),
-    ("rockylinux", "rockylinux"),
-    ("ubuntu", "ubuntu"),
-];
-
-impl Os {
-    /// `debian`, `debian-12`, `debian 12` and `debian12` are all understood.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim().to_lowercase();
-        let split = text
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(text.len());
-        let (name, version) = text.split_at(split);
-        let (_, distribution) = DISTRIBUTIONS.iter().find(|(known, _)| *known == name)?;
-        let version = version.trim_start_matches(['-', ' ', ':']);
-        let version = if version.is_empty() {
-            Some(Vec::new())
-        } else {
-            numbers(version)
-        };
-        Some(Self {
-            distribution,
-            version: version?,
-        })
-    }
-
-    /// The names that may be asked for.
-    #[must_use]
-    pub fn names() -> Vec<&'static str> {
-        DISTRIBUTIONS.iter().map(|(name, _)| *name).collect()
-    }
-}
-
-fn numbers(text: &str) -> Option<Vec<u32>> {
-    text.split('.').map(|part| part.parse().ok()).collect()
-}
-
-/// What orders templates of one distribution: its version, then the template's own.
-fn version_of(volid: &str, wanted: &Os) -> Option<(Vec<u32>, Vec<u32>)> {
-    let file = volid.rsplit('/').next()?;
-    let rest = file.strip_prefix(wanted.distribution)?.strip_prefix('-')?;
-    let (release, rest) = rest.split_once(['-', '_'])?;
-    let release = numbers(release).unwrap_or_default();
-    if !release.starts_with(&wanted.version) {
-        return None;
-    }
-    let build = rest.split('_').find_map(|part| {
-        let digits: String = part
-            .chars()
-            .map(|c| if c == '-' { '.' } else { c })
-            .collect();
-        numbers(&digits)
-    });
-    Some((release, build.unwrap_or_default()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn picked(os: &str, files: &[&str]) -> Option<String> {
-        let wanted = Os::parse(os)?;
-        let mut found: Vec<_> = files
-            .iter()
-            .filter_map(|f| Some((version_of(f, &wanted)?, *f)))
-            .collect();
-        found.sort();
-        found.pop().map(|(_, file)| file.to_owned())
-    }
-
-    #[test]
-    fn the_newest_template_of_a_distribution_is_taken() {
-        let files = [
-            "local:vztmpl/debian-9-standard_9.7-1_amd64.tar.gz",
-            "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst",
-            "local:vztmpl/debian-12-standard_12.12-1_amd64.tar.zst",
-            "local:vztmpl/rockylinux-9-default_20240912_amd64.tar.xz",
-            "local:vztmpl/ubuntu-24.04-standard_24.04-2_amd64.tar.zst",
-        ];
-        assert_eq!(picked("debian", &files).as_deref(), Some(files[2]));
-        assert_eq!(picked("debian-9", &files).as_deref(), Some(files[0]));
-        assert_eq!(picked("Rocky", &files).as_deref(), Some(files[3]));
-        assert_eq!(picked("ubuntu 24.04", &files).as_deref(), Some(files[4]));
-        assert_eq!(picked("debian-11", &files), None);
-        let named = os_release("local:vztmpl/rockylinux-9-default_20240912_amd64.tar.xz");
-        assert_eq!(named.as_deref(), Some("rocky-9"));
-        assert_eq!(
-            os_release("local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst").as_deref(),
-            Some("debian-12")
-        );
-        assert_eq!(os_release("local:vztmpl/turnkey-core_18.tar.gz"), None);
-        assert_eq!(Os::parse("windows"), None);
-        assert_eq!(Os::parse("debian-x"), None);
-    }
 }

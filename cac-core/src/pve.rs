@@ -29,7 +29,7 @@ pub use cluster::{Bridge, Content, NodeInfo, Resource, Storage, Template, Versio
 pub use error::Error;
 pub(crate) use error::is_lock_text;
 pub use lxc::{
-    Interface, IpAddress, LxcChange, LxcConfig, LxcStatus, Net, NewLxc, Sample, Snapshot,
+    Interface, IpAddress, LxcChange, LxcConfig, LxcStatus, Net, NewClone, NewLxc, Sample, Snapshot,
 };
 pub use task::{BadUpid, ExitStatus, Task, TaskStatus, Upid};
 pub use tls::{BadFingerprint, Fingerprint, Tls};

@@ -52,6 +52,18 @@ pub async fn log(core: &Core, id: i64) -> String {
     rows.into_iter().map(|row| row.output).collect()
 }
 
+/// The folders of `migrations/`, oldest first.
+pub fn migrations() -> Vec<String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations");
+    let entries = std::fs::read_dir(folder).expect("the folder of the migrations");
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.expect("an entry").file_name())
+        .map(|name| name.into_string().expect("a plain name"))
+        .collect();
+    names.sort();
+    names
+}
+
 /// How many jobs have not ended.
 pub async fn open(db: &Db) -> i64 {
     let sql = r#"SELECT COUNT(*) AS "n" FROM "Jobs" WHERE "status" IN ('pending', 'running')"#;

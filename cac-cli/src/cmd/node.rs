@@ -62,6 +62,9 @@ struct Add {
     /// The bridge that containers are on; left out: vmbr0
     #[arg(long)]
     bridge: Option<String>,
+    /// Which template an osRelease means there: `debian=lxc/160, rocky=rockylinux-9-default_20240912_amd64.tar.xz`
+    #[arg(long)]
+    templates: Option<String>,
     /// Make no containers there yet
     #[arg(long)]
     disabled: bool,
@@ -98,6 +101,7 @@ async fn add(asked: Add) -> Result<ExitCode, Failure> {
         enabled: Some(!asked.disabled),
         storage: asked.storage,
         bridge: asked.bridge,
+        templates: asked.templates,
     };
     let node = node::create(&core, &Actor::local(), new).await?;
     if asked.json {

@@ -195,6 +195,23 @@ impl Simulator {
         }
     }
 
+    /// Sets an option of a container, or takes it away, past all checks.
+    pub fn set_option(&self, vmid: u32, option: &str, text: Option<&str>) {
+        if let Some(container) = self.core.change().containers.get_mut(&vmid) {
+            match text {
+                Some(text) => container.config.insert(option.to_owned(), text.to_owned()),
+                None => container.config.remove(option),
+            };
+        }
+    }
+
+    /// Makes a stopped container a template.
+    pub fn make_template(&self, vmid: u32) {
+        if let Some(container) = self.core.change().containers.get_mut(&vmid) {
+            api::clone::become_template(container);
+        }
+    }
+
     /// Takes a node off the network, or brings it back. Its containers live on unseen.
     pub fn set_online(&self, node: &str, online: bool) {
         if let Some(node) = self.core.change().nodes.get_mut(node) {

@@ -11,6 +11,7 @@ use url::Url;
 use super::reader::Reader;
 use super::{
     Account, Config, Containers, Environment, Nginx, Program, Proxmox, RateLimits, Runner,
+    StepLimits,
 };
 use crate::pve::Secret;
 use crate::quota::Limits;
@@ -403,20 +404,20 @@ fn runner(r: &mut Reader<'_>, program: Program) -> Runner {
         cwd: PathBuf::from(r.text("JOB_RUNNER_CWD", ".")),
         concurrency,
         shell_jobs,
-        lease: Duration::from_secs(
-            r.parse("JOB_RUNNER_LEASE_SECONDS", 15_u64, "a number of seconds")
-                .max(1),
-        ),
+        lease: r.seconds("JOB_RUNNER_LEASE_SECONDS", 15),
         patience: Duration::from_secs(r.parse(
             "JOB_RUNNER_PATIENCE_SECONDS",
             120_u64,
             "a number of seconds",
         )),
         grace: Duration::from_secs(5),
-        shell_limit: Duration::from_secs(
-            r.parse("SHELL_JOB_LIMIT_SECONDS", 86_400_u64, "a number of seconds")
-                .max(1),
-        ),
+        limits: StepLimits {
+            create: r.seconds("JOB_CREATE_LIMIT_SECONDS", 900),
+            start: r.seconds("JOB_START_LIMIT_SECONDS", 120),
+            address: r.seconds("JOB_ADDRESS_LIMIT_SECONDS", 120),
+            task: r.seconds("JOB_TASK_LIMIT_SECONDS", 600),
+        },
+        shell_limit: r.seconds("SHELL_JOB_LIMIT_SECONDS", 86_400),
         output_limit: r
             .parse("JOB_OUTPUT_LIMIT_MIB", 64_u64, "a number of MiB")
             .clamp(1, 1 << 20)

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -34,6 +35,11 @@ impl Reader<'_> {
                 default
             }
         }
+    }
+
+    /// At least one second.
+    pub(super) fn seconds(&mut self, name: &str, default: u64) -> Duration {
+        Duration::from_secs(self.parse(name, default, "a number of seconds").max(1))
     }
 
     pub(super) fn list<T: FromStr>(&mut self, name: &str, default: &str, shape: &str) -> Vec<T> {

@@ -6,10 +6,11 @@ use crate::db::Tx;
 use crate::error::Fields;
 use crate::idempotency::{Key, Made};
 use crate::job::{self, container_create};
-use crate::placement::{self, Os};
+use crate::node::{self, Node};
+use crate::placement::{self, Os, Preferences};
 use crate::quota::{self, Amounts};
 use crate::service::{self, NewService};
-use crate::{Core, Error, Result, args, db, node, transaction};
+use crate::{Core, Error, Result, args, db, transaction};
 
 /// What somebody asks for. Absent sizes are the configured ones.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +31,7 @@ pub struct NewContainer {
     pub disk: Option<i64>,
     /// A node's name.
     pub node: Option<String>,
-    /// A template's volume id or file name.
+    /// A template's volume id or file name; `lxc/VMID` or the name of a template container.
     pub template: Option<String>,
 }
 
@@ -107,7 +108,7 @@ pub async fn create(
 #[derive(Debug, Clone)]
 pub struct Preflight {
     pub node: String,
-    /// The template's volume id.
+    /// A volume id, or `lxc/VMID`.
     pub template: String,
     pub storage: String,
     pub bridge: String,
@@ -149,6 +150,7 @@ pub async fn preflight(core: &Core, actor: &Actor, new: &NewContainer) -> Result
         ai_container: checked.ai_container,
         disk: checked.disk,
         memory: checked.memory,
+        ssh_key: checked.ssh_public_key.is_some(),
     };
     let place = match placement::choose(core, &wish, &placement::Making::default()).await? {
         Ok(place) => place,
@@ -188,7 +190,12 @@ async fn look(core: &Core, new: &NewContainer) -> Result<(Checked, Fields)> {
     let mut fields = Fields::default();
     let hostname = new.hostname.trim().to_lowercase();
     check::label(core, "hostname", &hostname, &mut fields);
-    if Os::parse(&new.os_release).is_none() {
+    let nodes = node::all(core).await?;
+    let os_release = new.os_release.trim().to_lowercase();
+    let preferred = nodes
+        .iter()
+        .any(|node| prefers(node, &os_release).is_some());
+    if !preferred && Os::parse(&os_release).is_none() {
         fields.add(
             "osRelease",
             format!(
@@ -204,7 +211,7 @@ async fn look(core: &Core, new: &NewContainer) -> Result<(Checked, Fields)> {
         .filter(|label| !label.is_empty())
         .unwrap_or("N")
         .to_owned();
-    check_node(core, new, &ai_container, &mut fields).await?;
+    check_node(&nodes, new, &ai_container, &mut fields);
     let http_port = check::port(core, "httpPort", new.http_port, &mut fields);
     let services = check::services(
         core,
@@ -247,7 +254,7 @@ async fn look(core: &Core, new: &NewContainer) -> Result<(Checked, Fields)> {
     }
     let checked = Checked {
         hostname,
-        os_release: new.os_release.trim().to_lowercase(),
+        os_release,
         ai_container,
         services,
         ssh_public_key: ssh_public_key.map(ToOwned::to_owned),
@@ -257,16 +264,13 @@ async fn look(core: &Core, new: &NewContainer) -> Result<(Checked, Fields)> {
         node: new.node.clone().filter(|name| !name.is_empty()),
         template: new.template.clone().filter(|name| !name.is_empty()),
     };
+    if checked.ssh_public_key.is_some() && only_clones(&nodes, &checked) {
+        fields.add("sshPublicKey", placement::NO_KEY);
+    }
     Ok((checked, fields))
 }
 
-async fn check_node(
-    core: &Core,
-    new: &NewContainer,
-    label: &str,
-    fields: &mut Fields,
-) -> Result<()> {
-    let nodes = node::all(core).await?;
+fn check_node(nodes: &[Node], new: &NewContainer, label: &str, fields: &mut Fields) {
     if let Some(name) = new.node.as_deref().filter(|name| !name.is_empty()) {
         if !nodes.iter().any(|node| node.name == name) {
             fields.add("node", format!("There is no node named `{name}`."));
@@ -281,13 +285,33 @@ async fn check_node(
             format!("No node has the label `{label}`; use `N` for any node."),
         );
     }
-    if let Some(template) = new.template.as_deref().filter(|t| !t.is_empty()) {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/+".contains(c);
-        if template.len() > 255 || !template.chars().all(plain) {
-            fields.add("template", "Give a template as its node lists it, such as `local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst`.");
-        }
+    if let Some(template) = new.template.as_deref().filter(|t| !t.is_empty())
+        && !placement::is_template(template)
+    {
+        fields.add("template", "Give a template as its node lists it, such as `local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst` or `lxc/160`.");
     }
-    Ok(())
+}
+
+/// What an admin wants this `osRelease` to mean on a node.
+fn prefers(node: &Node, os_release: &str) -> Option<String> {
+    let preferences = Preferences::read(node.templates.as_deref());
+    preferences.get(os_release).map(ToOwned::to_owned)
+}
+
+/// Whether nothing but a clone can come of it, which carries no key: known before anything is made.
+fn only_clones(nodes: &[Node], new: &Checked) -> bool {
+    if let Some(template) = &new.template {
+        return placement::names_container(template);
+    }
+    let label = Some(new.ai_container.as_str()).filter(|label| *label != "N");
+    let mut candidates = nodes.iter().filter(|node| match &new.node {
+        Some(name) => node.name == *name,
+        None => node.enabled && node.ai_container.as_deref() == label,
+    });
+    let clones = |node: &Node| {
+        prefers(node, &new.os_release).is_some_and(|name| placement::names_container(&name))
+    };
+    candidates.clone().next().is_some() && candidates.all(clones)
 }
 
 /// The shape that `authorized_keys` takes, without options: a known type, base64, an optional comment.

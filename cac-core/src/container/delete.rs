@@ -76,7 +76,8 @@ async fn end(core: &Core, actor: &Actor, id: i64, limit: Duration, what: What) -
         if !job.status.ended() || Instant::now() >= deadline {
             return Ok(Deletion::Going { job_id });
         }
-        if job.kind.as_deref() == Some(container_delete::KIND) && job.status == Status::Failure {
+        let stays = matches!(job.status, Status::Failure | Status::Cancelled);
+        if stays && job.kind.as_deref() == Some(container_delete::KIND) {
             return Err(refused(job.reason));
         }
         // A creation that ended before the cancel reached it, or one whose rest is still being removed: look again.

@@ -20,7 +20,6 @@ pub const KIND: &str = "container_change";
 pub const TAKEN: &str = "There is a snapshot already";
 /// A container that has not shut down by then is stopped.
 const SHUTDOWN: Duration = Duration::from_secs(60);
-const TASK_LIMIT: Duration = Duration::from_secs(600);
 
 /// What is to become of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,6 +142,7 @@ async fn change(job: &Running, container: &Container, change: &Change) -> Result
     };
     identity(&job.core, container, &config)
         .map_err(|mismatch| Stop::Failed(format!("{mismatch} Nothing was touched.")))?;
+    let last = job.to_the_end();
     let mut changing = Changing {
         job,
         pve,
@@ -155,6 +155,7 @@ async fn change(job: &Running, container: &Container, change: &Change) -> Result
     let result = changing.work(container, change).await;
     if matches!(result, Err(Stop::Failed(_) | Stop::Cancelled(_))) {
         // Its sizes were counted as if they had come to be.
+        changing.job = &last;
         changing.write_sizes(container.id).await?;
     }
     result
@@ -204,7 +205,13 @@ impl Changing<'_> {
         loop {
             self.job.go_on()?;
             if let Some(task) = self.at.task.clone() {
-                let ended = wait_for_task(self.job, &self.pve, &task, TASK_LIMIT, true).await?;
+                let ended = wait_for_task(
+                    self.job,
+                    &self.pve,
+                    &task,
+                    self.job.core.config.runner.limits.task,
+                )
+                .await?;
                 return match ended {
                     Ended::Well => Ok(()),
                     // Somebody else was quicker, or it was done before the answer was lost.
@@ -243,7 +250,7 @@ impl Changing<'_> {
                     self.job
                         .line(format!("{error}; looking whether it was done…"))
                         .await;
-                    self.job.pause(Duration::from_millis(500), true).await?;
+                    self.job.pause(Duration::from_millis(500)).await?;
                 }
                 Err(error) => return Err(Stop::Failed(error.to_string())),
             }

@@ -1,6 +1,6 @@
 //! The job that makes a container: place, VMID, create, rights, start, address, publish. Each outside effect is preceded by a
 //! stored checkpoint, so a job whose runner died looks at the world first and then goes on. What fails is undone. How the
-//! container comes to exist is `container_create/exist.rs`.
+//! container comes to exist is `container_create/exist.rs`, how a clone gets its sizes and network `container_create/shape.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use crate::pve::{Pve, Upid};
 use crate::{args, transaction};
 
 mod exist;
+mod shape;
 
 /// `Jobs.kind`
 pub const KIND: &str = "container_create";
@@ -51,6 +52,8 @@ struct Checkpoint {
     sent: bool,
     create: Option<Upid>,
     created: bool,
+    /// A clone has got its own sizes and network.
+    shaped: bool,
     undo: Option<Undo>,
 }
 
@@ -113,6 +116,8 @@ pub(super) async fn run(job: &Running) -> Result<(), Stop> {
         making.at.undo = Some(undo);
         job.save(&making.at).await?;
     }
+    let job = job.to_the_end();
+    making.job = &job;
     making.undo().await
 }
 
@@ -132,6 +137,13 @@ fn ended(undo: Undo) -> Stop {
     }
 }
 
+impl Placed {
+    /// The template container that is cloned, if it is one.
+    fn source(&self) -> Option<u32> {
+        placement::container_id(&self.template)
+    }
+}
+
 impl Making<'_> {
     async fn make(&mut self) -> Result<(), Stop> {
         self.job.go_on()?;
@@ -141,6 +153,7 @@ impl Making<'_> {
             .core
             .pve(&node::find(&self.job.core, placed.node).await?)?;
         let vmid = self.create(&pve, &placed).await?;
+        self.shape(&pve, &placed, vmid).await?;
         self.grant(&pve, vmid).await?;
         let guest = Guest {
             job: self.job,
@@ -187,6 +200,7 @@ impl Making<'_> {
             ai_container: self.container.ai_container.clone(),
             disk: self.container.disk.unwrap_or_default(),
             memory: self.container.memory.unwrap_or_default(),
+            ssh_key: self.container.ssh_public_key.is_some(),
         };
         let began = Instant::now();
         let place = loop {
@@ -195,7 +209,7 @@ impl Making<'_> {
                 Ok(place) => break place,
                 Err(no) if no.away && began.elapsed() < self.job.core.config.runner.patience => {
                     self.job.line(format!("{no} Trying again…")).await;
-                    self.job.pause(Duration::from_secs(1), true).await?;
+                    self.job.pause(Duration::from_secs(1)).await?;
                 }
                 Err(no) if no.busy => return Err(busy(&no.to_string())),
                 Err(no) => return Err(Stop::Failed(no.to_string())),
@@ -323,7 +337,7 @@ impl Making<'_> {
         transaction!(core.db, tx => {
             let job_id = container::add_undo(tx, core, &self.container).await?;
             tx.exec(
-                r#"UPDATE "Containers" SET "state" = 'undoing', "jobId" = ?, "updatedAt" = ? WHERE "id" = ?"#,
+                r#"UPDATE "Containers" SET "state" = 'undoing', "lane" = NULL, "jobId" = ?, "updatedAt" = ? WHERE "id" = ?"#,
                 args![job_id, core.clock.now(), self.container.id],
             )
             .await?;

@@ -21,7 +21,6 @@ pub use super::identity::MISMATCH;
 pub const OURS: &str = "The container still exists in Proxmox VE";
 
 const ADVICE: &str = "an admin may forget the row (`DELETE /containers/{id}?forget=true`).";
-const TASK_LIMIT: Duration = Duration::from_secs(600);
 
 /// `Jobs.payload`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,6 +47,12 @@ pub(super) async fn run(job: &Running) -> Result<(), Stop> {
         return Ok(());
     };
     let mut checkpoint: Checkpoint = job.checkpoint()?;
+    // Half a container is nobody's wish.
+    let job = &if payload.undo {
+        job.to_the_end()
+    } else {
+        job.clone()
+    };
     let result = if payload.forget {
         check_foreign(job, &container).await
     } else {
@@ -71,9 +76,9 @@ pub(super) async fn run(job: &Running) -> Result<(), Stop> {
                 reason,
             })
         }
-        Err(Stop::Failed(reason) | Stop::Cancelled(reason)) => {
+        Err(stop @ (Stop::Failed(_) | Stop::Cancelled(_))) => {
             release(&job.core, container.id, job.id()).await?;
-            Err(Stop::Failed(reason))
+            Err(stop)
         }
         Err(other) => Err(other),
     }
@@ -119,9 +124,13 @@ async fn destroy(
         }
     };
     let pve = job.core.pve(&node)?;
+    // Once it is asked for, nothing brings it back.
+    let last = job.to_the_end();
     if let Some(upid) = checkpoint.upid.clone() {
         job.line("Going on after an interruption.").await;
-        if wait_for_task(job, &pve, &upid, TASK_LIMIT, false).await? == Ended::Well {
+        if wait_for_task(&last, &pve, &upid, job.core.config.runner.limits.task).await?
+            == Ended::Well
+        {
             return Ok(());
         }
     }
@@ -135,12 +144,13 @@ async fn destroy(
     identity(&job.core, container, &config)
         .map_err(|mismatch| Stop::Failed(format!("{mismatch} Nothing was touched; {ADVICE}")))?;
     job.go_on()?;
+    let job = &last;
     job.step(2, 2, &format!("destroy CT {vmid} on {found_on}"))
         .await;
     if let Some(upid) = send_destroy(job, &pve, &found_on, vmid).await? {
         checkpoint.upid = Some(upid.clone());
         job.save(checkpoint).await?;
-        return wait_for_task(job, &pve, &upid, TASK_LIMIT, false)
+        return wait_for_task(job, &pve, &upid, job.core.config.runner.limits.task)
             .await?
             .well();
     }
@@ -162,7 +172,7 @@ pub(super) async fn remove(
         && job.ask(|| pve.task_status(upid)).await? == TaskStatus::Running
     {
         let _ = job.ask(|| pve.task_stop(upid)).await;
-        wait_for_task(job, pve, upid, TASK_LIMIT, false).await?;
+        wait_for_task(job, pve, upid, job.core.config.runner.limits.task).await?;
     }
     let Some((found_on, config)) = locate(job, pve, &node, vmid).await? else {
         return Ok(());
@@ -172,7 +182,7 @@ pub(super) async fn remove(
         return Ok(());
     }
     match send_destroy(job, pve, &found_on, vmid).await? {
-        Some(upid) => wait_for_task(job, pve, &upid, TASK_LIMIT, false)
+        Some(upid) => wait_for_task(job, pve, &upid, job.core.config.runner.limits.task)
             .await?
             .well(),
         None => prove_gone(job, pve, &node, vmid).await,
@@ -209,7 +219,7 @@ async fn send_destroy(
                         || error.is_locked_or_lock_timeout()) =>
             {
                 job.line(format!("{error}; trying again…")).await;
-                job.pause(pause, false).await?;
+                job.pause(pause).await?;
                 pause = (pause * 2).min(Duration::from_secs(5));
                 repeated = true;
             }

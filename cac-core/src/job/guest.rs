@@ -8,9 +8,6 @@ use crate::container::check;
 use crate::pve::{Interface, Pve, is_lock_text};
 use crate::{Core, args, db, transaction};
 
-const START_LIMIT: Duration = Duration::from_secs(120);
-const ADDRESS_LIMIT: Duration = Duration::from_secs(120);
-
 /// A container on its node, in a job's hands.
 pub(super) struct Guest<'a> {
     pub(super) job: &'a Running,
@@ -28,6 +25,7 @@ impl Guest<'_> {
     /// Starts it and looks whether it stays up. Starting twice is no harm: the second attempt finds it running.
     pub(super) async fn start(&self) -> Result<(), Stop> {
         let vmid = self.vmid;
+        let limit = self.job.core.config.runner.limits.start;
         let mut reason = format!("CT {vmid} does not stay running; its template may be broken.");
         for _ in 0..5 {
             if self.running().await? {
@@ -36,7 +34,7 @@ impl Guest<'_> {
             self.job.go_on()?;
             match self.pve.lxc_start(self.node, vmid).await {
                 Ok(upid) => {
-                    let ended = wait_for_task(self.job, self.pve, &upid, START_LIMIT, true).await?;
+                    let ended = wait_for_task(self.job, self.pve, &upid, limit).await?;
                     if let Err(Stop::Failed(why)) = ended.well() {
                         if self.running().await? {
                             return Ok(());
@@ -45,7 +43,7 @@ impl Guest<'_> {
                             return Err(Stop::Failed(why));
                         }
                         reason = why;
-                        self.job.pause(Duration::from_secs(1), true).await?;
+                        self.job.pause(Duration::from_secs(1)).await?;
                     }
                 }
                 Err(error)
@@ -54,7 +52,7 @@ impl Guest<'_> {
                         || error.to_string().contains("already running") =>
                 {
                     reason = error.to_string();
-                    self.job.pause(Duration::from_secs(1), true).await?;
+                    self.job.pause(Duration::from_secs(1)).await?;
                 }
                 Err(error) => return Err(Stop::Failed(error.to_string())),
             }
@@ -65,9 +63,41 @@ impl Guest<'_> {
         Err(Stop::Failed(reason))
     }
 
+    /// Makes its root disk at least so large.
+    pub(super) async fn grow(&self, gib: u32) -> Result<(), Stop> {
+        let (pve, node, vmid) = (self.pve, self.node, self.vmid);
+        let runner = &self.job.core.config.runner;
+        let began = Instant::now();
+        loop {
+            self.job.go_on()?;
+            let config = self.job.ask(|| pve.lxc_config(node, vmid)).await?;
+            if config.disk_gib() >= Some(u64::from(gib)) {
+                return Ok(());
+            }
+            match pve.lxc_resize(node, vmid, "rootfs", gib).await {
+                Ok(upid) => {
+                    return wait_for_task(self.job, pve, &upid, runner.limits.task)
+                        .await?
+                        .well();
+                }
+                Err(error)
+                    if began.elapsed() < runner.patience
+                        && (error.is_transient() || error.may_have_happened()) =>
+                {
+                    self.job
+                        .line(format!("{error}; looking whether it was done…"))
+                        .await;
+                    self.job.pause(Duration::from_millis(500)).await?;
+                }
+                Err(error) => return Err(Stop::Failed(error.to_string())),
+            }
+        }
+    }
+
     /// The address that Proxmox VE shows, once there is one.
     pub(super) async fn address(&self) -> Result<String, Stop> {
-        let deadline = Instant::now() + ADDRESS_LIMIT;
+        let limit = self.job.core.config.runner.limits.address;
+        let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(30);
         while Instant::now() < deadline {
             self.job.go_on()?;
@@ -79,13 +109,13 @@ impl Guest<'_> {
                 self.job.line(format!("{address}")).await;
                 return Ok(address.to_string());
             }
-            self.job.pause(pause, true).await?;
+            self.job.pause(pause).await?;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
         Err(Stop::Failed(format!(
             "CT {} got no IPv4 address in {} s; is there a DHCP server on its bridge?",
             self.vmid,
-            ADDRESS_LIMIT.as_secs()
+            limit.as_secs()
         )))
     }
 

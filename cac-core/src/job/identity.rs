@@ -11,8 +11,6 @@ use crate::pve::{LxcConfig, Pve};
 
 /// How a reason begins when the container in Proxmox VE is not the one of the row.
 pub const MISMATCH: &str = "The container in Proxmox VE is another one";
-/// How long a creation may keep a container locked.
-const LOCK_LIMIT: Duration = Duration::from_secs(600);
 
 /// Where the VMID is now, with its config once no creation hides it; `None` only when it is proved gone.
 pub(super) async fn locate(
@@ -27,7 +25,7 @@ pub(super) async fn locate(
         .find(|r| r.vmid == Some(vmid))
         .and_then(|r| r.node.clone());
     let on = listed.clone().unwrap_or_else(|| node.name.clone());
-    let deadline = tokio::time::Instant::now() + LOCK_LIMIT;
+    let deadline = tokio::time::Instant::now() + job.core.config.runner.limits.create;
     loop {
         match job.ask(|| pve.lxc_config(&on, vmid)).await {
             // While it is locked for its creation the config hides the description.
@@ -37,7 +35,7 @@ pub(super) async fn locate(
                         "CT {vmid} stays locked by its creation."
                     )));
                 }
-                job.pause(Duration::from_millis(500), false).await?;
+                job.pause(Duration::from_millis(500)).await?;
             }
             Ok(config) => return Ok(Some((on, config))),
             Err(Asked::Proxmox(error)) if error.is_does_not_exist() && listed.is_none() => {

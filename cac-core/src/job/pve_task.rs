@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::running::Asked;
 use super::{Running, Stop};
 use crate::pve::{ExitStatus, Pve, Upid};
 
@@ -30,13 +31,16 @@ impl Ended {
     }
 }
 
-/// Waits for a task of Proxmox VE while its log flows into the job's; on a cancel, when it is heeded, the task is stopped first.
+/// How long a task that is told to stop gets; Proxmox VE kills it after five seconds.
+const STOPPING: Duration = Duration::from_secs(15);
+
+/// Waits for a task of Proxmox VE while its log flows into the job's. One that has not ended after `limit` is stopped, and so is one
+/// on a cancel.
 pub(super) async fn wait_for_task(
     job: &Running,
     pve: &Pve,
     upid: &Upid,
     limit: Duration,
-    heed_cancel: bool,
 ) -> Result<Ended, Stop> {
     let (sender, mut lines) = mpsc::unbounded_channel::<String>();
     let wait = pve.task_wait(upid, limit, move |line| {
@@ -50,10 +54,10 @@ pub(super) async fn wait_for_task(
             result = &mut wait => break result,
             () = job.lost.cancelled() => return Err(Stop::Lost),
             () = job.hand_back.cancelled() => return Err(Stop::HandBack),
-            () = job.cancel.cancelled(), if heed_cancel => {
+            () = job.cancel.cancelled() => {
                 job.line("Stopping the task of Proxmox VE…").await;
-                let _ = job.ask(|| pve.task_stop(upid)).await;
-                return Err(Stop::Cancelled("Cancelled.".to_owned()));
+                stop(job, pve, upid).await?;
+                return job.go_on().map(|()| Ended::Well);
             }
         }
     };
@@ -63,6 +67,28 @@ pub(super) async fn wait_for_task(
     job.allowed()?;
     match result {
         Ok(exit) => Ok(Ended::from(exit)),
+        // Passing trouble is waited out: this is the limit.
+        Err(error) if error.is_transient() => {
+            let reason = format!(
+                "The task of Proxmox VE ({}) has not ended after {} s",
+                upid.kind(),
+                limit.as_secs()
+            );
+            job.line(format!("{reason}; stopping it…")).await;
+            stop(job, pve, upid).await?;
+            Ok(Ended::Badly(format!("{reason} and was stopped.")))
+        }
         Err(error) => Err(Stop::Failed(format!("{}: {error}", upid.kind()))),
     }
+}
+
+/// Tells a task to stop and waits a little for its end.
+async fn stop(job: &Running, pve: &Pve, upid: &Upid) -> Result<(), Stop> {
+    let job = job.to_the_end();
+    if let Err(Asked::Stop(stop)) = job.ask(|| pve.task_stop(upid)).await {
+        return Err(stop);
+    }
+    // Whether it has ended is seen by whoever looks at its container next.
+    let _ = pve.task_wait(upid, STOPPING, |_| ()).await;
+    job.allowed()
 }

@@ -51,6 +51,10 @@ impl From<crate::db::Error> for Stop {
     }
 }
 
+fn cancelled() -> Stop {
+    Stop::Cancelled("Cancelled.".to_owned())
+}
+
 /// A claimed job.
 #[derive(Debug, Clone)]
 pub struct Running {
@@ -151,22 +155,31 @@ impl Running {
     pub fn go_on(&self) -> Result<(), Stop> {
         self.allowed()?;
         if self.cancel.is_cancelled() {
-            return Err(Stop::Cancelled("Cancelled.".to_owned()));
+            return Err(cancelled());
         }
         Ok(())
     }
 
+    /// The same job for work that nobody's wish to cancel may stop any more, such as an undo.
+    #[must_use]
+    pub fn to_the_end(&self) -> Self {
+        Self {
+            cancel: CancellationToken::new(),
+            ..self.clone()
+        }
+    }
+
     /// Sleeps, unless something ends the job first.
-    pub async fn pause(&self, time: Duration, heed_cancel: bool) -> Result<(), Stop> {
+    pub async fn pause(&self, time: Duration) -> Result<(), Stop> {
         tokio::select! {
             () = tokio::time::sleep(time) => self.allowed(),
             () = self.lost.cancelled() => Err(Stop::Lost),
             () = self.hand_back.cancelled() => Err(Stop::HandBack),
-            () = self.cancel.cancelled(), if heed_cancel => Err(Stop::Cancelled("Cancelled.".to_owned())),
+            () = self.cancel.cancelled() => Err(cancelled()),
         }
     }
 
-    /// Repeats a call that changes nothing until it is answered, for as long as Proxmox VE may be away.
+    /// Repeats a call that may be made twice until it is answered, for as long as Proxmox VE may be away.
     pub(super) async fn ask<T, F, A>(&self, mut call: F) -> Result<T, Asked>
     where
         F: FnMut() -> A,
@@ -176,7 +189,11 @@ impl Running {
         let mut pause = Duration::from_millis(200);
         let mut told = false;
         loop {
-            match call().await {
+            let answer = tokio::select! {
+                answer = call() => answer,
+                () = self.cancel.cancelled() => return Err(cancelled().into()),
+            };
+            match answer {
                 Err(error)
                     if error.is_transient()
                         && began.elapsed() < self.core.config.runner.patience =>
@@ -188,7 +205,7 @@ impl Running {
                         .await;
                         told = true;
                     }
-                    self.pause(pause, false).await?;
+                    self.pause(pause).await?;
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }
                 Err(error) => return Err(Asked::Proxmox(error)),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde::Deserialize;
 
-pub use self::config::{LxcChange, LxcConfig, Net, NewLxc};
+pub use self::config::{LxcChange, LxcConfig, Net, NewClone, NewLxc};
 pub use self::interface::{Interface, IpAddress};
 use super::cluster::Rows;
 use super::http::{Call, Nothing};
@@ -122,6 +122,13 @@ impl Pve {
     /// [`Error::is_already_exists`] at once.
     pub async fn lxc_create(&self, node: &str, new: &NewLxc) -> Result<Upid, Error> {
         let call = Call::new(Method::POST, &["nodes", node, "lxc"])?;
+        self.call(new.fill(call)).await
+    }
+
+    /// Copies a stopped container or a template. While the task runs both are locked, the source with `disk`: a second clone of it
+    /// is refused ([`Error::is_locked_or_lock_timeout`]). The task's ID names the source.
+    pub async fn lxc_clone(&self, node: &str, source: u32, new: &NewClone) -> Result<Upid, Error> {
+        let call = Call::new(Method::POST, &lxc(node, &source.to_string(), &["clone"]))?;
         self.call(new.fill(call)).await
     }
 

@@ -53,6 +53,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(2, "cac", "0002_cac"),
     migration!(3, "wake", "0003_wake"),
     migration!(4, "life", "0004_life"),
+    migration!(5, "templates", "0005_templates"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use cac_core::config::{Config, Program, Vars};
 use cac_core::container::{self, Container, Created, NewContainer};
 use cac_core::job::{self, Job};
-use cac_core::node::{self, NewNode};
+use cac_core::node::{self, NewNode, NodeChange};
+use cac_core::pve::NewLxc;
 use cac_core::testing::{self, TestDb};
 use cac_core::{Actor, Core};
 use cac_simulator::Simulator;
@@ -105,6 +106,46 @@ impl Lab {
         container::create(&self.core, &alice(), &new(hostname), None)
             .await
             .unwrap()
+    }
+
+    /// A template container on a node, 4 GiB large, made by the node's own admin.
+    pub(crate) async fn template(&self, node: &str, vmid: u32, name: &str, unprivileged: bool) {
+        let row = node::find_named(&self.core, &admin(), node).await.unwrap();
+        let pve = self.core.pve(&row).unwrap();
+        let new = NewLxc {
+            vmid,
+            hostname: name.to_owned(),
+            ostemplate: "local:vztmpl/debian-12-standard_12.12-1_amd64.tar.zst".to_owned(),
+            storage: "local".to_owned(),
+            disk_gib: 4,
+            cores: 1,
+            memory_mib: 256,
+            swap_mib: 256,
+            bridge: "vmbr0".to_owned(),
+            description: "How to use it.\ncac:another-installation:1".to_owned(),
+            tags: Vec::new(),
+            ssh_public_keys: None,
+            onboot: false,
+            pool: None,
+        };
+        let upid = pve.lxc_create(node, &new).await.unwrap();
+        let ended = pve.task_wait(&upid, PATIENCE, |_| ()).await.unwrap();
+        assert!(ended.is_success(), "{ended}");
+        if !unprivileged {
+            self.simulator.set_option(vmid, "unprivileged", None);
+        }
+        self.simulator.make_template(vmid);
+    }
+
+    /// Which template an osRelease means on a node.
+    pub(crate) async fn prefer(&self, node: &str, templates: &str) {
+        let row = node::find_named(&self.core, &admin(), node).await.unwrap();
+        let change = NodeChange {
+            templates: Some(Some(templates.to_owned())),
+            ..NodeChange::default()
+        };
+        let changed = node::update(&self.core, &admin(), row.id, change).await;
+        assert_eq!(changed.unwrap().templates.as_deref(), Some(templates));
     }
 
     pub(crate) async fn job(&self, id: i64) -> Job {

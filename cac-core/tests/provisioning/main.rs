@@ -1,11 +1,13 @@
 //! The main job without HTTP: a core, a runner and a simulated Proxmox VE on the wire, on all three databases.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod clone;
 mod create;
 mod delete;
 mod faults;
 mod lab;
 mod life;
+mod limits;
 mod many;
 mod node;
 mod preflight;

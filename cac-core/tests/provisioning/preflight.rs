@@ -144,12 +144,12 @@ async fn templates_are_what_the_nodes_have() {
     );
     let newest = offered
         .iter()
-        .find(|offer| offer.template.volid.contains("debian-13"))
+        .find(|offer| offer.template.id().contains("debian-13"))
         .unwrap();
     assert_eq!(newest.node, "pve2");
     let systems: Vec<_> = offered
         .iter()
-        .filter_map(|offer| placement::os_release(&offer.template.volid))
+        .filter_map(|offer| offer.template.os_release())
         .collect();
     assert!(
         systems.contains(&"debian-13".to_owned()) && systems.contains(&"rocky-9".to_owned()),

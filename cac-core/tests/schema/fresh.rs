@@ -11,12 +11,7 @@ async fn all_three_databases_have_the_same_tables_and_columns() {
     let mut shapes = Vec::new();
     for database in testing::empty_databases().await {
         let report = schema::up(&database.db).await.unwrap();
-        assert_eq!(
-            report.applied,
-            ["0001_original", "0002_cac", "0003_wake", "0004_life"],
-            "{}",
-            database.name
-        );
+        assert_eq!(report.applied, testing::migrations(), "{}", database.name);
         assert_eq!(report.adoption, None);
         shapes.push(columns(&database.db).await);
     }
@@ -52,36 +47,28 @@ async fn status_tells_where_each_change_stands() {
             let all = schema::status(&database.db).await.unwrap();
             all.into_iter().map(|status| status.state).collect()
         };
-        assert_eq!(states().await, [MigrationState::Pending; 4]);
+        let applied = async || {
+            let states = states().await.into_iter();
+            let applied = states.map(|state| matches!(state, MigrationState::Applied(_)));
+            applied.collect::<Vec<_>>()
+        };
+        let titles = testing::migrations();
+        let (last, count) = (titles.last().unwrap(), titles.len());
+        assert_eq!(states().await, vec![MigrationState::Pending; count]);
         assert!(
             columns(&database.db).await.is_empty(),
             "status changes nothing"
         );
         schema::up(&database.db).await.unwrap();
-        assert!(matches!(
-            states().await[..],
-            [
-                MigrationState::Applied(_),
-                MigrationState::Applied(_),
-                MigrationState::Applied(_),
-                MigrationState::Applied(_)
-            ]
-        ));
+        assert_eq!(applied().await, vec![true; count]);
         let again = schema::up(&database.db).await.unwrap();
         assert!(
             again.applied.is_empty() && again.to_string().contains("up to date"),
             "{again}"
         );
-        assert_eq!(schema::down(&database.db).await.unwrap(), "0004_life");
-        assert!(matches!(
-            states().await[..],
-            [
-                MigrationState::Applied(_),
-                MigrationState::Applied(_),
-                MigrationState::Applied(_),
-                MigrationState::Pending
-            ]
-        ));
+        assert_eq!(schema::down(&database.db).await.unwrap(), *last);
+        assert_eq!(states().await[count - 1], MigrationState::Pending);
+        assert_eq!(applied().await[..count - 1], vec![true; count - 1]);
     }
 }
 
@@ -91,8 +78,8 @@ async fn undoing_keeps_every_row_and_no_table_of_the_original_is_dropped() {
         let db = &database.db;
         fill(db).await;
         let before = counts(db).await;
-        for title in ["0004_life", "0003_wake", "0002_cac"] {
-            assert_eq!(schema::down(db).await.unwrap(), title);
+        for title in testing::migrations()[1..].iter().rev() {
+            assert_eq!(schema::down(db).await.unwrap(), *title);
             assert_eq!(counts(db).await, before, "{}", database.name);
         }
         assert!(!columns(db).await.contains_key("Settings"));

@@ -90,8 +90,9 @@ async fn an_undoing_that_is_killed_at_every_statement_is_finished_by_either_dire
             database.name
         );
         // Half undone, then up: the undoing is finished first.
-        assert_eq!(schema::down(&database.db).await.unwrap(), "0004_life");
-        assert_eq!(schema::down(&database.db).await.unwrap(), "0003_wake");
+        for title in testing::migrations()[2..].iter().rev() {
+            assert_eq!(schema::down(&database.db).await.unwrap(), *title);
+        }
         schema::down_stopping_after(&database.db, 3, false)
             .await
             .unwrap_err();

@@ -38,6 +38,8 @@ pub(crate) struct Node {
     storage: Option<String>,
     /// Absent: `vmbr0`.
     bridge: Option<String>,
+    /// Which template an `osRelease` means on this node, such as `debian=lxc/160`.
+    templates: Option<String>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
 }
@@ -56,6 +58,7 @@ impl From<node::Node> for Node {
             enabled: node.enabled,
             storage: node.storage,
             bridge: node.bridge,
+            templates: node.templates,
             created_at: node.created_at,
             updated_at: node.updated_at,
         }
@@ -86,6 +89,9 @@ pub(crate) struct NodeRequest {
     storage: Option<String>,
     /// Left out: `vmbr0`.
     bridge: Option<String>,
+    /// Which template an `osRelease` means on this node, as pairs `debian=lxc/160, node22=node-template`: a template archive, or
+    /// a template container by `lxc/VMID` or name. Left out: the newest archive of the distribution.
+    templates: Option<String>,
 }
 
 impl From<NodeRequest> for NewNode {
@@ -103,6 +109,7 @@ impl From<NodeRequest> for NewNode {
             enabled: given.enabled,
             storage: full(given.storage),
             bridge: full(given.bridge),
+            templates: full(given.templates),
         }
     }
 }
@@ -123,6 +130,7 @@ impl From<NodeRequest> for NodeChange {
             enabled: given.enabled,
             storage: full(given.storage),
             bridge: full(given.bridge),
+            templates: full(given.templates),
         }
     }
 }

@@ -3,7 +3,7 @@
 use cac_core::placement;
 use chrono::{DateTime, Utc};
 use poem_openapi::payload::Json;
-use poem_openapi::{ApiResponse, Object, OpenApi};
+use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 
 use super::Tag;
 use crate::auth::Signed;
@@ -19,11 +19,26 @@ pub(crate) struct Template {
     template: String,
     /// The node's name.
     node: String,
-    /// As `osRelease` of a new container takes it; absent for a distribution that is not known.
+    /// What an archive's distribution and version are called as `osRelease` of a new container, or what the node's admin calls a
+    /// template; absent where only `template` asks for it.
     os_release: Option<String>,
+    /// `archive`, or `container` for one that is cloned.
+    kind: Kind,
+    /// The name of a template container.
+    name: Option<String>,
+    /// Whether `sshPublicKey` can be put into a container made from it; not into a clone.
+    ssh_key: bool,
     /// Bytes.
     size: Option<u64>,
     created_at: Option<DateTime<Utc>>,
+}
+
+/// What a template is.
+#[derive(Enum)]
+#[oai(rename_all = "camelCase")]
+pub(crate) enum Kind {
+    Archive,
+    Container,
 }
 
 #[derive(ApiResponse)]
@@ -49,12 +64,21 @@ impl Api {
         let rows: Vec<Template> = found
             .into_iter()
             .map(|offer| {
-                let at = offer.template.ctime.and_then(|at| i64::try_from(at).ok());
+                let (kind, name, created) = match &offer.template {
+                    placement::Template::Archive(archive) => (Kind::Archive, None, archive.ctime),
+                    placement::Template::Container { name, .. } => {
+                        (Kind::Container, Some(name.clone()), None)
+                    }
+                };
+                let at = created.and_then(|at| i64::try_from(at).ok());
                 Template {
-                    os_release: placement::os_release(&offer.template.volid),
-                    size: offer.template.size,
+                    os_release: offer.os_releases.into_iter().next(),
+                    ssh_key: matches!(kind, Kind::Archive),
+                    kind,
+                    name,
+                    size: offer.template.size(),
                     created_at: at.and_then(|at| DateTime::from_timestamp(at, 0)),
-                    template: offer.template.volid,
+                    template: offer.template.id(),
                     node: offer.node,
                 }
             })

@@ -240,17 +240,17 @@ pub(crate) async fn template(call: Call) -> Reply {
         return Err(Refusal::failed(text));
     }
     if let Some(container) = world.containers.get_mut(&vmid) {
-        let based = |text: &String| text.replace("/vm-", "/base-");
-        for (_, text) in container
-            .config
-            .iter_mut()
-            .filter(|(o, _)| container::is_disk(o))
-        {
-            *text = based(text);
-        }
-        container
-            .config
-            .insert("template".to_owned(), "1".to_owned());
+        become_template(container);
     }
     Ok(Value::Null.into())
+}
+
+pub(crate) fn become_template(container: &mut Container) {
+    for (option, text) in &mut container.config {
+        if container::is_disk(option) {
+            *text = text.replace("/vm-", "/base-");
+        }
+    }
+    let one = "1".to_owned();
+    container.config.insert("template".to_owned(), one);
 }

@@ -3,7 +3,7 @@
 pub(crate) mod access;
 mod acl;
 pub(crate) mod change;
-mod clone;
+pub(crate) mod clone;
 mod cluster;
 pub(crate) mod create;
 pub(crate) mod lxc;

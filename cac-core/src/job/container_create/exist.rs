@@ -1,5 +1,5 @@
-//! How a container comes to exist: a VMID that is stored before Proxmox VE hears of it, the create call, and after a lost answer a
-//! look at that one VMID.
+//! How a container comes to exist: a VMID that is stored before Proxmox VE hears of it, the create or clone call, and after a lost
+//! answer a look at that one VMID.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,9 @@ use super::super::pve_task::wait_for_task;
 use super::super::running::Asked;
 use super::{Making, Placed};
 use crate::job::Stop;
-use crate::pve::{NewLxc, Pve, TaskStatus, Upid};
+use crate::pve::{NewClone, NewLxc, Pve, TaskStatus, Upid};
 use crate::service::ServiceType;
 use crate::{args, transaction};
-
-const CREATE_LIMIT: Duration = Duration::from_secs(900);
 
 /// What stands under a VMID.
 enum Seen {
@@ -52,9 +50,8 @@ impl Making<'_> {
                 continue;
             }
             if let Some(upid) = self.at.create.clone() {
-                wait_for_task(self.job, pve, &upid, CREATE_LIMIT, true)
-                    .await?
-                    .well()?;
+                let limit = self.job.core.config.runner.limits.create;
+                wait_for_task(self.job, pve, &upid, limit).await?.well()?;
                 return self.mark_created(vmid).await;
             }
         }
@@ -63,6 +60,13 @@ impl Making<'_> {
     async fn mark_created(&mut self, vmid: u32) -> Result<u32, Stop> {
         self.at.created = true;
         self.save().await?;
+        if self.at.place.as_ref().and_then(Placed::source).is_some() {
+            self.job.allowed()?;
+            let sql = r#"UPDATE "Containers" SET "lane" = NULL WHERE "id" = ?"#;
+            self.job.core.db.exec(sql, args![self.container.id]).await?;
+            // Whoever waits for the template.
+            self.job.core.wake.jobs();
+        }
         Ok(vmid)
     }
 
@@ -71,13 +75,19 @@ impl Making<'_> {
         self.step(2, "reserve a VMID").await?;
         let next = self.job.ask(|| pve.next_vmid()).await?.max(self.at.above);
         let (core, container, template) = (&self.job.core, self.container.id, &placed.template);
+        let source = placed.source();
+        let lane = source.map(|source| format!("{}/{source}", placed.node_name));
         let vmid = transaction!(core.db, tx => {
             tx.lock("vmids").await?;
             let sql = r#"SELECT COUNT(*) AS "n" FROM "Containers"
                          WHERE "state" = 'creating' AND "nodeId" = ? AND "containerId" IS NOT NULL AND "id" <> ?"#;
             let made: i64 = tx.one(sql, args![placed.node, container]).await?.get("n")?;
             if made >= i64::from(core.config.containers.creates_per_node) {
-                return Ok(None);
+                return Ok(Err("makes as many containers as it may"));
+            }
+            let sql = r#"SELECT "id" FROM "Containers" WHERE "lane" = ? AND "id" <> ?"#;
+            if lane.is_some() && tx.opt(sql, args![lane.as_deref(), container]).await?.is_some() {
+                return Ok(Err("is making a clone of this template, one at a time"));
             }
             let rows = tx
                 .all(r#"SELECT "containerId" FROM "Containers" WHERE "containerId" >= ? AND "id" <> ? ORDER BY "containerId""#, args![next, container])
@@ -89,21 +99,22 @@ impl Making<'_> {
                 }
             }
             tx.exec(
-                r#"UPDATE "Containers" SET "nodeId" = ?, "containerId" = ?, "marker" = ?, "template" = ?, "updatedAt" = ? WHERE "id" = ?"#,
-                args![placed.node, vmid, true, template, core.clock.now(), container],
+                r#"UPDATE "Containers" SET "nodeId" = ?, "containerId" = ?, "marker" = ?, "template" = ?, "lane" = ?, "updatedAt" = ?
+                   WHERE "id" = ?"#,
+                args![placed.node, vmid, true, template, lane.as_deref(), core.clock.now(), container],
             )
             .await?;
-            Some(vmid)
+            Ok(vmid)
         })
         .map_err(|error: crate::Error| Stop::from(error))?;
-        let Some(vmid) = vmid else {
-            // Others were quicker; there may be room elsewhere.
-            self.at.place = None;
-            self.save().await?;
-            return Err(super::busy(&format!(
-                "{} makes as many containers as it may.",
-                placed.node_name
-            )));
+        let vmid = match vmid {
+            Ok(vmid) => vmid,
+            Err(why) => {
+                // Others were quicker; there may be room elsewhere.
+                self.at.place = None;
+                self.save().await?;
+                return Err(super::busy(&format!("{} {why}.", placed.node_name)));
+            }
         };
         self.at.vmid = Some(vmid);
         self.at.sent = false;
@@ -124,14 +135,26 @@ impl Making<'_> {
 
     /// Sends the create call; `false` when the world has to be looked at again.
     async fn send_create(&mut self, pve: &Pve, placed: &Placed, vmid: u32) -> Result<bool, Stop> {
-        self.step(3, &format!("create CT {vmid} on {}", placed.node_name))
-            .await?;
-        let new = self.new_lxc(placed, vmid);
+        let how = match placed.source() {
+            Some(source) => format!("clone CT {source} as CT {vmid} on {}", placed.node_name),
+            None => format!("create CT {vmid} on {}", placed.node_name),
+        };
+        self.step(3, &how).await?;
         let began = Instant::now();
         loop {
             self.at.sent = true;
             self.save().await?;
-            let error = match pve.lxc_create(&placed.node_name, &new).await {
+            let sent = match placed.source() {
+                Some(source) => {
+                    let new = self.new_clone(placed, vmid);
+                    pve.lxc_clone(&placed.node_name, source, &new).await
+                }
+                None => {
+                    let new = self.new_lxc(placed, vmid);
+                    pve.lxc_create(&placed.node_name, &new).await
+                }
+            };
+            let error = match sent {
                 Ok(upid) => {
                     self.at.create = Some(upid);
                     self.save().await?;
@@ -153,15 +176,30 @@ impl Making<'_> {
                     self.job
                         .line(format!("{error}; looking whether it was done…"))
                         .await;
-                    self.job.pause(Duration::from_millis(500), true).await?;
+                    self.job.pause(Duration::from_millis(500)).await?;
                     return Ok(false);
+                }
+                error if placed.source().is_some() && error.is_locked_or_lock_timeout() => {
+                    self.at.sent = false;
+                    self.save().await?;
+                    return Err(super::busy(&format!("Its template is in use: {error}.")));
                 }
                 error if patient && (error.is_transient() || error.is_locked_or_lock_timeout()) => {
                     self.job.line(format!("{error}; trying again…")).await;
-                    self.job.pause(Duration::from_secs(1), true).await?;
+                    self.job.pause(Duration::from_secs(1)).await?;
                 }
                 _ => return Err(Stop::Failed(error.to_string())),
             }
+        }
+    }
+
+    fn new_clone(&self, placed: &Placed, vmid: u32) -> NewClone {
+        NewClone {
+            vmid,
+            hostname: self.container.hostname.clone(),
+            storage: placed.storage.clone(),
+            description: self.description(),
+            pool: None,
         }
     }
 
@@ -220,7 +258,7 @@ impl Making<'_> {
         {
             return Ok(Seen::Being(task.upid.clone()));
         }
-        let deadline = Instant::now() + CREATE_LIMIT;
+        let deadline = Instant::now() + self.job.core.config.runner.limits.create;
         loop {
             match self
                 .job
@@ -230,7 +268,7 @@ impl Making<'_> {
                 Ok(config)
                     if config.lock.as_deref() == Some("create") && Instant::now() < deadline =>
                 {
-                    self.job.pause(Duration::from_millis(300), true).await?;
+                    self.job.pause(Duration::from_millis(300)).await?;
                 }
                 Ok(config) if has_marker(&config, &self.marker()) => return Ok(Seen::Ours),
                 Ok(_) => return Ok(Seen::Foreign),

@@ -57,6 +57,31 @@ impl NewLxc {
     }
 }
 
+/// A container that becomes a full copy of another one's current state, on a storage of its own choice: what was set only at the
+/// creation of that one (keys, a password) it takes over, everything else can be changed afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewClone {
+    pub vmid: u32,
+    pub hostname: String,
+    /// Where the disks go.
+    pub storage: String,
+    /// Without one the clone would carry the other's, and with it its marker.
+    pub description: String,
+    pub pool: Option<String>,
+}
+
+impl NewClone {
+    pub(super) fn fill(&self, call: Call) -> Call {
+        // A linked clone would have to stay on the template's storage, and Proxmox VE refuses `storage` for it.
+        call.with("newid", self.vmid)
+            .with("full", 1)
+            .with("storage", &self.storage)
+            .with("hostname", &self.hostname)
+            .with("description", &self.description)
+            .with_some("pool", self.pool.as_ref())
+    }
+}
+
 /// A change of settings; `None` leaves a setting as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LxcChange {

@@ -1,0 +1,4 @@
+ALTER TABLE "Containers" DROP CONSTRAINT "containers_lane";
+ALTER TABLE "Containers" DROP COLUMN "lane";
+
+ALTER TABLE "Nodes" DROP COLUMN "templates";

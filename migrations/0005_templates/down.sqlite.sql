@@ -1,0 +1,4 @@
+DROP INDEX "containers_lane";
+ALTER TABLE "Containers" DROP COLUMN "lane";
+
+ALTER TABLE "Nodes" DROP COLUMN "templates";
