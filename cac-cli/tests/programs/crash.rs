@@ -1,5 +1,5 @@
 //! The crash matrix: the runner is killed, the connection is cut, or the other side is away for a while, before and after each
-//! message to Proxmox VE and to the database, in the middle of making and of deleting a container.
+//! message to Proxmox VE and to the database, in the middle of making, cloning and deleting a container.
 //!
 //! The gate takes some messages; the README has the command of the long form, which takes all, with everything at its default.
 
@@ -12,6 +12,7 @@ use cac_core::config::{Config, Program, Vars};
 use cac_core::container::{self, NewContainer};
 use cac_core::job::Status;
 use cac_core::node::{self, NewNode};
+use cac_core::pve::NewLxc;
 use cac_core::testing::{self, Passing, Relay, TestDb};
 use cac_core::{Actor, Core, args, schema};
 use cac_simulator::{Delay, Moment, Simulator};
@@ -32,8 +33,13 @@ static NETWORK: AtomicU8 = AtomicU8::new(0);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Work {
     Create,
+    /// A creation from a template container.
+    Clone,
     Delete,
 }
+
+/// The VMID of the template container.
+const TEMPLATE: u32 = 900;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Side {
@@ -213,11 +219,39 @@ impl Case {
         Running::start("cac-runner", &[], &vars)
     }
 
+    /// A small template container, made by the node's own admin.
+    async fn template(&self) {
+        let nodes = node::all(&self.core).await.unwrap();
+        let pve = self.core.pve(&nodes[0]).unwrap();
+        let new = NewLxc {
+            vmid: TEMPLATE,
+            hostname: "base".to_owned(),
+            ostemplate: "local:vztmpl/debian-12-standard_12.12-1_amd64.tar.zst".to_owned(),
+            storage: "local".to_owned(),
+            disk_gib: 2,
+            cores: 1,
+            memory_mib: 256,
+            swap_mib: 0,
+            bridge: "vmbr0".to_owned(),
+            description: String::new(),
+            tags: Vec::new(),
+            ssh_public_keys: None,
+            onboot: false,
+            pool: None,
+        };
+        let upid = pve.lxc_create("pve1", &new).await.unwrap();
+        let ended = pve.task_wait(&upid, testing::PATIENCE, |_| ()).await;
+        assert!(ended.unwrap().is_success());
+        self.simulator.make_template(TEMPLATE);
+    }
+
     async fn ask(&self) -> (i64, i64) {
+        let cloned = self.strike.row.work == Work::Clone;
         let new = NewContainer {
             hostname: "crash".to_owned(),
             os_release: "debian".to_owned(),
             http_port: Some(8080),
+            template: cloned.then(|| format!("lxc/{TEMPLATE}")),
             ..NewContainer::default()
         };
         let made = container::create(&self.core, &Actor::new("alice", false), &new, None)
@@ -250,7 +284,10 @@ impl Case {
             runner.err().contains("waiting for jobs").then_some(())
         })
         .await;
-        let (id, job) = if row.work == Work::Create {
+        if row.work == Work::Clone {
+            self.template().await;
+        }
+        let (id, job) = if row.work != Work::Delete {
             self.arm(&runner);
             self.ask().await
         } else {
@@ -325,7 +362,8 @@ impl Case {
                 .unwrap()
         };
         let services = count(r#"SELECT COUNT(*) AS "n" FROM "Services""#).await;
-        let there = self.simulator.containers();
+        let mut there = self.simulator.containers();
+        there.retain(|container| container.vmid != TEMPLATE);
         let row = container::find_any(&self.core, id).await.unwrap();
         let steps: Vec<&str> = log
             .lines()
@@ -335,7 +373,7 @@ impl Case {
                     .map(|(step, _)| step)
             })
             .collect();
-        if self.strike.row.work == Work::Create {
+        if self.strike.row.work != Work::Delete {
             let row = row.unwrap_or_else(|| panic!("no row: {told}"));
             assert_eq!((there.len(), services), (1, 2), "{told}");
             assert_eq!(row.container_id, Some(there[0].vmid), "{told}");
@@ -385,9 +423,13 @@ async fn sweep(row: Row, room: &Semaphore) -> (Row, Vec<Duration>) {
 async fn a_crash_anywhere_leaves_one_container_or_none() {
     let room = Semaphore::new(AT_ONCE[usize::from(long())]);
     let mut sweeps = Vec::new();
-    for work in [Work::Create, Work::Delete] {
+    for work in [Work::Create, Work::Clone, Work::Delete] {
         for side in [Side::Proxmox, Side::Database] {
             for act in [Act::Kill, Act::Cut, Act::Away] {
+                // Of a clone the short form takes what differs from a creation.
+                if work == Work::Clone && !long() && (side, act) != (Side::Proxmox, Act::Kill) {
+                    continue;
+                }
                 for after in [false, true] {
                     let row = Row {
                         work,
