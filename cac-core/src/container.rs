@@ -1,5 +1,5 @@
 //! Containers: rows, names, who may see them. Asking for one is `container/create.rs`, registering one that exists
-//! `container/register.rs`, changing one `container/change.rs`, ending one `container/delete.rs`; what they do now
+//! `container/register.rs`, taking over what a node has `container/import.rs`, changing one `container/change.rs`, ending one `container/delete.rs`; what they do now
 //! `container/live.rs`.
 
 use chrono::{DateTime, Utc};
@@ -15,6 +15,7 @@ mod change;
 pub(crate) mod check;
 mod create;
 mod delete;
+mod import;
 mod live;
 mod register;
 
@@ -22,6 +23,7 @@ pub use change::{Changed, ContainerChange, change, snapshots, update, usage};
 pub use create::{Created, NewContainer, Preflight, create, preflight};
 pub(crate) use delete::add_undo;
 pub use delete::{Deletion, delete, forget};
+pub use import::{Importable, Wanted, import, importable};
 pub use live::{Live, live, live_status};
 pub use register::{Registration, register};
 

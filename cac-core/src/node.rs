@@ -1,4 +1,5 @@
-//! Nodes: the Proxmox VE hosts that containers are made on, and the clients that talk to them.
+//! Nodes: the Proxmox VE hosts that containers are made on, and the clients that talk to them. What a node's token may do is
+//! `node/capability.rs`.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -12,6 +13,10 @@ use crate::db::Row;
 use crate::error::Fields;
 use crate::pve::{Auth, Pve, Secret, Target, Tls};
 use crate::{Core, Error, Result, args, config, db, placement, transaction};
+
+mod capability;
+
+pub use capability::{Check, test};
 
 /// Whoever waits for an answer is held up for no longer by a node that is away.
 pub(crate) const AWAY: Duration = Duration::from_secs(2);
@@ -290,143 +295,6 @@ pub async fn delete(core: &Core, actor: &Actor, id: i64) -> Result<()> {
         return Err(Error::NotFound(format!("There is no node {id}.")));
     }
     Ok(())
-}
-
-/// What a look at a node's API showed.
-#[derive(Debug, Clone, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Check {
-    /// Proxmox VE's version; absent when it gave no good answer.
-    pub version: Option<String>,
-    /// SHA-256 of the certificate that answers there now, for pinning.
-    pub fingerprint: Option<String>,
-    /// Templates it can create containers from.
-    pub templates: Vec<String>,
-    /// What will not work, each with what to do.
-    pub problems: Vec<String>,
-}
-
-/// The role that gives a token what it needs, as `pveum` makes it.
-const ROLE: &str = "CAC";
-/// On the containers.
-const ON_CONTAINERS: [&str; 11] = [
-    "VM.Allocate",
-    "VM.Audit",
-    "VM.Clone",
-    "VM.PowerMgmt",
-    "VM.Config.Disk",
-    "VM.Config.Memory",
-    "VM.Config.CPU",
-    "VM.Config.Network",
-    "VM.Config.Options",
-    "VM.Snapshot",
-    "VM.Snapshot.Rollback",
-];
-const ON_STORAGE: [&str; 2] = ["Datastore.AllocateSpace", "Datastore.Audit"];
-const ON_BRIDGE: [&str; 1] = ["SDN.Use"];
-
-/// Asks the node what it can do, for admins.
-pub async fn test(core: &Core, actor: &Actor, id: i64) -> Result<Check> {
-    admin_only(actor)?;
-    let node = find(core, id).await?;
-    let target = node.target()?;
-    let shown = Pve::fingerprint_of(&target.api_url).await.ok();
-    let mut check = Check {
-        fingerprint: shown.map(|print| print.to_string()),
-        ..Check::default()
-    };
-    if let (Some(shown), Tls::Fingerprint(pinned)) = (shown, &target.tls)
-        && shown != *pinned
-    {
-        check.problems.push(format!(
-            "The certificate has changed: {pinned} is pinned, {shown} answers now. Nothing is sent there. If the node has a new certificate \
-             (`pvenode cert info` on it shows the same), pin that one: tlsFingerprint."
-        ));
-        return Ok(check);
-    }
-    let pve = core.pve(&node)?;
-    match pve.version().await {
-        Ok(version) => check.version = Some(version.version),
-        Err(error) => {
-            check.problems.push(match (&target.tls, shown) {
-                (Tls::SystemRoots, Some(shown)) => format!(
-                    "{error} If its certificate is the node's own, compare it with `pvenode cert info` there and pin it: tlsFingerprint {shown}."
-                ),
-                _ => error.to_string(),
-            });
-            return Ok(check);
-        }
-    }
-    let told = |error: crate::pve::Error| Error::Upstream(format!("Node {}: {error}", node.name));
-    let names: Vec<String> = pve
-        .nodes()
-        .await
-        .map_err(told)?
-        .into_iter()
-        .map(|info| info.node)
-        .collect();
-    if !names.contains(&node.name) {
-        check.problems.push(format!(
-            "Proxmox VE there knows no node `{}`, only {}; change the name.",
-            node.name,
-            names.join(", ")
-        ));
-    }
-    match placement::templates(&pve, &node).await {
-        Ok(found) => {
-            check.templates = found.iter().map(placement::Template::id).collect();
-            if check.templates.is_empty() {
-                check.problems.push("No storage has a container template that the token may see; download one (`pveam download local …`), and give the token Datastore.Audit.".to_owned());
-            }
-        }
-        Err(error) => {
-            let text = format!("The templates cannot be listed: {error}");
-            check.problems.push(text);
-        }
-    }
-    check
-        .problems
-        .extend(missing(&pve, &node).await.map_err(told)?);
-    Ok(check)
-}
-
-/// What the token lacks, with the exact commands that give it.
-async fn missing(pve: &Pve, node: &Node) -> Result<Vec<String>, crate::pve::Error> {
-    let storage = match &node.storage {
-        Some(storage) => format!("/storage/{storage}"),
-        None => "/storage".to_owned(),
-    };
-    let bridge = node.bridge.as_deref().unwrap_or("vmbr0");
-    let token = node.token_id.as_deref().unwrap_or_default();
-    let user = token.split('!').next().unwrap_or_default();
-    let mut problems = Vec::new();
-    for (path, needed) in [
-        ("/vms".to_owned(), &ON_CONTAINERS[..]),
-        (storage, &ON_STORAGE[..]),
-        (format!("/sdn/zones/localnetwork/{bridge}"), &ON_BRIDGE[..]),
-    ] {
-        let rights = pve.permissions(Some(&path)).await?;
-        let lacking: Vec<&str> = needed
-            .iter()
-            .copied()
-            .filter(|right| !rights.has(&path, right))
-            .collect();
-        if !lacking.is_empty() {
-            problems.push(format!(
-                "The token has no {} on {path}; run `pveum acl modify {path} --users '{user}' --tokens '{token}' --roles {ROLE}`.",
-                lacking.join(", ")
-            ));
-        }
-    }
-    if !problems.is_empty() {
-        let all = [&ON_CONTAINERS[..], &ON_STORAGE, &ON_BRIDGE].concat();
-        let role = format!(
-            "Make the role that the next commands give, once: `pveum role add {ROLE} --privs '{}'`.",
-            all.join(" ")
-        );
-        problems.insert(0, role);
-    }
-    Ok(problems)
 }
 
 fn admin_only(actor: &Actor) -> Result<()> {

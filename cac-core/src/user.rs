@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::actor::Actor;
-use crate::node;
+use crate::node::{self, Node};
 use crate::pve::{self, Auth, Login, Pve, Secret, Target, Ticket, Tls};
 use crate::{Core, Error, Result, session, setting, transaction};
 
@@ -154,11 +154,7 @@ async fn login_node(core: &Core) -> Result<LoginNode> {
             token: proxmox.token.clone(),
         });
     }
-    let nodes = node::all(core).await?;
-    let Some(node) = nodes
-        .into_iter()
-        .find(|node| node.enabled && node.api_url.is_some())
-    else {
+    let Some(node) = first(core).await? else {
         return Err(Error::Unreachable(
             "No Proxmox VE is configured yet; an operator sets PROXMOX_URL or runs `cac node add`."
                 .to_owned(),
@@ -171,6 +167,22 @@ async fn login_node(core: &Core) -> Result<LoginNode> {
         tls,
         token,
     })
+}
+
+/// Whether people are looked up with this node's own token.
+pub(crate) async fn looks_up_by(core: &Core, node: &Node) -> Result<bool> {
+    if core.config.proxmox.url.is_some() {
+        return Ok(false);
+    }
+    Ok(first(core).await?.is_some_and(|login| login.id == node.id))
+}
+
+/// The node that people sign in at where no `PROXMOX_URL` says so.
+async fn first(core: &Core) -> Result<Option<Node>> {
+    let nodes = node::all(core).await?.into_iter();
+    Ok(nodes
+        .filter(|node| node.enabled && node.api_url.is_some())
+        .min_by_key(|node| node.id))
 }
 
 /// Bare user names mean people of one realm of one cluster: after the first login neither may change unnoticed.

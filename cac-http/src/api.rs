@@ -4,6 +4,7 @@ use poem_openapi::{OpenApiService, Tags};
 
 pub(crate) mod container;
 pub(crate) mod health;
+pub(crate) mod import;
 pub(crate) mod job;
 pub(crate) mod life;
 pub(crate) mod login;
@@ -42,6 +43,7 @@ pub(crate) type Apis = (
     quota::Api,
     job::Api,
     node::Api,
+    import::Api,
     reconcile::Api,
     nginx::Api,
     health::Api,
@@ -60,6 +62,7 @@ pub(crate) fn service() -> OpenApiService<Apis, ()> {
         quota::Api,
         job::Api,
         node::Api,
+        import::Api,
         reconcile::Api,
         nginx::Api,
         health::Api,

@@ -198,12 +198,15 @@ fn told(name: &str, check: &Check) -> String {
     for template in &check.templates {
         text += &format!("  template {template}\n");
     }
+    for ability in &check.can {
+        text += &format!("  may {ability}\n");
+    }
     for problem in &check.problems {
         text += &format!("  problem: {problem}\n");
     }
     text + if check.problems.is_empty() {
         "Containers can be made there.\n"
     } else {
-        "Containers cannot be made there before this is put right.\n"
+        "Put this right and test again.\n"
     }
 }

@@ -178,6 +178,12 @@ impl Simulator {
         }
     }
 
+    /// Adds a role, or changes its privileges.
+    pub fn add_role(&self, name: &str, privileges: &[&str]) {
+        let privileges = privileges.iter().map(|one| (*one).to_owned()).collect();
+        self.core.change().roles.insert(name.to_owned(), privileges);
+    }
+
     /// Adds a pool when there is none of that name.
     pub fn add_pool(&self, name: &str) {
         let mut world = self.core.change();

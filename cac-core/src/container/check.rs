@@ -1,4 +1,5 @@
-//! What holds for every container that comes in, whether we make it (`create.rs`) or somebody has made it (`register.rs`).
+//! What holds for every container that comes in, whether we make it (`create.rs`) or somebody has made it (`register.rs`,
+//! `import.rs`).
 
 use super::is_label;
 use crate::db::Tx;
@@ -30,6 +31,15 @@ pub(crate) fn label(core: &Core, field: &'static str, hostname: &str, fields: &m
     }
 }
 
+/// Whether this can be the name of an owner.
+pub(super) fn owner(username: &str, fields: &mut Fields) -> bool {
+    let good = (1..=64).contains(&username.len()) && !username.chars().any(char::is_control);
+    if !good {
+        fields.add("username", "Give the owner's name in Proxmox VE.");
+    }
+    good
+}
+
 /// The port of a web service in the container.
 pub(crate) fn port(
     core: &Core,
@@ -57,26 +67,25 @@ pub(crate) fn port(
     port
 }
 
-/// The services that a container begins with: its web service, ssh, and those that words ask for.
+/// The services that a container begins with: its web service if it has one, ssh, and those that words ask for.
 pub(super) fn services(
     core: &Core,
     hostname: &str,
-    http_port: u16,
+    http_port: Option<u16>,
     words: &[String],
     fields: &mut Fields,
 ) -> Vec<NewService> {
     let config = &core.config.containers;
-    let mut services = vec![
-        NewService::Http {
-            internal_port: http_port,
-            name: hostname.to_owned(),
-        },
-        NewService::Port {
-            r#type: ServiceType::Tcp,
-            internal_port: config.ssh_port,
-            ssh: true,
-        },
-    ];
+    let web = http_port.map(|port| NewService::Http {
+        internal_port: port,
+        name: hostname.to_owned(),
+    });
+    let ssh = NewService::Port {
+        r#type: ServiceType::Tcp,
+        internal_port: config.ssh_port,
+        ssh: true,
+    };
+    let mut services: Vec<_> = web.into_iter().chain([ssh]).collect();
     if words.len() > 32 {
         fields.add(
             "additionalProtocols",

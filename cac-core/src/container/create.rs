@@ -216,7 +216,7 @@ async fn look(core: &Core, new: &NewContainer) -> Result<(Checked, Fields)> {
     let services = check::services(
         core,
         &hostname,
-        http_port,
+        Some(http_port),
         &new.additional_protocols,
         &mut fields,
     );

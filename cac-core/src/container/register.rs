@@ -37,43 +37,58 @@ pub struct Registration {
     pub node: Option<String>,
 }
 
-/// A registration that passed every check.
-struct Checked {
-    hostname: String,
-    address: Ipv4Addr,
-    username: String,
-    os_release: String,
-    vmid: u32,
-    mac: String,
-    ai_container: String,
-    services: Vec<NewService>,
-    node: Node,
+/// A container that passed every check.
+pub(super) struct Checked {
+    pub(super) hostname: String,
+    /// Absent for one that does not run.
+    pub(super) address: Option<Ipv4Addr>,
+    pub(super) username: String,
+    pub(super) os_release: String,
+    pub(super) vmid: u32,
+    pub(super) mac: String,
+    pub(super) ai_container: String,
+    pub(super) services: Vec<NewService>,
+    pub(super) node: Node,
+    pub(super) sizes: Sizes,
+}
+
+/// As far as they are known.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sizes {
+    pub(super) cores: Option<u32>,
+    pub(super) memory: Option<u32>,
+    pub(super) disk: Option<u32>,
+}
+
+impl Checked {
+    fn address(&self) -> Option<String> {
+        self.address.map(|address| address.to_string())
+    }
 }
 
 /// Registers a container; whoever is no admin only in their own name. The same node, VMID, name and MAC again change the
 /// address alone.
 pub async fn register(core: &Core, actor: &Actor, given: &Registration) -> Result<Container> {
     let new = check(core, actor, given).await?;
-    let address = new.address.to_string();
     let held = core
         .db
         .opt(
             r#"SELECT "id" FROM "Containers" WHERE "ipv4Address" = ?"#,
-            args![&address],
+            args![new.address().as_deref()],
         )
         .await?;
     let confirmed = held.is_some() && shows(core, &new).await;
     let id = transaction!(core.db, tx => {
         tx.lock("names").await?;
         let known = known(tx, actor, &new).await?;
-        take_address(tx, core, &address, known, confirmed).await?;
+        take_address(tx, core, &new, known, confirmed).await?;
         match known {
             Some(id) => {
                 let sql = r#"UPDATE "Containers" SET "ipv4Address" = ?, "updatedAt" = ? WHERE "id" = ?"#;
-                tx.exec(sql, args![&address, core.clock.now(), id]).await?;
+                tx.exec(sql, args![new.address().as_deref(), core.clock.now(), id]).await?;
                 id
             }
-            None => insert(tx, core, &new, &address).await?,
+            None => insert(tx, core, &new).await?,
         }
     })?;
     core.wake.routes();
@@ -100,9 +115,7 @@ async fn check(core: &Core, actor: &Actor, given: &Registration) -> Result<Check
         Err(_) => fields.add("ipv4Address", "Give an IPv4 address, such as 192.0.2.7."),
     }
     let username = given.username.trim().to_owned();
-    if username.is_empty() || username.len() > 64 || username.chars().any(char::is_control) {
-        fields.add("username", "Give the owner's name in Proxmox VE.");
-    } else if !actor.may_see(Some(&username)) {
+    if check::owner(&username, &mut fields) && !actor.may_see(Some(&username)) {
         return Err(Error::Forbidden(
             "Only admins may register a container for somebody else.".to_owned(),
         ));
@@ -133,7 +146,7 @@ async fn check(core: &Core, actor: &Actor, given: &Registration) -> Result<Check
     }
     let http_port = check::port(core, "httpPort", given.http_port, &mut fields);
     let words = &given.additional_protocols;
-    let services = check::services(core, &hostname, http_port, words, &mut fields);
+    let services = check::services(core, &hostname, Some(http_port), words, &mut fields);
     fields.into_result()?;
     let vmid = vmid.unwrap_or_default();
     let name = given
@@ -143,7 +156,7 @@ async fn check(core: &Core, actor: &Actor, given: &Registration) -> Result<Check
         .filter(|name| !name.is_empty());
     Ok(Checked {
         node: whose(core, name, &ai_container, vmid).await?,
-        address: address.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        address: address.ok(),
         hostname,
         username,
         os_release,
@@ -151,6 +164,7 @@ async fn check(core: &Core, actor: &Actor, given: &Registration) -> Result<Check
         mac,
         ai_container,
         services,
+        sizes: Sizes::default(),
     })
 }
 
@@ -223,7 +237,7 @@ async fn shows(core: &Core, new: &Checked) -> bool {
             .iter()
             .flatten()
             .filter_map(Interface::ipv4)
-            .any(|address| address == new.address),
+            .any(|address| Some(address) == new.address),
         _ => false,
     }
 }
@@ -256,16 +270,19 @@ async fn known(tx: &mut Tx, actor: &Actor, new: &Checked) -> Result<Option<i64>>
 }
 
 /// Whoever has the address in our books has lost it, if Proxmox VE says so; else it is taken.
-async fn take_address(
+pub(super) async fn take_address(
     tx: &mut Tx,
     core: &Core,
-    address: &str,
+    new: &Checked,
     by: Option<i64>,
     confirmed: bool,
 ) -> Result<()> {
+    let Some(address) = new.address() else {
+        return Ok(());
+    };
     let sql = r#"SELECT "id" FROM "Containers" WHERE "ipv4Address" = ? AND "id" <> ?"#;
     let by = by.unwrap_or_default();
-    if tx.opt(sql, args![address, by]).await?.is_none() {
+    if tx.opt(sql, args![&address, by]).await?.is_none() {
         return Ok(());
     }
     if !confirmed {
@@ -276,20 +293,20 @@ async fn take_address(
             ),
         ));
     }
-    check::lose_address(tx, core, address, by).await
+    check::lose_address(tx, core, &address, by).await
 }
 
-async fn insert(tx: &mut Tx, core: &Core, new: &Checked, address: &str) -> Result<i64> {
+pub(super) async fn insert(tx: &mut Tx, core: &Core, new: &Checked) -> Result<i64> {
     check::name_is_free(tx, core, "hostname", &new.hostname, (0, 0)).await?;
     let now = core.clock.now();
     let id = tx
         .insert(
             r#"INSERT INTO "Containers" ("hostname", "ipv4Address", "username", "osRelease", "containerId", "macAddress",
-                                         "aiContainer", "nodeId", "createdAt", "updatedAt")
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#,
+                                         "aiContainer", "nodeId", "cores", "memory", "disk", "createdAt", "updatedAt")
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#,
             args![
-                &new.hostname, address, &new.username, &new.os_release, new.vmid, &new.mac, &new.ai_container,
-                new.node.id, now, now
+                &new.hostname, new.address().as_deref(), &new.username, &new.os_release, new.vmid, &new.mac, &new.ai_container,
+                new.node.id, new.sizes.cores, new.sizes.memory, new.sizes.disk, now, now
             ],
         )
         .await

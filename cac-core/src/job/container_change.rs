@@ -205,17 +205,18 @@ impl Changing<'_> {
         loop {
             self.job.go_on()?;
             if let Some(task) = self.at.task.clone() {
-                let ended = wait_for_task(
-                    self.job,
-                    &self.pve,
-                    &task,
-                    self.job.core.config.runner.limits.task,
-                )
-                .await?;
+                let runner = &self.job.core.config.runner;
+                let (limit, patience) = (runner.limits.task, runner.patience);
+                let ended = wait_for_task(self.job, &self.pve, &task, limit).await?;
                 return match ended {
                     Ended::Well => Ok(()),
                     // Somebody else was quicker, or it was done before the answer was lost.
                     Ended::Badly(_) if self.is_done(effect).await? => Ok(()),
+                    ended if ended.may_pass() && began.elapsed() < patience => {
+                        self.at.task = None;
+                        self.job.pause(Duration::from_secs(1)).await?;
+                        continue;
+                    }
                     Ended::Badly(reason) => Err(Stop::Failed(reason)),
                 };
             }

@@ -147,12 +147,8 @@ async fn destroy(
     let job = &last;
     job.step(2, 2, &format!("destroy CT {vmid} on {found_on}"))
         .await;
-    if let Some(upid) = send_destroy(job, &pve, &found_on, vmid).await? {
-        checkpoint.upid = Some(upid.clone());
-        job.save(checkpoint).await?;
-        return wait_for_task(job, &pve, &upid, job.core.config.runner.limits.task)
-            .await?
-            .well();
+    if carry_out(job, &pve, (&found_on, vmid), Some(checkpoint)).await? {
+        return Ok(());
     }
     prove_gone(job, &pve, &node, vmid).await
 }
@@ -181,11 +177,34 @@ pub(super) async fn remove(
         // Somebody else's, made under the number that we meant to use.
         return Ok(());
     }
-    match send_destroy(job, pve, &found_on, vmid).await? {
-        Some(upid) => wait_for_task(job, pve, &upid, job.core.config.runner.limits.task)
-            .await?
-            .well(),
-        None => prove_gone(job, pve, &node, vmid).await,
+    if carry_out(job, pve, (&found_on, vmid), None).await? {
+        return Ok(());
+    }
+    prove_gone(job, pve, &node, vmid).await
+}
+
+/// Destroys it; `false` when an earlier call, whose answer was lost, has been carried out meanwhile.
+async fn carry_out(
+    job: &Running,
+    pve: &Pve,
+    (node, vmid): (&str, u32),
+    mut checkpoint: Option<&mut Checkpoint>,
+) -> Result<bool, Stop> {
+    let began = Instant::now();
+    loop {
+        let Some(upid) = send_destroy(job, pve, node, vmid).await? else {
+            return Ok(false);
+        };
+        if let Some(checkpoint) = checkpoint.as_deref_mut() {
+            checkpoint.upid = Some(upid.clone());
+            job.save(checkpoint).await?;
+        }
+        let runner = &job.core.config.runner;
+        let ended = wait_for_task(job, pve, &upid, runner.limits.task).await?;
+        if !ended.may_pass() || began.elapsed() >= runner.patience {
+            return ended.well().map(|()| true);
+        }
+        job.pause(Duration::from_secs(1)).await?;
     }
 }
 

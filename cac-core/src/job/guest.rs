@@ -76,9 +76,11 @@ impl Guest<'_> {
             }
             match pve.lxc_resize(node, vmid, "rootfs", gib).await {
                 Ok(upid) => {
-                    return wait_for_task(self.job, pve, &upid, runner.limits.task)
-                        .await?
-                        .well();
+                    let ended = wait_for_task(self.job, pve, &upid, runner.limits.task).await?;
+                    if !ended.may_pass() || began.elapsed() >= runner.patience {
+                        return ended.well();
+                    }
+                    self.job.pause(Duration::from_secs(1)).await?;
                 }
                 Err(error)
                     if began.elapsed() < runner.patience

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::running::Asked;
 use super::{Running, Stop};
-use crate::pve::{ExitStatus, Pve, Upid};
+use crate::pve::{ExitStatus, Pve, Upid, is_lock_text};
 
 /// How a task of Proxmox VE ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,6 +21,11 @@ impl Ended {
             ExitStatus::Ok | ExitStatus::Warnings(_) => Self::Well,
             ExitStatus::Failed(reason) => Self::Badly(reason),
         }
+    }
+
+    /// Whether it ended on a lock that somebody else held, which may be free the next time.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Badly(reason) if is_lock_text(reason))
     }
 
     pub(super) fn well(self) -> Result<(), Stop> {

@@ -99,6 +99,11 @@ impl Error {
         self.says(is_lock_text)
     }
 
+    /// The digest that was sent is not the configuration's any more: somebody else changed it. Read it again.
+    pub fn is_modified_meanwhile(&self) -> bool {
+        self.says(|text| text.contains("detected modified configuration"))
+    }
+
     /// 403. For rights that come through a pool it is also the answer for a container that is gone.
     pub fn is_forbidden(&self) -> bool {
         self.status() == Some(403)

@@ -120,6 +120,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    /// Pitfall 24: numbers come as text, text as numbers, flags as both.
     #[test]
     fn every_form_that_was_seen() {
         assert_eq!(u64::read(&json!("100")), Some(100));

@@ -82,6 +82,8 @@ async fn one_already_gone_in_proxmox_is_no_error() {
     }
 }
 
+/// Pitfall 22: whoever destroys by name or number alone destroys what is not theirs.
+///
 /// C16 of the original: a reused VMID destroyed somebody else's container.
 #[tokio::test]
 async fn a_container_without_our_marker_is_not_touched() {
@@ -167,6 +169,7 @@ async fn deleting_while_creating_cancels_the_creation() {
     }
 }
 
+/// Pitfall 21: a destruction may be refused.
 #[tokio::test]
 async fn what_proxmox_refuses_keeps_the_row() {
     for database in testing::databases().await {

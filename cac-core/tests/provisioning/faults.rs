@@ -151,6 +151,7 @@ async fn a_node_that_is_down_is_passed_over() {
     }
 }
 
+/// Pitfall 4: 595 and its like are a node that does not answer for a while.
 #[tokio::test]
 async fn proxmox_away_in_the_middle_is_waited_for() {
     for database in testing::databases().await {
@@ -227,6 +228,8 @@ async fn an_undo_that_fails_is_retried_as_a_job() {
     }
 }
 
+/// Pitfall 3: Proxmox VE goes on with a slow task that nobody waits for any more.
+///
 /// J2 and J3 of the original: a restart in the middle left a container that no row knew, and jobs of a dead runner stayed
 /// `running` for ever. Here the runner is cut off as by SIGKILL:
 /// it neither renews nor says anything, and another takes over.

@@ -108,8 +108,8 @@ impl Lab {
             .unwrap()
     }
 
-    /// A template container on a node, 4 GiB large, made by the node's own admin.
-    pub(crate) async fn template(&self, node: &str, vmid: u32, name: &str, unprivileged: bool) {
+    /// A container on a node, 4 GiB large, made by the node's own admin.
+    pub(crate) async fn foreign(&self, node: &str, vmid: u32, name: &str) {
         let row = node::find_named(&self.core, &admin(), node).await.unwrap();
         let pve = self.core.pve(&row).unwrap();
         let new = NewLxc {
@@ -131,6 +131,11 @@ impl Lab {
         let upid = pve.lxc_create(node, &new).await.unwrap();
         let ended = pve.task_wait(&upid, PATIENCE, |_| ()).await.unwrap();
         assert!(ended.is_success(), "{ended}");
+    }
+
+    /// A template container, made of such a one.
+    pub(crate) async fn template(&self, node: &str, vmid: u32, name: &str, unprivileged: bool) {
+        self.foreign(node, vmid, name).await;
         if !unprivileged {
             self.simulator.set_option(vmid, "unprivileged", None);
         }

@@ -5,6 +5,7 @@ use cac_core::testing;
 
 use crate::lab::{Lab, admin};
 
+/// Pitfall 10: a new token has no right at all until it is named itself.
 #[tokio::test]
 async fn what_a_token_lacks_comes_with_the_commands_that_give_it() {
     let lab = Lab::new(testing::sqlite().await).await;
@@ -24,7 +25,7 @@ async fn what_a_token_lacks_comes_with_the_commands_that_give_it() {
     let text = check.problems.join("\n");
     for expected in [
         "knows no node `pve8`",
-        "pveum role add CAC --privs 'VM.Allocate VM.Audit",
+        "pveum role add CAC --privs 'Datastore.AllocateSpace Datastore.Audit SDN.Use",
         "no VM.Allocate, VM.Audit,",
         "pveum acl modify /vms --users 'small@pve' --tokens 'small@pve!web' --roles CAC",
         "no Datastore.AllocateSpace, Datastore.Audit on /storage;",
@@ -36,6 +37,7 @@ async fn what_a_token_lacks_comes_with_the_commands_that_give_it() {
         ("/vms", "PVEVMAdmin"),
         ("/storage", "PVEDatastoreAdmin"),
         ("/sdn", "PVESDNUser"),
+        ("/nodes", "PVEAuditor"),
     ];
     for (path, role) in rights {
         lab.simulator.grant(path, "small@pve", role);

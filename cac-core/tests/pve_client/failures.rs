@@ -238,6 +238,7 @@ async fn endless_answers_are_cut() {
     );
 }
 
+/// Pitfall 23: what went wrong stands in the reason phrase, and some releases have it nowhere else.
 #[tokio::test]
 async fn the_reason_phrase_is_enough() {
     for (status, code, words) in [
@@ -307,6 +308,7 @@ async fn old_releases_say_it_in_the_reason_phrase_beside_a_body() {
     );
 }
 
+/// Pitfall 4: 595, 596 and 599 are the answers of a proxy in front of a node.
 #[tokio::test]
 async fn gateway_statuses() {
     for (status, unsent) in [

@@ -44,6 +44,7 @@ fn new_lxc() -> NewLxc {
     }
 }
 
+/// Pitfalls 9 and 29: `nesting` alone, and a blank is `%20`.
 #[tokio::test]
 async fn create_escapes_everything_and_keeps_tags_from_a_pool() {
     let (server, seen) = listening().await;

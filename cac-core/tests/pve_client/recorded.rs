@@ -253,6 +253,7 @@ async fn with(file: &str) -> (Server, Pve) {
     (server, pve)
 }
 
+/// Pitfall 14: before DHCP there is an interface without an IPv4 address.
 #[tokio::test]
 async fn addresses_appear_with_dhcp() {
     let mut seen = Vec::new();
@@ -315,6 +316,7 @@ async fn logins() {
     assert!(matches!(login, Login::Ticket(ticket) if ticket.user == "bob@pve"));
 }
 
+/// Pitfall 13: a task with warnings has done its work, and `stopped` alone says nothing.
 #[tokio::test]
 async fn numbers_and_ends() {
     let (_server, pve) = with("151-").await;

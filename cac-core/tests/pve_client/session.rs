@@ -79,6 +79,7 @@ fn forward(now: &Mutex<Instant>, minutes: u64) {
     *now.lock().unwrap() += Duration::from_secs(minutes * 60);
 }
 
+/// Pitfall 6: every refused login costs three seconds, so callers share one.
 #[tokio::test]
 async fn twenty_callers_make_one_login() {
     let (server, door) = door().await;
@@ -122,6 +123,7 @@ async fn callers_share_a_failed_login_too() {
     assert_eq!(door.lock().unwrap().logins, 2);
 }
 
+/// Pitfall 7: writes by ticket need a second token, writes by API token none.
 #[tokio::test]
 async fn the_csrf_token_goes_with_writes_only() {
     let (server, door) = door().await;
@@ -142,6 +144,7 @@ async fn the_csrf_token_goes_with_writes_only() {
     );
 }
 
+/// Pitfall 5: a ticket lives two hours.
 #[tokio::test]
 async fn a_ticket_is_renewed_after_an_hour() {
     let (server, door) = door().await;

@@ -40,6 +40,7 @@ async fn the_pinned_certificate_is_believed() {
     assert_eq!(pve.version().await.unwrap().version, "8.4.21");
 }
 
+/// Pitfall 15: nodes have certificates of their own, which are pinned.
 #[tokio::test]
 async fn another_certificate_than_the_pinned_one_gets_nothing() {
     let (server, requests) = counting().await;

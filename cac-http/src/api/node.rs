@@ -145,6 +145,8 @@ pub(crate) struct Check {
     fingerprint: Option<String>,
     /// Templates it can create containers from.
     templates: Vec<String>,
+    /// What its token may do.
+    can: Vec<String>,
     /// What will not work, each with what to do.
     problems: Vec<String>,
 }
@@ -279,6 +281,7 @@ impl Api {
             version: check.version,
             fingerprint: check.fingerprint,
             templates: check.templates,
+            can: check.can,
             problems: check.problems,
         })))
     }

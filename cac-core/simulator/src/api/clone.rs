@@ -100,7 +100,8 @@ fn plan(
             let text = format!("unable to clone mountpoint '{option}' (type bind)");
             return Err(Refusal::failed(text));
         }
-        if !full && !(template && snapshot::possible(&call.core.world(), &container)) {
+        let linked = template && snapshot::possible(&call.core.world(), &container);
+        if !full && !linked {
             let text = format!("Linked clone feature for '{volume}' is not available");
             return Err(Refusal::failed(text));
         }

@@ -1,0 +1,229 @@
+//! Taking over containers that exist on a node already: what is there and not in our books, and the row that makes one of them ours.
+//! Nothing changes in Proxmox VE but the owner's role.
+
+use std::collections::BTreeSet;
+
+use futures_util::{StreamExt as _, stream};
+use serde::Serialize;
+
+use super::register::{Checked, Sizes, insert, take_address};
+use super::{Container, check, find_any};
+use crate::actor::Actor;
+use crate::error::Fields;
+use crate::job::container_create;
+use crate::node::{self, Node};
+use crate::pve::{Interface, LxcConfig, LxcStatus, Pve};
+use crate::{Core, Error, Result, args, transaction};
+
+/// Calls to Proxmox VE at once.
+const AT_ONCE: usize = 8;
+
+/// A container of a node that no row knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Importable {
+    pub vmid: u32,
+    pub hostname: String,
+    /// `running` or `stopped`.
+    pub status: String,
+    pub ipv4_address: Option<String>,
+    pub mac_address: Option<String>,
+    pub os_release: Option<String>,
+    pub cores: Option<u32>,
+    /// MiB
+    pub memory: Option<u32>,
+    /// GiB
+    pub disk: Option<u32>,
+    /// What keeps it from being taken over, with what to do; empty when nothing does.
+    pub problems: Vec<String>,
+}
+
+/// Which container is to be taken over, and as what.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    pub vmid: u32,
+    /// The owner.
+    pub username: String,
+    /// The container's web port; absent: it gets no web service.
+    pub http_port: Option<i64>,
+    /// Names of the protocol table or forms such as `8080/tcp`.
+    pub additional_protocols: Vec<String>,
+}
+
+/// The containers of a node that are in no row, by VMID; for admins. Template containers are left out.
+pub async fn importable(core: &Core, actor: &Actor, node: i64) -> Result<Vec<Importable>> {
+    let (node, pve) = asked(core, actor, node).await?;
+    let all = pve
+        .lxc_list(&node.name)
+        .await
+        .map_err(|e| told(&node, &e))?;
+    let sql = r#"SELECT "containerId" FROM "Containers" WHERE "nodeId" = ? AND "containerId" IS NOT NULL"#;
+    let rows = core.db.all(sql, args![node.id]).await?;
+    let known = rows.iter().map(|row| row.get("containerId"));
+    let known = known.collect::<std::result::Result<BTreeSet<u32>, _>>()?;
+    let unknown = all
+        .into_iter()
+        .filter(|one| one.template != Some(true) && !known.contains(&one.vmid));
+    let looks = unknown.map(|one| {
+        let (node, pve) = (&node, &pve);
+        async move { look(core, node, pve, one).await }
+    });
+    let mut found: Vec<_> = stream::iter(looks)
+        .buffer_unordered(AT_ONCE)
+        .filter_map(std::future::ready)
+        .collect()
+        .await;
+    found.sort_by_key(|one| one.vmid);
+    Ok(found)
+}
+
+async fn asked(core: &Core, actor: &Actor, node: i64) -> Result<(Node, Pve)> {
+    if !actor.admin {
+        return Err(Error::Forbidden("Only admins may do this.".to_owned()));
+    }
+    let node = node::find(core, node).await?;
+    let pve = core.pve(&node)?;
+    Ok((node, pve))
+}
+
+fn told(node: &Node, error: &crate::pve::Error) -> Error {
+    Error::Upstream(format!("Node {}: {error}", node.name))
+}
+
+/// One that is gone meanwhile is left out.
+async fn look(core: &Core, node: &Node, pve: &Pve, one: LxcStatus) -> Option<Importable> {
+    let config = pve.lxc_config(&node.name, one.vmid).await.ok()?;
+    let interfaces = pve.lxc_interfaces(&node.name, one.vmid).await;
+    let address = interfaces.ok().flatten().into_iter().flatten();
+    let hostname = config.hostname.clone().unwrap_or_default();
+    let mut fields = Fields::default();
+    check::label(core, "hostname", &hostname, &mut fields);
+    let mut problems: Vec<String> = fields.0.into_values().collect();
+    if problems.is_empty() && name_is_taken(core, &hostname).await.ok()? {
+        problems.push(format!(
+            "`{hostname}` is another container's name here; rename one of them."
+        ));
+    }
+    if let Some(mac) = config.mac() {
+        let sql = r#"SELECT "id" FROM "Containers" WHERE "macAddress" = ?"#;
+        if let Some(row) = core.db.opt(sql, args![mac]).await.ok()? {
+            let id: i64 = row.get("id").ok()?;
+            problems.push(format!(
+                "It is container {id}, which was elsewhere: write that down (`POST /containers/{id}/refresh`)."
+            ));
+        }
+    } else {
+        problems.push("It has no network `net0`, and so no MAC address to be known by.".to_owned());
+    }
+    if let Some(lock) = &config.lock {
+        problems.push(format!(
+            "Proxmox VE works on it ({lock}); wait until that is over."
+        ));
+    }
+    let sizes = sizes(&config);
+    Some(Importable {
+        vmid: one.vmid,
+        hostname,
+        status: one.status,
+        ipv4_address: address
+            .filter_map(|interface| Interface::ipv4(&interface))
+            .map(|address| address.to_string())
+            .next(),
+        mac_address: config.mac().map(ToOwned::to_owned),
+        os_release: config.ostype,
+        cores: sizes.cores,
+        memory: sizes.memory,
+        disk: sizes.disk,
+        problems,
+    })
+}
+
+fn sizes(config: &LxcConfig) -> Sizes {
+    Sizes {
+        cores: config.cores,
+        memory: config.memory,
+        disk: config.disk_gib().and_then(|gib| u32::try_from(gib).ok()),
+    }
+}
+
+async fn name_is_taken(core: &Core, hostname: &str) -> Result<bool> {
+    let mut tx = core.db.read().await?;
+    match check::name_is_free(&mut tx, core, "hostname", hostname, (0, 0)).await {
+        Ok(()) => Ok(false),
+        Err(Error::Conflict { .. }) => Ok(true),
+        Err(other) => Err(other),
+    }
+}
+
+/// Takes a container over under the name that it has in Proxmox VE, with its address, MAC and sizes; for admins. From then on it is
+/// known by host name and MAC, since it carries no marker of ours.
+pub async fn import(core: &Core, actor: &Actor, node: i64, wanted: &Wanted) -> Result<Container> {
+    let (node, pve) = asked(core, actor, node).await?;
+    let mut fields = Fields::default();
+    let username = wanted.username.trim().to_owned();
+    check::owner(&username, &mut fields);
+    let http_port = wanted
+        .http_port
+        .map(|port| check::port(core, "httpPort", Some(port), &mut fields));
+    if wanted.vmid < 100 {
+        fields.add("vmid", "Give its VMID, a number from 100.");
+        return Err(Error::Invalid(fields));
+    }
+    let status = match pve.lxc_status(&node.name, wanted.vmid).await {
+        Ok(status) => status,
+        Err(error) if error.is_does_not_exist() => {
+            let message = format!("Node {} has no CT {}.", node.name, wanted.vmid);
+            return Err(Error::invalid("vmid", message));
+        }
+        Err(error) => return Err(told(&node, &error)),
+    };
+    if status.template == Some(true) {
+        let message = format!(
+            "CT {} is a template; containers are cloned from it.",
+            wanted.vmid
+        );
+        return Err(Error::invalid("vmid", message));
+    }
+    let config = pve.lxc_config(&node.name, wanted.vmid).await;
+    let config = config.map_err(|error| told(&node, &error))?;
+    let one = look(core, &node, &pve, status).await;
+    let one = one.ok_or_else(|| Error::Upstream(format!("CT {} is gone.", wanted.vmid)))?;
+    for problem in &one.problems {
+        fields.add("vmid", problem.clone());
+    }
+    let words = &wanted.additional_protocols;
+    let services = check::services(core, &one.hostname, http_port, words, &mut fields);
+    fields.into_result()?;
+    let new = Checked {
+        hostname: one.hostname,
+        address: one.ipv4_address.and_then(|address| address.parse().ok()),
+        username,
+        os_release: one.os_release.unwrap_or_default(),
+        vmid: wanted.vmid,
+        mac: one.mac_address.unwrap_or_default(),
+        ai_container: node.ai_container.clone().unwrap_or_else(|| "N".to_owned()),
+        services,
+        sizes: sizes(&config),
+        node,
+    };
+    let id = transaction!(core.db, tx => {
+        tx.lock("names").await?;
+        let sql = r#"SELECT "id" FROM "Containers" WHERE "nodeId" = ? AND "containerId" = ?"#;
+        if let Some(row) = tx.opt(sql, args![new.node.id, new.vmid]).await? {
+            let id: i64 = row.get("id")?;
+            return Err(Error::conflict("vmid", format!("CT {} is container {id} already.", new.vmid)));
+        }
+        // Proxmox VE has just shown it there.
+        take_address(tx, core, &new, None, true).await?;
+        insert(tx, core, &new).await?
+    })?;
+    core.wake.routes();
+    let owner = core.proxmox_user(&new.username);
+    let path = format!("/vms/{}", new.vmid);
+    if let Err(error) = pve.acl_grant(&path, container_create::ROLE, &owner).await {
+        // The container works without it; only Proxmox VE's own console is closed to the owner.
+        tracing::warn!(%owner, path, %error, "an imported container's owner gets no role");
+    }
+    let row = find_any(core, id).await?;
+    row.ok_or_else(|| Error::NotFound("The container was deleted meanwhile.".to_owned()))
+}
