@@ -180,6 +180,12 @@ pub async fn find_any(core: &Core, id: i64) -> Result<Option<Container>> {
 /// Why a job on a container did not do what was asked, from its reason.
 fn refused(reason: Option<String>) -> Error {
     let reason = reason.unwrap_or_else(|| "The job ended without a reason.".to_owned());
+    if reason.contains("snapshot feature is not available") {
+        let message = format!(
+            "The storage of this container takes no snapshots (Proxmox VE: {reason}); an admin can move its disk to one that does, such as ZFS, LVM-thin or btrfs."
+        );
+        return Error::conflict("storage", message);
+    }
     for (beginning, field) in [
         (container_delete::MISMATCH, "id"),
         (container_delete::OURS, "id"),

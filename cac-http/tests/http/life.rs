@@ -125,7 +125,7 @@ async fn the_whole_life_of_a_container() {
         4
     );
     assert_eq!(lab.delete(&web, &alice).send().await.unwrap().status(), 204);
-    // Snapshots: this storage has none, which is told in Proxmox VE's words.
+    // Snapshots: this storage takes none, which is told with what to do.
     assert_eq!(
         get(&lab, &alice, &format!("{at}/snapshots"), 200).await,
         json!([])
@@ -135,7 +135,7 @@ async fn the_whole_life_of_a_container() {
         &alice,
         &format!("{at}/snapshots"),
         json!({"name": "base"}),
-        500,
+        409,
     )
     .await;
     assert!(
@@ -265,4 +265,58 @@ async fn admins_keep_the_nodes() {
     assert!(!check["templates"].as_array().unwrap().is_empty());
     assert_eq!(lab.delete(&at, &admin).send().await.unwrap().status(), 204);
     get(&lab, &admin, &at, 404).await;
+}
+
+/// A container that was made by other means comes into the books, and its owner has it from then on.
+#[tokio::test]
+async fn admins_import_what_a_node_has() {
+    let lab = Lab::new().await;
+    let (alice, bob, admin) = (
+        lab.login("alice").await,
+        lab.login("bob").await,
+        lab.login("admin").await,
+    );
+    let (id, job) = lab.create(&alice, "lost").await;
+    assert_eq!(lab.ended(job).await, "success");
+    let row = get(&lab, &alice, &format!("/containers/{id}"), 200).await;
+    for sql in [
+        r#"DELETE FROM "Services" WHERE "containerId" = ?"#,
+        r#"DELETE FROM "Containers" WHERE "id" = ?"#,
+    ] {
+        lab.core.db.exec(sql, cac_core::args![id]).await.unwrap();
+    }
+    let node = &row["nodeId"];
+    let (list, import) = (
+        format!("/nodes/{node}/importable"),
+        format!("/nodes/{node}/import"),
+    );
+    get(&lab, &alice, &list, 403).await;
+    let found = get(&lab, &admin, &list, 200).await;
+    assert_eq!(found[0]["hostname"], "lost");
+    assert_eq!(found[0]["problems"], json!([]));
+    let wish = json!({"vmid": found[0]["vmid"], "username": "bob"});
+    post(&lab, &bob, &import, wish.clone(), 403).await;
+    let none = post(&lab, &admin, &import, json!({}), 400).await;
+    assert!(
+        none["errors"]["vmid"].is_string() && none["errors"]["username"].is_string(),
+        "{none}"
+    );
+    let made = post(&lab, &admin, &import, wish.clone(), 201).await;
+    // Without a web port it has ssh alone.
+    let services = made["services"].as_array().unwrap();
+    assert_eq!(
+        (services.len(), &services[0]["type"]),
+        (1, &json!("tcp")),
+        "{made}"
+    );
+    let again = post(&lab, &admin, &import, wish, 400).await;
+    assert!(again["errors"]["vmid"].is_string(), "{again}");
+    let at = format!("/containers/{}", made["id"]);
+    get(&lab, &alice, &at, 404).await;
+    assert_eq!(
+        get(&lab, &bob, &at, 200).await["ipv4Address"],
+        row["ipv4Address"]
+    );
+    assert_eq!(lab.delete(&at, &bob).send().await.unwrap().status(), 200);
+    assert!(lab.simulator.containers().is_empty());
 }
