@@ -25,7 +25,8 @@ async fn main() -> Result<(), AnyError> {
     let mut password = String::new();
     std::io::stdin().read_line(&mut password)?;
     let password = Secret::new(password.trim_end());
-    let SignIn::Done { actor, .. } = user::sign_in(&core, username, &password, None).await? else {
+    let SignIn::Done { actor, .. } = user::sign_in(&core, username, &password, None, None).await?
+    else {
         return Err("this account has a second factor; sign in on the web".into());
     };
     let new = NewContainer {

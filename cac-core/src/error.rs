@@ -29,6 +29,9 @@ pub enum Error {
     /// Try the same call again after `after`.
     #[error("{message}")]
     Busy { message: String, after: Duration },
+    /// Too many attempts; the next one counts after `after`.
+    #[error("{message}")]
+    TooMany { message: String, after: Duration },
     /// Proxmox VE, the mail server or another program refused or failed; the text is fit for the caller.
     #[error("{0}")]
     Upstream(String),

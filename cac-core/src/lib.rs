@@ -6,7 +6,8 @@
 //! - [`db`] the one door to SQLite, MariaDB and PostgreSQL; [`schema`] migrations and adoption
 //! - [`error`] one error without HTTP; every edge maps it once
 //! - [`pve`] the Proxmox VE client; [`node`] the hosts, [`placement`] which of them takes a container
-//! - [`container`], [`service`] what people own; [`user`], [`session`], [`actor`] who they are
+//! - [`container`], [`service`] what people own; [`user`], [`actor`] who they are, [`session`], [`token`] how they prove it
+//!   ([`credential`])
 //! - [`job`] durable work: the queue, its runner, one file per kind of work; [`task`] programs that admins describe
 //! - [`nginx`] the configuration from typed data, and the loop that keeps an nginx on it; [`routes`] what it serves now
 
@@ -17,10 +18,12 @@ pub mod actor;
 pub mod clock;
 pub mod config;
 pub mod container;
+pub mod credential;
 pub mod db;
 pub mod error;
 mod idempotency;
 pub mod job;
+pub mod login_failure;
 pub mod nginx;
 pub mod node;
 pub mod placement;
@@ -39,6 +42,7 @@ pub mod setting;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod token;
 pub mod user;
 pub mod wake;
 
@@ -60,7 +64,7 @@ pub struct Parts {
     pub installation: String,
     pub(crate) clients: node::Clients,
     pub(crate) feeds: job::Feeds,
-    pub(crate) sessions: session::Recent,
+    pub(crate) credentials: credential::Recent,
     pub(crate) live: container::Live,
 }
 
@@ -100,7 +104,7 @@ impl Core {
             installation,
             clients: node::Clients::default(),
             feeds: job::Feeds::default(),
-            sessions: session::Recent::default(),
+            credentials: credential::Recent::default(),
             live: container::Live::default(),
         })))
     }

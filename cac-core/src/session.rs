@@ -1,23 +1,20 @@
 //! Browser sessions: rows on the server; only a keyed hash of the id is stored, so the database opens no session.
 
-use std::collections::{HashMap, HashSet};
-use std::time::Instant;
+use std::collections::HashMap;
 
-use chrono::Duration;
+use chrono::{DateTime, Duration, Utc};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
 use crate::actor::Actor;
-use crate::{Core, Result, args, secret, transaction};
+use crate::{Core, Error, Result, args, secret, transaction};
 
 /// How long a session lasts.
 pub const LIFETIME: Duration = Duration::hours(24);
 /// How old the look-up of admin rights may be.
 pub const ADMIN_LIFETIME: Duration = Duration::minutes(15);
-/// How old an answer of [`recent`] may be.
-const ROUND: std::time::Duration = std::time::Duration::from_secs(4);
-/// Sessions of one query.
-const BATCH: usize = 1000;
+/// Characters of a session's hash that stand for it.
+const SHORT: usize = 16;
 
 /// Starts a session; returns the id for the cookie, which is shown only here.
 pub async fn create(core: &Core, actor: &Actor) -> Result<String> {
@@ -28,7 +25,7 @@ pub async fn create(core: &Core, actor: &Actor) -> Result<String> {
         tx.exec(
             r#"INSERT INTO "Sessions" ("session_id", "expires", "username", "admin", "adminCheckedAt", "createdAt", "updatedAt")
                VALUES (?, ?, ?, ?, ?, ?, ?)"#,
-            args![hash(core, &id), now + LIFETIME, &actor.username, actor.admin, now, now, now],
+            args![key(core, &id), now + LIFETIME, &actor.username, actor.admin, now, now, now],
         )
         .await?;
     })?;
@@ -37,12 +34,12 @@ pub async fn create(core: &Core, actor: &Actor) -> Result<String> {
 
 /// Who the session belongs to, if it is still good. Admin rights that were not looked up lately do not count.
 pub async fn find(core: &Core, id: &str) -> Result<Option<Actor>> {
-    let hash = hash(core, id);
+    let hash = key(core, id);
     Ok(find_all(core, vec![hash.clone()]).await?.remove(&hash))
 }
 
 /// The same by the hashes of ids, for those that are good.
-async fn find_all(core: &Core, hashes: Vec<String>) -> Result<HashMap<String, Actor>> {
+pub(crate) async fn find_all(core: &Core, hashes: Vec<String>) -> Result<HashMap<String, Actor>> {
     let now = core.clock.now();
     let rows = core
         .db
@@ -54,7 +51,7 @@ async fn find_all(core: &Core, hashes: Vec<String>) -> Result<HashMap<String, Ac
         .await?;
     let mut found = HashMap::new();
     for row in rows {
-        let checked: Option<chrono::DateTime<chrono::Utc>> = row.get("adminCheckedAt")?;
+        let checked: Option<DateTime<Utc>> = row.get("adminCheckedAt")?;
         let fresh = checked.is_some_and(|checked| now - checked < ADMIN_LIFETIME);
         let admin = row.get::<bool>("admin")? && fresh;
         let actor = Actor::new(row.get::<String>("username")?, admin);
@@ -63,39 +60,49 @@ async fn find_all(core: &Core, hashes: Vec<String>) -> Result<HashMap<String, Ac
     Ok(found)
 }
 
-/// The sessions that were looked at lately, all of them together.
-#[derive(Debug, Default)]
-pub(crate) struct Recent(tokio::sync::Mutex<Round>);
-
-#[derive(Debug, Default)]
-struct Round {
-    at: Option<Instant>,
-    good: HashMap<String, Actor>,
-    asked: HashSet<String>,
+/// A session as its owner sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// The beginning of its hash; opens nothing.
+    pub id: String,
+    pub expires: DateTime<Utc>,
+    pub created_at: DateTime<Utc>,
+    /// Whether it is the one that asks.
+    pub current: bool,
 }
 
-/// As [`find`], from what was seen within the last seconds: for many long requests that ask again and again, at the cost of
-/// one query for all of them.
-pub async fn recent(core: &Core, id: &str) -> Result<Option<Actor>> {
-    let hash = hash(core, id);
-    let mut round = core.sessions.0.lock().await;
-    let new = round.asked.insert(hash.clone());
-    if round.at.is_none_or(|at| at.elapsed() >= ROUND) {
-        let asked: Vec<String> = round.asked.iter().cloned().collect();
-        let mut good = HashMap::new();
-        for some in asked.chunks(BATCH) {
-            good.extend(find_all(core, some.to_vec()).await?);
-        }
-        // Who does not ask again within a round is forgotten.
-        *round = Round {
-            at: Some(Instant::now()),
-            good,
-            asked: HashSet::from([hash.clone()]),
-        };
-    } else if new && !round.good.contains_key(&hash) {
-        round.good.extend(find_all(core, vec![hash.clone()]).await?);
+/// The actor's own sessions, oldest first; `current` is the id of the one that asks.
+pub async fn list(core: &Core, actor: &Actor, current: Option<&str>) -> Result<Vec<Session>> {
+    let current = current.map(|id| key(core, id));
+    let sql = r#"SELECT "session_id", "expires", "createdAt" FROM "Sessions" WHERE "username" = ? AND "expires" > ? ORDER BY "createdAt""#;
+    let rows = core
+        .db
+        .all(sql, args![&actor.username, core.clock.now()])
+        .await?;
+    let shown = rows.iter().map(|row| {
+        let hash: String = row.get("session_id")?;
+        Ok(Session {
+            current: current.as_ref() == Some(&hash),
+            id: hash[..SHORT].to_owned(),
+            expires: row.get("expires")?,
+            created_at: row.get("createdAt")?,
+        })
+    });
+    shown.collect()
+}
+
+/// Ends one of the actor's own sessions by what [`list`] calls it.
+pub async fn delete_listed(core: &Core, actor: &Actor, id: &str) -> Result<()> {
+    let missing = || Error::NotFound(format!("You have no session {id}."));
+    if id.len() != SHORT || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(missing());
     }
-    Ok(round.good.get(&hash).cloned())
+    let sql = r#"DELETE FROM "Sessions" WHERE "username" = ? AND "session_id" LIKE ?"#;
+    let ended = core
+        .db
+        .exec(sql, args![&actor.username, format!("{id}%")])
+        .await?;
+    if ended == 0 { Err(missing()) } else { Ok(()) }
 }
 
 /// Ends one session.
@@ -103,7 +110,7 @@ pub async fn delete(core: &Core, id: &str) -> Result<()> {
     core.db
         .exec(
             r#"DELETE FROM "Sessions" WHERE "session_id" = ?"#,
-            args![hash(core, id)],
+            args![key(core, id)],
         )
         .await?;
     Ok(())
@@ -145,7 +152,8 @@ pub(crate) async fn set_admin(core: &Core, username: &str, admin: bool) -> Resul
     Ok(())
 }
 
-fn hash(core: &Core, id: &str) -> String {
+/// What is stored of an id.
+pub(crate) fn key(core: &Core, id: &str) -> String {
     let key = core.config.session_secret.expose().as_bytes();
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length will do");
     mac.update(id.as_bytes());

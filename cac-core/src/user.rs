@@ -1,5 +1,6 @@
 //! Users are Proxmox VE's: names and realms, signing in, and who is an admin. Passwords are never kept.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -7,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::actor::Actor;
 use crate::node::{self, Node};
 use crate::pve::{self, Auth, Login, Pve, Secret, Target, Ticket, Tls};
-use crate::{Core, Error, Result, session, setting, transaction};
+use crate::{Core, Error, Result, login_failure, session, setting, token, transaction};
 
 const LOGIN_URL: &str = "login.url";
 const LOGIN_REALM: &str = "login.realm";
@@ -82,12 +83,13 @@ pub fn canonical(core: &Core, typed: &str) -> Result<String> {
     })
 }
 
-/// Signs somebody in with their Proxmox VE password.
+/// Signs somebody in with their Proxmox VE password; `address` is where the request comes from, if that is known.
 pub async fn sign_in(
     core: &Core,
     typed: &str,
     password: &Secret,
     second: Option<&SecondFactor>,
+    address: Option<IpAddr>,
 ) -> Result<SignIn> {
     let username = canonical(core, typed)?;
     if password.expose().is_empty() && second.is_none() {
@@ -102,6 +104,7 @@ pub async fn sign_in(
         auth: Auth::None,
     })
     .map_err(unreachable)?;
+    login_failure::attempt(core, &username, address).await?;
     let answer = match second {
         None => pve.login(&userid, password).await,
         Some(second) => {
@@ -118,6 +121,7 @@ pub async fn sign_in(
     let ticket = match answer {
         Ok(Login::Ticket(ticket)) => ticket,
         Ok(Login::SecondFactor { challenge, kinds }) => {
+            login_failure::undecided(core, &username, address).await?;
             return Ok(SignIn::SecondFactor { challenge, kinds });
         }
         Err(error) if error.is_unauthenticated() => {
@@ -128,8 +132,12 @@ pub async fn sign_in(
             };
             return Err(Error::Unauthenticated(what.to_owned()));
         }
-        Err(error) => return Err(unreachable(error)),
+        Err(error) => {
+            login_failure::undecided(core, &username, address).await?;
+            return Err(unreachable(error));
+        }
     };
+    login_failure::passed(core, &username, address).await?;
     remember_login_node(core, &login_node).await?;
     let admin = is_admin(core, &login_node, &pve, &ticket, &userid).await;
     let actor = Actor::new(username, admin);
@@ -271,8 +279,8 @@ pub async fn has_service_token(core: &Core) -> bool {
         .is_ok_and(|node| node.token.is_some())
 }
 
-/// Looks up everyone who has a session, again and again: admin rights follow the group, and who was disabled, expired or
-/// deleted in Proxmox VE is signed out. While Proxmox VE is away nothing is renewed, so admin rights lapse.
+/// Looks up everyone who has a session or a token, again and again: admin rights follow the group, and who was disabled, expired or
+/// deleted in Proxmox VE is signed out and has its tokens suspended. While Proxmox VE is away nothing is renewed, so admin rights lapse.
 pub async fn keep_looking_up(core: Core, stop: CancellationToken) {
     loop {
         if let Err(error) = look_up(&core).await {
@@ -285,9 +293,18 @@ pub async fn keep_looking_up(core: Core, stop: CancellationToken) {
     }
 }
 
+/// Somebody who may not sign in any more.
+async fn shut_out(core: &Core, username: &str) -> Result<()> {
+    session::delete_all(core, username).await?;
+    token::set_admin(core, username, None).await
+}
+
 /// One round of [`keep_looking_up`].
 pub async fn look_up(core: &Core) -> Result<()> {
-    let stale = session::stale(core, LOOK_UP_EVERY).await?;
+    let mut stale = session::stale(core, LOOK_UP_EVERY).await?;
+    stale.extend(token::stale(core, LOOK_UP_EVERY).await?);
+    stale.sort_unstable();
+    stale.dedup();
     if stale.is_empty() {
         return Ok(());
     }
@@ -300,10 +317,11 @@ pub async fn look_up(core: &Core) -> Result<()> {
             Ok(user) if user.is_active(now) => {
                 let admin = user.groups.contains(&core.config.proxmox.admin_group);
                 session::set_admin(core, &username, admin).await?;
+                token::set_admin(core, &username, Some(admin)).await?;
             }
-            Ok(_) => session::delete_all(core, &username).await?,
+            Ok(_) => shut_out(core, &username).await?,
             Err(error) if error.to_string().contains("no such user") => {
-                session::delete_all(core, &username).await?
+                shut_out(core, &username).await?;
             }
             Err(error) => tracing::warn!(%error, username, "cannot be looked up"),
         }

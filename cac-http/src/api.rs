@@ -14,6 +14,7 @@ pub(crate) mod quota;
 pub(crate) mod reconcile;
 pub(crate) mod service;
 pub(crate) mod template;
+pub(crate) mod token;
 
 /// The chapters of the specification.
 #[derive(Tags)]
@@ -36,6 +37,7 @@ pub(crate) enum Tag {
 
 pub(crate) type Apis = (
     login::Api,
+    token::Api,
     container::Api,
     life::Api,
     service::Api,
@@ -55,6 +57,7 @@ pub(crate) const LIMIT: u32 = 1000;
 pub(crate) fn service() -> OpenApiService<Apis, ()> {
     let apis = (
         login::Api,
+        token::Api,
         container::Api,
         life::Api,
         service::Api,

@@ -1,10 +1,12 @@
-//! Who is signed in: the session cookie, and the two things handlers ask for, [`Signed`] and [`Anyone`].
+//! Who is signed in, by the session's cookie or an API token, and the two things handlers ask for, [`Signed`] and [`Anyone`].
 
 use std::sync::Arc;
 
+use cac_core::credential::{self, Credential};
+use cac_core::token::{Held, Scope};
 use cac_core::{Actor, Config, Core, session};
 use poem::http::StatusCode;
-use poem::http::header::COOKIE;
+use poem::http::header::{AUTHORIZATION, COOKIE};
 use poem::{Request, RequestBody};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
@@ -14,8 +16,10 @@ use crate::accept::{names_json, prefers_html};
 use crate::error::{ApiError, Result};
 use crate::limit::Limits;
 use crate::origin::{self, Source};
+use crate::scope;
 
-const SCHEME: &str = "session";
+const SESSION: &str = "session";
+const TOKEN: &str = "token";
 
 /// What every request carries; put there by `edge.rs`.
 #[derive(Clone)]
@@ -31,8 +35,10 @@ pub(crate) struct Anyone {
     pub core: Core,
     pub stop: CancellationToken,
     pub actor: Option<Actor>,
-    /// The session id of the cookie, good or not.
-    pub session: Option<String>,
+    /// What the request carries, good or not; a token is always good, since the request is refused otherwise.
+    pub credential: Option<Credential>,
+    /// Absent for a session.
+    pub token: Option<Held>,
     pub limits: Arc<Limits>,
     pub source: Source,
     pub html: bool,
@@ -45,9 +51,29 @@ pub(crate) struct Signed {
     pub core: Core,
     pub stop: CancellationToken,
     pub actor: Actor,
-    /// The id of the good session.
-    pub session: String,
+    /// The good session or token.
+    pub credential: Credential,
+    /// Absent for a session.
+    pub token: Option<Held>,
     pub html: bool,
+}
+
+impl Anyone {
+    /// The id of the session's cookie, good or not.
+    pub(crate) fn session(&self) -> Option<&str> {
+        match &self.credential {
+            Some(Credential::Session(id)) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Refuses a token without this scope, where one address serves several.
+    pub(crate) fn needs(&self, scope: Scope) -> Result<()> {
+        match &self.token {
+            Some(token) if !token.may(scope) => Err(scope::missing(&[scope])),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Signed {
@@ -68,13 +94,33 @@ async fn anyone(request: &Request) -> Result<Anyone> {
         .data::<Carried>()
         .ok_or_else(|| ApiError::internal("a request without its core"))?;
     let core = carried.core.clone();
-    let session = cookie(&core.config, request);
-    let actor = match &session {
-        Some(id) => session::find(&core, id).await?.inspect(|actor| {
-            carried.limits.good(id.clone(), &actor.username);
-        }),
+    let credential = credential_of(&core.config, request);
+    let known = match &credential {
+        Some(credential) => credential::find(&core, credential).await?,
         None => None,
     };
+    let (actor, token) = match known {
+        Some(known) => {
+            if let Some(credential) = &credential {
+                let budget = budget(&known);
+                carried.limits.good(credential.clone(), budget);
+            }
+            (Some(known.actor), known.token)
+        }
+        None => (None, None),
+    };
+    if token.is_none() && matches!(credential, Some(Credential::Token(_))) {
+        return Err(ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "This API token is not known, has expired, or its owner may not sign in any more; make another one (POST /tokens).",
+        ));
+    }
+    if let Some(token) = &token {
+        let needed = scope::needed(request.method(), request.uri().path());
+        if !needed.iter().any(|scope| token.may(*scope)) {
+            return Err(scope::missing(needed));
+        }
+    }
     Ok(Anyone {
         source: origin::source(&core.config, request),
         stop: carried.stop.clone(),
@@ -83,8 +129,30 @@ async fn anyone(request: &Request) -> Result<Anyone> {
         json: names_json(request.headers()),
         core,
         actor,
-        session,
+        credential,
+        token,
     })
+}
+
+/// Whose requests are counted together: those of a user's sessions, and those of each token.
+pub(crate) fn budget(known: &credential::Known) -> String {
+    match &known.token {
+        Some(token) => format!("token {}", token.id),
+        None => known.actor.username.clone(),
+    }
+}
+
+/// What a request proves itself with, good or not; a token wins.
+pub(crate) fn credential_of(config: &Config, request: &Request) -> Option<Credential> {
+    bearer(request)
+        .map(Credential::Token)
+        .or_else(|| cookie(config, request).map(Credential::Session))
+}
+
+fn bearer(request: &Request) -> Option<String> {
+    let text = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = text.trim().split_once(' ')?;
+    (scheme.eq_ignore_ascii_case("bearer")).then(|| token.trim().to_owned())
 }
 
 /// Under TLS the prefix makes browsers refuse the cookie from any other host or path.
@@ -93,7 +161,7 @@ fn name(config: &Config) -> &'static str {
 }
 
 /// The session id that a request carries, good or not.
-pub(crate) fn cookie(config: &Config, request: &Request) -> Option<String> {
+fn cookie(config: &Config, request: &Request) -> Option<String> {
     let values = request.headers().get_all(COOKIE).iter();
     let mut pairs = values
         .filter_map(|v| v.to_str().ok())
@@ -128,7 +196,20 @@ fn register(registry: &mut Registry) {
         flows: None,
         openid_connect_url: None,
     };
-    registry.create_security_scheme(SCHEME, scheme);
+    registry.create_security_scheme(SESSION, scheme);
+    let scheme = MetaSecurityScheme {
+        ty: "http",
+        description: Some(
+            "An API token (`POST /tokens`); it may do what its scopes say, and never more than its owner.",
+        ),
+        name: None,
+        key_in: None,
+        scheme: Some("bearer"),
+        bearer_format: None,
+        flows: None,
+        openid_connect_url: None,
+    };
+    registry.create_security_scheme(TOKEN, scheme);
 }
 
 impl<'a> ApiExtractor<'a> for Signed {
@@ -141,7 +222,7 @@ impl<'a> ApiExtractor<'a> for Signed {
     }
 
     fn security_schemes() -> Vec<&'static str> {
-        vec![SCHEME]
+        vec![SESSION, TOKEN]
     }
 
     async fn from_request(
@@ -150,15 +231,16 @@ impl<'a> ApiExtractor<'a> for Signed {
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
         let who = anyone(request).await?;
-        let (actor, session) = who
+        let (actor, credential) = who
             .actor
-            .zip(who.session)
+            .zip(who.credential)
             .ok_or_else(ApiError::unauthenticated)?;
         Ok(Self {
             core: who.core,
             stop: who.stop,
             actor,
-            session,
+            credential,
+            token: who.token,
             html: who.html,
         })
     }
@@ -174,7 +256,7 @@ impl<'a> ApiExtractor<'a> for Anyone {
     }
 
     fn security_schemes() -> Vec<&'static str> {
-        vec![SCHEME]
+        vec![SESSION, TOKEN]
     }
 
     fn has_security_fallback() -> bool {

@@ -192,12 +192,16 @@ impl<E: Endpoint> Edge<E> {
             }
         }
         if status == StatusCode::UNAUTHORIZED {
-            let challenge = HeaderValue::from_static(
+            for challenge in [
                 "Cookie realm=\"cac\", form-action=\"/login\", cookie-name=cac",
-            );
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, challenge);
+                "Bearer realm=\"cac\"",
+            ] {
+                let headers = response.headers_mut();
+                headers.append(
+                    header::WWW_AUTHENTICATE,
+                    HeaderValue::from_static(challenge),
+                );
+            }
         }
         response
     }

@@ -116,6 +116,11 @@ impl From<Error> for ApiError {
                 error.0.retry_after = Some(after.as_secs().max(1));
                 error
             }
+            Error::TooMany { message, after } => {
+                let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, message);
+                error.0.retry_after = Some(after.as_secs().max(1));
+                error
+            }
             Error::Upstream(text) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, text),
             Error::Unreachable(text) => {
                 let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, text);

@@ -3,8 +3,8 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use cac_core::credential;
 use cac_core::job::{self, Follower, Happening, Job};
-use cac_core::session;
 use futures_util::{Stream, StreamExt as _, stream};
 use poem::web::sse::{Event, SSE};
 use poem::{IntoResponse, Response};
@@ -19,7 +19,7 @@ use crate::auth::Signed;
 
 /// How often a comment keeps the connection open.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How often the session is looked at again.
+/// How often the session or token is looked at again.
 const CHECK: Duration = Duration::from_secs(5);
 /// Follows a job from the row after `after`, as long as the session lasts; rights were checked by finding `job`.
 pub(crate) fn follow(
@@ -62,7 +62,7 @@ impl Viewer {
     }
 
     async fn may_see(&self) -> bool {
-        match session::recent(&self.who.core, &self.who.session).await {
+        match credential::recent(&self.who.core, &self.who.credential).await {
             Ok(actor) => actor.is_some_and(|actor| actor.may_see(self.owner.as_deref())),
             Err(error) => {
                 // The client comes back with its Last-Event-ID.

@@ -1,6 +1,6 @@
 //! The web server of Create-a-Container: API, pages and event streams, thin over [`cac_core`].
 //!
-//! - `edge.rs` the outermost layer; `origin.rs` hosts, origins, proxies; `auth.rs` who is signed in; `limit.rs` how many
+//! - `edge.rs` the outermost layer; `origin.rs` hosts, origins, proxies; `auth.rs` who is signed in; `scope.rs` what tokens may; `limit.rs` how many
 //!   requests; `error.rs` one mapping
 //! - `input.rs`, `accept.rs` bodies in and both kinds of answers out; `events.rs` the streams of a job
 //! - `api/<noun>.rs` the operations; `page/<noun>.rs` their pages, with `templates/`; `assets.rs` style and script
@@ -30,6 +30,7 @@ mod limit;
 mod origin;
 mod page;
 mod program;
+mod scope;
 
 pub use program::run;
 

@@ -9,7 +9,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use cac_core::{Core, session};
+use cac_core::Core;
+use cac_core::credential::{self, Credential};
+use cac_core::login_failure::neighbours;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
@@ -22,26 +24,26 @@ use crate::auth;
 use crate::error::ApiError;
 use crate::origin::Source;
 
-/// Sessions that are looked up for an address whose budget is used up: at once, then one a second.
+/// Sessions and tokens that are looked up for an address whose budget is used up: at once, then one a second.
 const LOOK_UPS: u32 = 5;
-/// For how long a good session is known to be one; the handlers look it up themselves each time.
+/// For how long a good session or token is known to be one; the handlers look it up themselves each time.
 const KNOWN: Duration = Duration::from_secs(900);
 /// Requests between two tidyings.
 const MANY: u32 = 4096;
-/// Good sessions that are remembered.
-const SESSIONS: usize = 100_000;
+/// Good ones that are remembered.
+const REMEMBERED: usize = 100_000;
 
 type Budgets<K> =
     RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>;
 
 pub(crate) struct Limits {
-    /// Requests without a good session, by address.
+    /// Requests without a good session or token, by address.
     strangers: Budget<IpAddr>,
-    /// Requests with one, by user.
+    /// Requests with one, by user or token.
     users: Budget<String>,
     look_ups: Budget<IpAddr>,
-    /// The user of each session that was good lately, by the cookie's value.
-    known: Mutex<HashMap<String, (String, Instant)>>,
+    /// Whose budget each credential that was good lately counts on.
+    known: Mutex<HashMap<Credential, (String, Instant)>>,
 }
 
 /// What a request left of its budget.
@@ -116,14 +118,6 @@ fn free(core: &Core, request: &Request, source: Source) -> bool {
     pull || path.starts_with("/assets/") || matches!(path, "/healthz" | "/readyz" | "/metrics")
 }
 
-/// The addresses that count as one: with IPv6 a host has a whole /64.
-fn neighbours(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V6(ip) => IpAddr::from((ip.to_bits() & (u128::MAX << 64)).to_be_bytes()),
-        ip => ip,
-    }
-}
-
 impl Limits {
     pub(crate) fn new(core: &Core) -> Self {
         let limits = &core.config.rate_limits;
@@ -145,8 +139,8 @@ impl Limits {
         if free(core, request, source) {
             return Ok(None);
         }
-        let session = auth::cookie(&core.config, request);
-        if let Some(user) = session.as_ref().and_then(|id| self.user_of(id)) {
+        let credential = auth::credential_of(&core.config, request);
+        if let Some(user) = credential.as_ref().and_then(|one| self.user_of(one)) {
             // Streams are open for long and come again by themselves.
             let path = request.uri().path();
             if path.starts_with("/api/stream/") || path.ends_with("/stream") {
@@ -158,37 +152,38 @@ impl Limits {
         let address = neighbours(source.ip.unwrap_or(IpAddr::from([0; 4])));
         let (left, wait) = self.strangers.take(&address);
         if wait.is_some()
-            && let Some(id) = session
+            && let Some(credential) = credential
             && self.look_ups.take(&address).1.is_none()
-            && let Ok(Some(actor)) = session::find(core, &id).await
+            && let Ok(Some(known)) = credential::find(core, &credential).await
         {
-            self.good(id, &actor.username);
-            return counted(self.users.take(&actor.username), true).map(Some);
+            let budget = auth::budget(&known);
+            self.good(credential, budget.clone());
+            return counted(self.users.take(&budget), true).map(Some);
         }
         counted((left, wait), false).map(Some)
     }
 
-    /// This session was found to be good.
-    pub(crate) fn good(&self, session: String, user: &str) {
+    /// This credential was found to be good.
+    pub(crate) fn good(&self, credential: Credential, budget: String) {
         let mut known = self.known();
-        if known.len() >= SESSIONS {
+        if known.len() >= REMEMBERED {
             known.retain(|_, (_, seen)| seen.elapsed() < KNOWN);
         }
-        if known.len() < SESSIONS {
-            known.insert(session, (user.to_owned(), Instant::now()));
+        if known.len() < REMEMBERED {
+            known.insert(credential, (budget, Instant::now()));
         }
     }
 
-    fn user_of(&self, session: &str) -> Option<String> {
+    fn user_of(&self, credential: &Credential) -> Option<String> {
         let known = self.known();
-        let (user, seen) = known.get(session)?;
+        let (user, seen) = known.get(credential)?;
         (seen.elapsed() < KNOWN).then(|| user.clone())
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (String, Instant)>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Credential, (String, Instant)>> {
         self.known
             .lock()
-            .expect("nothing panics while it holds the sessions")
+            .expect("nothing panics while it holds them")
     }
 }
 

@@ -131,6 +131,13 @@ impl Simulator {
         user.groups = groups.iter().map(|group| (*group).to_owned()).collect();
     }
 
+    /// Disables a user, or enables it again.
+    pub fn set_enabled(&self, name: &str, enabled: bool) {
+        if let Some(user) = self.core.change().users.get_mut(name) {
+            user.enable = enabled;
+        }
+    }
+
     /// Makes a one-time code the second factor of a user; `None` takes it away.
     pub fn set_totp(&self, name: &str, code: Option<&str>) {
         if let Some(user) = self.core.change().users.get_mut(name) {

@@ -54,6 +54,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(3, "wake", "0003_wake"),
     migration!(4, "life", "0004_life"),
     migration!(5, "templates", "0005_templates"),
+    migration!(6, "tokens", "0006_tokens"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

@@ -8,7 +8,7 @@ use cac_core::{args, session, testing};
 use crate::lab::Lab;
 
 async fn sign_in(lab: &Lab, name: &str, password: &str) -> cac_core::Result<SignIn> {
-    user::sign_in(&lab.core, name, &Secret::new(password), None).await
+    user::sign_in(&lab.core, name, &Secret::new(password), None, None).await
 }
 
 #[tokio::test]
@@ -91,7 +91,8 @@ async fn a_second_factor_is_asked_for_and_checked() {
                 challenge: challenge.clone(),
                 code: Secret::new(code),
             };
-            let answer = user::sign_in(&lab.core, "alice", &Secret::new(""), Some(&second)).await;
+            let answer =
+                user::sign_in(&lab.core, "alice", &Secret::new(""), Some(&second), None).await;
             assert_eq!(
                 matches!(answer, Ok(SignIn::Done { .. })),
                 good,
@@ -160,6 +161,93 @@ async fn rights_follow_the_group_and_disabled_users_are_signed_out() {
                 .unwrap()
                 .admin
         );
+        lab.end().await;
+    }
+}
+
+/// Failed logins count across processes, per name and per address, and a right password in between forgives only its name.
+#[tokio::test]
+async fn guessing_is_slowed_in_all_processes_together() {
+    for database in testing::databases().await {
+        let lab = Lab::new(database).await;
+        let other = cac_core::Core::start(crate::lab::config(&lab.database.url, &[]))
+            .await
+            .unwrap();
+        let try_it = async |core: &cac_core::Core, name: &str, password: &str, from: [u8; 4]| {
+            let from = Some(std::net::IpAddr::from(from));
+            user::sign_in(core, name, &Secret::new(password), None, from).await
+        };
+        let wrong =
+            |answer: &cac_core::Result<SignIn>| matches!(answer, Err(Error::Unauthenticated(_)));
+        for (number, core) in [&lab.core, &other, &lab.core, &other, &lab.core]
+            .into_iter()
+            .enumerate()
+        {
+            let answer = try_it(core, "alice", "guess", [192, 0, 2, 1]).await;
+            assert!(wrong(&answer), "{number}: {answer:?}");
+        }
+        for core in [&lab.core, &other] {
+            // By any address, and with the right password, too.
+            let slowed = try_it(core, "alice@pve", "alice-demo", [192, 0, 2, 9]).await;
+            let Err(Error::TooMany { after, message }) = slowed else {
+                panic!("{slowed:?}");
+            };
+            assert!(after <= std::time::Duration::from_secs(3), "{message}");
+        }
+        assert!(
+            try_it(&other, "admin", "admin-demo", [192, 0, 2, 9])
+                .await
+                .is_ok()
+        );
+        let back = r#"UPDATE "LoginFailures" SET "lastAt" = ?"#;
+        let long_ago = chrono::Utc::now() - chrono::Duration::minutes(5);
+        lab.core.db.exec(back, args![long_ago]).await.unwrap();
+        assert!(
+            try_it(&other, "alice", "alice-demo", [192, 0, 2, 1])
+                .await
+                .is_ok()
+        );
+        // Many at once: no more than five are let through.
+        let guesses: Vec<_> = (0..40)
+            .map(|number: u8| {
+                let core = if number % 2 == 0 {
+                    lab.core.clone()
+                } else {
+                    other.clone()
+                };
+                tokio::spawn(async move {
+                    let from = Some(std::net::IpAddr::from([192, 0, 2, 100 + number]));
+                    loop {
+                        match user::sign_in(&core, "alice", &Secret::new("guess"), None, from).await
+                        {
+                            Err(Error::Busy { .. }) => tokio::task::yield_now().await,
+                            answer => return answer,
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut through = 0;
+        for guess in guesses {
+            through += u32::from(wrong(&guess.await.unwrap()));
+        }
+        assert!(
+            (5..=8).contains(&through),
+            "{}: {through}",
+            lab.database.name
+        );
+        // Proxmox VE's silence is nobody's failure.
+        lab.simulator.faults().add(cac_simulator::Fault {
+            method: None,
+            path: "/access/ticket".to_owned(),
+            count: 0,
+            action: cac_simulator::Action::DropBefore,
+        });
+        for _ in 0..8 {
+            let away = try_it(&lab.core, "bob", "guess", [192, 0, 2, 77]).await;
+            assert!(matches!(away, Err(Error::Unreachable(_))), "{away:?}");
+        }
+        other.db.close().await;
         lab.end().await;
     }
 }

@@ -2,6 +2,7 @@
 
 use cac_core::Actor;
 use cac_core::container::{self, ContainerChange, Deletion, NewContainer, Registration};
+use cac_core::token::Scope;
 
 use cac_core::service::{self, ServiceType};
 use chrono::{DateTime, Utc};
@@ -391,7 +392,7 @@ impl Api {
     /// Ask for a container, or register one
     ///
     /// With `init` in the query or the body a new one is made. Without, a container that exists already is registered, by
-    /// admins and by scripts on machines in `REGISTRATION_ALLOW` without a login. The same node, VMID, name and MAC address
+    /// admins, by tokens with `containers:register` and by scripts on machines in `REGISTRATION_ALLOW` without a login. The same node, VMID, name and MAC address
     /// again change the address and keep services and ports.
     #[oai(
         path = "/containers",
@@ -418,6 +419,7 @@ impl Api {
         let Some(actor) = &who.actor else {
             return Err(ApiError::unauthenticated());
         };
+        who.needs(Scope::ContainersWrite)?;
         if dry_run.0.unwrap_or(false) {
             let place = container::preflight(&who.core, actor, &body.read()?.into()).await?;
             return Ok(Asked::Possible(Json(Possible {
@@ -541,13 +543,18 @@ async fn register(who: &Anyone, body: &Input<ContainerRequest>) -> Result<Asked>
             .is_in(&who.core.config.registration_allow)
             .then(Actor::local)
     };
-    let actor = match who.actor.clone().filter(|actor| actor.admin).or_else(local) {
+    who.needs(Scope::ContainersRegister)?;
+    // A token with this scope registers what its owner may register.
+    let token = who.token.as_ref();
+    let token = token.map(|token| Actor::new(&token.username, token.admin));
+    let admin = || who.actor.clone().filter(|actor| actor.admin);
+    let actor = match token.or_else(admin).or_else(local) {
         Some(actor) => actor,
         None if who.actor.is_none() => return Err(ApiError::unauthenticated()),
         None => {
             return Err(ApiError::new(
                 StatusCode::FORBIDDEN,
-                "Containers are registered by admins and by machines in REGISTRATION_ALLOW. \
+                "Containers are registered by admins, by tokens with `containers:register` and by machines in REGISTRATION_ALLOW. \
                  To ask for a new container, send `init=true`.",
             ));
         }

@@ -1,8 +1,9 @@
 //! Signing in and out.
 
+use cac_core::credential::Credential;
 use cac_core::pve::Secret;
 use cac_core::user::{self, SecondFactor, SignIn};
-use cac_core::{Actor, Core, Error, session};
+use cac_core::{Actor, Error, session};
 use poem::http::StatusCode;
 use poem_openapi::param::Query;
 use poem_openapi::payload::{Html, Json};
@@ -119,10 +120,11 @@ impl Api {
             asked.redirect.as_deref().or(redirect.0.as_deref()),
         );
         let username = asked.username.clone().unwrap_or_default();
-        match sign_in(&who.core, asked).await {
+        match sign_in(&who, asked).await {
             Ok((session, actor)) => {
-                who.limits.good(session.clone(), &actor.username);
-                if let Some(old) = &who.session {
+                let credential = Credential::Session(session.clone());
+                who.limits.good(credential, actor.username);
+                if let Some(old) = who.session() {
                     session::delete(&who.core, old).await?;
                 }
                 Ok(Outcome::new(&who, there, Some(&session), target))
@@ -139,14 +141,14 @@ impl Api {
         tag = "Tag::Login"
     )]
     async fn login_delete(&self, who: Anyone) -> Result<Outcome> {
-        if let Some(session) = &who.session {
+        if let Some(session) = who.session() {
             session::delete(&who.core, session).await?;
         }
         Ok(Outcome::new(&who, who.html, None, "/login".to_owned()))
     }
 }
 
-async fn sign_in(core: &Core, asked: Credentials) -> Result<(String, Actor)> {
+async fn sign_in(who: &Anyone, asked: Credentials) -> Result<(String, Actor)> {
     let secret = |text: Option<String>| Secret::new(text.unwrap_or_default());
     let second = asked
         .challenge
@@ -162,7 +164,9 @@ async fn sign_in(core: &Core, asked: Credentials) -> Result<(String, Actor)> {
         return Err(Error::invalid("code", "Give the code of your second factor.").into());
     }
     let username = asked.username.unwrap_or_default();
-    match user::sign_in(core, &username, &secret(asked.password), second.as_ref()).await? {
+    let password = secret(asked.password);
+    let address = who.source.ip;
+    match user::sign_in(&who.core, &username, &password, second.as_ref(), address).await? {
         SignIn::Done { session, actor } => Ok((session, actor)),
         SignIn::SecondFactor { challenge, kinds } => {
             let mut error = ApiError::new(

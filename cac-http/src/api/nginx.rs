@@ -42,7 +42,7 @@ pub(crate) enum Configuration {
 impl Api {
     /// The nginx configuration of all published services
     ///
-    /// For machines of `NGINX_CONF_ALLOW` and for admins.
+    /// For machines of `NGINX_CONF_ALLOW`, for admins, and for their tokens with `nginx:read`.
     #[oai(
         path = "/nginx.conf",
         method = "get",
@@ -87,7 +87,7 @@ impl Api {
 fn may_read(who: &Anyone) -> Result<()> {
     let local = who.source.is_in(&who.core.config.nginx_conf_allow);
     match &who.actor {
-        _ if local => Ok(()),
+        _ if local || who.token.is_some() => Ok(()),
         Some(actor) if actor.admin => Ok(()),
         Some(_) => Err(ApiError::new(
             StatusCode::FORBIDDEN,

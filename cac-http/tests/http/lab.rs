@@ -90,14 +90,22 @@ impl Lab {
         }
     }
 
-    /// A request as the holder of a session, or as nobody with an empty one.
+    /// A request as the holder of a session or an API token, or as nobody with an empty one.
     pub(crate) fn ask(&self, method: Method, path: &str, session: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.url));
-        if session.is_empty() {
-            request
-        } else {
-            request.header("cookie", session)
+        match session {
+            "" => request,
+            token if token.starts_with("cac_") => request.bearer_auth(token),
+            session => request.header("cookie", session),
         }
+    }
+
+    /// Makes an API token.
+    pub(crate) async fn token(&self, session: &str, scopes: &[&str]) -> String {
+        let body = json!({"name": "a test", "scopes": scopes});
+        let answer = self.post("/tokens", session).json(&body).send().await;
+        let made = expect(answer.unwrap(), 201).await;
+        made["token"].as_str().unwrap().to_owned()
     }
 
     pub(crate) fn get(&self, path: &str, session: &str) -> RequestBuilder {

@@ -13,3 +13,4 @@ mod pages;
 mod registration;
 mod spec;
 mod stop;
+mod token;

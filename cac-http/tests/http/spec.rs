@@ -107,3 +107,33 @@ async fn nobody_does_anything_without_rights() {
     }
     assert!(tried >= 14, "only {tried} operations");
 }
+
+/// A token without the scope gets nothing, whatever the operation; one operation is for several scopes and looks itself.
+#[tokio::test]
+async fn a_token_without_the_scope_does_nothing() {
+    let lab = Lab::idle(&[]).await;
+    let admin = lab.login("admin").await;
+    let token = lab.token(&admin, &["containers:register"]).await;
+    let spec: Value = serde_json::from_str(&cac_http::spec()).unwrap();
+    let mut tried = 0;
+    for (method, path, operation) in operations(&spec) {
+        if !operation["security"].is_array() || operation["operationId"] == "container_create" {
+            continue;
+        }
+        let path = path.replace("{id}", "1").replace("{jobId}", "1");
+        let mut request = lab.ask(method.clone(), &path, &token);
+        if operation["requestBody"].is_object() {
+            request = request.json(&json!({}));
+        }
+        let refused = expect(request.send().await.unwrap(), 403).await;
+        assert!(
+            refused["detail"]
+                .as_str()
+                .unwrap()
+                .contains("has not the scope"),
+            "{method} {path}: {refused}"
+        );
+        tried += 1;
+    }
+    assert!(tried >= 30, "only {tried} operations");
+}

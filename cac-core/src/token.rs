@@ -1,0 +1,337 @@
+//! API tokens: what scripts and other clients prove themselves with. Only a hash is stored; a token is shown once, when it is made.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Duration, Utc};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::actor::Actor;
+use crate::db::Row;
+use crate::error::Fields;
+use crate::session::ADMIN_LIFETIME;
+use crate::{Core, Error, Result, args, secret, transaction};
+
+/// How a token begins, so that scanners of leaked secrets know it.
+const PREFIX: &str = "cac_";
+/// Characters of a token that are kept to tell it apart.
+const BEGINNING: usize = 12;
+/// How exactly the last use is known.
+const USED_EVERY: Duration = Duration::minutes(1);
+/// Tokens of one owner.
+const MOST: i64 = 100;
+
+/// What a token may be used for; never for more than its owner may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Scope {
+    /// See containers, services, templates, the quota.
+    #[serde(rename = "containers:read")]
+    ContainersRead,
+    /// Ask for containers, change and delete them; includes reading.
+    #[serde(rename = "containers:write")]
+    ContainersWrite,
+    /// Register containers that exist.
+    #[serde(rename = "containers:register")]
+    ContainersRegister,
+    /// See jobs and their output, add and cancel them.
+    #[serde(rename = "jobs")]
+    Jobs,
+    /// Read `/nginx.conf`.
+    #[serde(rename = "nginx:read")]
+    NginxRead,
+    /// Say which configuration a proxy has.
+    #[serde(rename = "nginx:report")]
+    NginxReport,
+    /// Everything that the owner may do.
+    #[serde(rename = "admin")]
+    Admin,
+}
+
+impl Scope {
+    /// All there are.
+    pub const ALL: [Self; 7] = [
+        Self::ContainersRead,
+        Self::ContainersWrite,
+        Self::ContainersRegister,
+        Self::Jobs,
+        Self::NginxRead,
+        Self::NginxReport,
+        Self::Admin,
+    ];
+
+    /// As requests name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ContainersRead => "containers:read",
+            Self::ContainersWrite => "containers:write",
+            Self::ContainersRegister => "containers:register",
+            Self::Jobs => "jobs",
+            Self::NginxRead => "nginx:read",
+            Self::NginxReport => "nginx:report",
+            Self::Admin => "admin",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.name() == text)
+    }
+
+    /// Whether only an admin may have it.
+    fn admins_only(self) -> bool {
+        matches!(self, Self::NginxRead | Self::NginxReport)
+    }
+}
+
+/// A row of `Tokens`, without what proves it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Token {
+    pub id: i64,
+    /// The owner.
+    pub username: String,
+    /// What the owner calls it.
+    pub name: String,
+    /// Its first characters.
+    pub beginning: String,
+    pub scopes: Vec<Scope>,
+    /// Absent: it does not expire.
+    pub expires: Option<DateTime<Utc>>,
+    /// To the minute.
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// Whether its owner may not sign in any more.
+    pub suspended: bool,
+    pub created_at: DateTime<Utc>,
+}
+
+/// A token that is to be made.
+#[derive(Debug, Clone, Default)]
+pub struct NewToken {
+    pub name: String,
+    pub scopes: Vec<String>,
+    pub expires: Option<DateTime<Utc>>,
+}
+
+/// A good token in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    pub id: i64,
+    pub username: String,
+    pub scopes: Vec<Scope>,
+    /// Whether the owner is an admin, looked up not longer than 15 minutes ago.
+    pub admin: bool,
+    /// Whether the owner was one when last looked up.
+    pub was_admin: bool,
+}
+
+impl Held {
+    /// Whether it has the scope, or one that includes it.
+    #[must_use]
+    pub fn may(&self, scope: Scope) -> bool {
+        let includes = |has: &Scope| match has {
+            Scope::Admin => true,
+            Scope::ContainersWrite if scope == Scope::ContainersRead => true,
+            has => *has == scope,
+        };
+        // A proxy goes on while Proxmox VE is away and admin rights cannot be looked up.
+        self.scopes.iter().any(includes) && (self.was_admin || !scope.admins_only())
+    }
+
+    /// Who acts by it: an admin only with the scope for that.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        let admin = self.admin && self.scopes.contains(&Scope::Admin);
+        Actor::new(&self.username, admin)
+    }
+}
+
+fn hash(text: &str) -> String {
+    secret::hex(&Sha256::digest(text))
+}
+
+fn scopes(text: &str) -> Vec<Scope> {
+    text.split(' ').filter_map(Scope::parse).collect()
+}
+
+impl Token {
+    fn from_row(row: &Row) -> Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            username: row.get("username")?,
+            name: row.get("name")?,
+            beginning: row.get("beginning")?,
+            scopes: scopes(&row.get::<String>("scopes")?),
+            expires: row.get("expires")?,
+            last_used_at: row.get("lastUsedAt")?,
+            suspended: row.get("suspended")?,
+            created_at: row.get("createdAt")?,
+        })
+    }
+}
+
+/// Makes a token of the actor's own; `by` is the token that asks for it, which gives no scope that it has not itself. The text is
+/// shown only here.
+pub async fn create(
+    core: &Core,
+    actor: &Actor,
+    by: Option<&Held>,
+    new: &NewToken,
+) -> Result<(Token, String)> {
+    let now = core.clock.now();
+    let mut fields = Fields::default();
+    let name = new.name.trim();
+    if name.is_empty() || name.chars().count() > 64 || name.chars().any(char::is_control) {
+        fields.add(
+            "name",
+            "Give it a name of 1 to 64 characters, to know it by.",
+        );
+    }
+    let mut wanted: Vec<Scope> = Vec::new();
+    let known = Scope::ALL.map(Scope::name).join(", ");
+    for text in &new.scopes {
+        match Scope::parse(text.trim()) {
+            Some(scope) if scope.admins_only() && !actor.admin => {
+                fields.add("scopes", format!("Only admins have tokens with `{text}`."));
+            }
+            Some(scope) if by.is_some_and(|by| !by.may(scope)) => {
+                fields.add(
+                    "scopes",
+                    format!("The token that asks has no `{text}` itself."),
+                );
+            }
+            Some(scope) => wanted.push(scope),
+            None => fields.add(
+                "scopes",
+                format!("`{text}` is no scope; choose of {known}."),
+            ),
+        }
+    }
+    if wanted.is_empty() {
+        fields.add("scopes", format!("Choose at least one of {known}."));
+    }
+    if new.expires.is_some_and(|at| at <= now) {
+        fields.add("expires", "Give a time in the future, or none.");
+    }
+    fields.into_result()?;
+    wanted.sort();
+    wanted.dedup();
+    let text = format!("{PREFIX}{}", secret::random());
+    let names: Vec<&str> = wanted.iter().map(|scope| scope.name()).collect();
+    let id = transaction!(core.db, tx => {
+        tx.lock("names").await?;
+        let sql = r#"SELECT COUNT(*) AS "n" FROM "Tokens" WHERE "username" = ?"#;
+        if tx.one(sql, args![&actor.username]).await?.get::<i64>("n")? >= MOST {
+            return Err(Error::conflict("name", format!("You have {MOST} tokens already; delete those that are not used.")));
+        }
+        tx.insert(
+            r#"INSERT INTO "Tokens" ("username", "name", "hash", "beginning", "scopes", "expires", "admin", "adminCheckedAt",
+                                     "suspended", "createdAt", "updatedAt")
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#,
+            args![
+                &actor.username, name, hash(&text), &text[..BEGINNING], names.join(" "), new.expires, actor.admin, now, false, now, now
+            ],
+        )
+        .await?
+    })?;
+    Ok((one(core, id).await?, text))
+}
+
+async fn one(core: &Core, id: i64) -> Result<Token> {
+    let sql = r#"SELECT * FROM "Tokens" WHERE "id" = ?"#;
+    match core.db.opt(sql, args![id]).await? {
+        Some(row) => Token::from_row(&row),
+        None => Err(Error::NotFound(format!("There is no token {id}."))),
+    }
+}
+
+/// A page of tokens in order of their ids, and how many there are: one's own, or for admins everyone's.
+pub async fn list(
+    core: &Core,
+    actor: &Actor,
+    all: bool,
+    (limit, offset): (u32, u32),
+) -> Result<(Vec<Token>, i64)> {
+    let all = all && actor.admin;
+    let mut tx = core.db.read().await?;
+    let sql = r#"SELECT COUNT(*) AS "n" FROM "Tokens" WHERE (? OR "username" = ?)"#;
+    let total = tx.one(sql, args![all, &actor.username]).await?.get("n")?;
+    let sql =
+        r#"SELECT * FROM "Tokens" WHERE (? OR "username" = ?) ORDER BY "id" LIMIT ? OFFSET ?"#;
+    let rows = tx
+        .all(sql, args![all, &actor.username, limit, offset])
+        .await?;
+    let tokens = rows.iter().map(Token::from_row).collect::<Result<_>>()?;
+    Ok((tokens, total))
+}
+
+/// Ends a token of one's own, or for admins anybody's.
+pub async fn delete(core: &Core, actor: &Actor, id: i64) -> Result<()> {
+    let token = one(core, id).await?;
+    if !actor.may_see(Some(&token.username)) {
+        return Err(Error::NotFound(format!("There is no token {id}.")));
+    }
+    let sql = r#"DELETE FROM "Tokens" WHERE "id" = ?"#;
+    core.db.exec(sql, args![id]).await?;
+    Ok(())
+}
+
+/// The token that this text is, if it is a good one; its use is noted.
+pub async fn find(core: &Core, text: &str) -> Result<Option<Held>> {
+    let hash = hash(text);
+    let Some(found) = find_all(core, vec![hash.clone()]).await?.remove(&hash) else {
+        return Ok(None);
+    };
+    let now = core.clock.now();
+    let sql = r#"UPDATE "Tokens" SET "lastUsedAt" = ? WHERE "hash" = ? AND ("lastUsedAt" IS NULL OR "lastUsedAt" < ?)"#;
+    if found.1.is_none_or(|used| used < now - USED_EVERY) {
+        core.db
+            .exec(sql, args![now, &hash, now - USED_EVERY])
+            .await?;
+    }
+    Ok(Some(found.0))
+}
+
+/// By the hashes of tokens, those that are good, with their last use.
+pub(crate) async fn find_all(
+    core: &Core,
+    hashes: Vec<String>,
+) -> Result<HashMap<String, (Held, Option<DateTime<Utc>>)>> {
+    let now = core.clock.now();
+    let sql = r#"SELECT * FROM "Tokens" WHERE "hash" IN ? AND ("expires" IS NULL OR "expires" > ?) AND "suspended" = ?"#;
+    let mut found = HashMap::new();
+    for row in core.db.all(sql, args![hashes, now, false]).await? {
+        let checked: DateTime<Utc> = row.get("adminCheckedAt")?;
+        let was_admin: bool = row.get("admin")?;
+        let held = Held {
+            id: row.get("id")?,
+            username: row.get("username")?,
+            scopes: scopes(&row.get::<String>("scopes")?),
+            admin: was_admin && now - checked < ADMIN_LIFETIME,
+            was_admin,
+        };
+        found.insert(row.get("hash")?, (held, row.get("lastUsedAt")?));
+    }
+    Ok(found)
+}
+
+/// The key of a token in [`crate::credential`]'s round.
+pub(crate) fn key(text: &str) -> String {
+    hash(text)
+}
+
+/// Owners of tokens whose look-up is older than `age`; suspended ones are looked up, too.
+pub(crate) async fn stale(core: &Core, age: Duration) -> Result<Vec<String>> {
+    let now = core.clock.now();
+    let sql = r#"SELECT DISTINCT "username" FROM "Tokens" WHERE ("expires" IS NULL OR "expires" > ?) AND "adminCheckedAt" < ?"#;
+    let rows = core.db.all(sql, args![now, now - age]).await?;
+    rows.iter().map(|row| Ok(row.get("username")?)).collect()
+}
+
+/// Stores what was looked up of an owner: whether they are an admin, or `None` when they may not sign in any more.
+pub(crate) async fn set_admin(core: &Core, username: &str, admin: Option<bool>) -> Result<()> {
+    let now = core.clock.now();
+    let sql = r#"UPDATE "Tokens" SET "admin" = ?, "adminCheckedAt" = ?, "suspended" = ?, "updatedAt" = ? WHERE "username" = ?"#;
+    let given = args![admin.unwrap_or(false), now, admin.is_none(), now, username];
+    core.db.exec(sql, given).await?;
+    Ok(())
+}

@@ -1,0 +1,3 @@
+DELETE FROM `Locks` WHERE `name` = 'logins';
+
+DROP TABLE `Tokens`;
