@@ -210,7 +210,7 @@ async fn guessing_is_slowed_in_all_processes_together() {
         // Many at once: no more than five are let through.
         let guesses: Vec<_> = (0..40)
             .map(|number: u8| {
-                let core = if number % 2 == 0 {
+                let core = if number.is_multiple_of(2) {
                     lab.core.clone()
                 } else {
                     other.clone()
