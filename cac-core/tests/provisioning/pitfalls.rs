@@ -1,7 +1,5 @@
 //! What others stumbled over in Proxmox VE's API, where no other test here shows it. `grep -rn "Pitfall [0-9]" cac-core` finds all.
 
-use std::time::Duration;
-
 use cac_core::container::{self, Changed, ContainerChange, Deletion, NewContainer};
 use cac_core::job::Status;
 use cac_core::job::container_change::Change;
@@ -166,12 +164,11 @@ async fn a_vmid_that_somebody_else_takes_first_is_given_up() {
         let mut lab = Lab::new(database).await;
         lab.simulator
             .faults()
-            .once("POST", "/lxc", Action::Latency { ms: 600 });
+            .once("POST", "/lxc", Action::Latency { ms: 1500 });
         lab.runner();
         let created = lab.ask("second").await;
-        until("the number is reserved", async || {
-            let row = lab.row(created.id).await.unwrap();
-            row.container_id == Some(100)
+        until("the call is on its way", async || {
+            lab.simulator.faults().pending().is_empty()
         })
         .await;
         lab.foreign("pve2", 100, "first").await;
@@ -202,12 +199,12 @@ async fn a_stranger_under_the_number_is_not_adopted_after_a_lost_answer() {
     for database in testing::databases().await {
         let mut lab = Lab::new(database).await;
         let faults = lab.simulator.faults();
-        faults.once("POST", "/lxc", Action::Latency { ms: 600 });
+        faults.once("POST", "/lxc", Action::Latency { ms: 1500 });
         faults.once("POST", "/lxc", Action::DropBefore);
         lab.runner();
         let created = lab.ask("mine").await;
-        until("the number is reserved", async || {
-            lab.row(created.id).await.unwrap().container_id == Some(100)
+        until("the call is on its way", async || {
+            lab.simulator.faults().pending().is_empty()
         })
         .await;
         // The same name, too.
@@ -238,7 +235,7 @@ async fn a_configuration_that_somebody_changes_meanwhile_is_read_again() {
         lab.template("pve1", 900, "base", true).await;
         lab.simulator
             .faults()
-            .once("PUT", "/config", Action::Latency { ms: 600 });
+            .once("PUT", "/config", Action::Latency { ms: 1500 });
         lab.runner();
         let wish = NewContainer {
             template: Some("lxc/900".to_owned()),
@@ -248,13 +245,10 @@ async fn a_configuration_that_somebody_changes_meanwhile_is_read_again() {
             .await
             .unwrap();
         let vmid = 100;
-        until("the clone is there", async || {
-            let all = lab.simulator.containers();
-            all.iter()
-                .any(|ct| ct.vmid == vmid && !ct.config.contains_key("lock"))
+        until("the call is on its way", async || {
+            lab.simulator.faults().pending().is_empty()
         })
         .await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
         let pve: Pve = {
             let row = node::find_named(&lab.core, &admin(), "pve1").await.unwrap();
             lab.core.pve(&row).unwrap()
