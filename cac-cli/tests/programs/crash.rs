@@ -135,7 +135,8 @@ async fn database(side: Side, number: u64) -> TestDb {
 
 impl Case {
     async fn new(row: Row, at: u64) -> Self {
-        let network = [127, 128 + NETWORK.fetch_add(1, Ordering::Relaxed) % 70];
+        // Others have networks of their own: `lab::own_network`.
+        let network = [127, 160 + NETWORK.fetch_add(1, Ordering::Relaxed) % 38];
         let config = cac_simulator::Config {
             network,
             delay: Delay::none(),

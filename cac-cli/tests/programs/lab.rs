@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -44,9 +45,10 @@ pub(crate) fn own_address() -> Ipv4Addr {
     Ipv4Addr::new(127, 200 + a % 50, b, 1 + c % 250)
 }
 
-/// A network for simulated containers, as `cac simulator --network` takes it.
+/// A network for simulated containers that no other test has, as `cac simulator --network` takes it.
 fn own_network() -> String {
-    format!("127.{}", 128 + rand::random::<u8>() % 70)
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    format!("127.{}", 100 + NEXT.fetch_add(1, Ordering::Relaxed) % 60)
 }
 
 /// A command line that knows nothing of this environment but where programs are.
