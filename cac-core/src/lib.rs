@@ -7,7 +7,7 @@
 //! - [`error`] one error without HTTP; every edge maps it once
 //! - [`pve`] the Proxmox VE client; [`node`] the hosts, [`placement`] which of them takes a container
 //! - [`container`], [`service`] what people own; [`user`], [`actor`] who they are, [`session`], [`token`] how they prove it
-//!   ([`credential`])
+//!   ([`credential`]); [`audit`] what they did
 //! - [`job`] durable work: the queue, its runner, one file per kind of work; [`task`] programs that admins describe
 //! - [`nginx`] the configuration from typed data, and the loop that keeps an nginx on it; [`routes`] what it serves now
 
@@ -15,6 +15,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 pub mod actor;
+pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod container;

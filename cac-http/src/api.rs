@@ -2,6 +2,7 @@
 
 use poem_openapi::{OpenApiService, Tags};
 
+pub(crate) mod audit;
 pub(crate) mod container;
 pub(crate) mod health;
 pub(crate) mod import;
@@ -29,6 +30,8 @@ pub(crate) enum Tag {
     Jobs,
     /// Proxmox VE hosts, for admins
     Nodes,
+    /// Who did what, for admins
+    Audit,
     /// The reverse proxy's configuration
     Nginx,
     /// Liveness and readiness
@@ -47,6 +50,7 @@ pub(crate) type Apis = (
     node::Api,
     import::Api,
     reconcile::Api,
+    audit::Api,
     nginx::Api,
     health::Api,
 );
@@ -67,6 +71,7 @@ pub(crate) fn service() -> OpenApiService<Apis, ()> {
         node::Api,
         import::Api,
         reconcile::Api,
+        audit::Api,
         nginx::Api,
         health::Api,
     );

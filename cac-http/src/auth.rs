@@ -1,12 +1,13 @@
 //! Who is signed in, by the session's cookie or an API token, and the two things handlers ask for, [`Signed`] and [`Anyone`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use cac_core::audit::Via;
 use cac_core::credential::{self, Credential};
 use cac_core::token::{Held, Scope};
 use cac_core::{Actor, Config, Core, session};
-use poem::http::StatusCode;
 use poem::http::header::{AUTHORIZATION, COOKIE};
+use poem::http::{Method, StatusCode};
 use poem::{Request, RequestBody};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
@@ -30,6 +31,41 @@ pub(crate) struct Carried {
     pub limits: Arc<Limits>,
 }
 
+/// Who a request turned out to be from, for the audit log; told by handlers, read by `edge.rs`.
+#[derive(Clone, Default)]
+pub(crate) struct Identity(Arc<Mutex<(Option<Told>, Option<Method>)>>);
+
+/// What was found out.
+#[derive(Clone, Default)]
+pub(crate) struct Told {
+    pub username: Option<String>,
+    pub via: Option<Via>,
+    pub token: Option<i64>,
+}
+
+impl Identity {
+    pub(crate) fn tell(&self, told: Told) {
+        self.both().0 = Some(told);
+    }
+
+    /// The method that the request means, when a form said another one.
+    pub(crate) fn meant(&self, method: Method) {
+        self.both().1 = Some(method);
+    }
+
+    pub(crate) fn told(&self) -> Option<Told> {
+        self.both().0.clone()
+    }
+
+    pub(crate) fn method(&self) -> Option<Method> {
+        self.both().1.clone()
+    }
+
+    fn both(&self) -> std::sync::MutexGuard<'_, (Option<Told>, Option<Method>)> {
+        self.0.lock().expect("nothing panics while it holds it")
+    }
+}
+
 /// A request of somebody who may be signed in.
 pub(crate) struct Anyone {
     pub core: Core,
@@ -41,6 +77,7 @@ pub(crate) struct Anyone {
     pub token: Option<Held>,
     pub limits: Arc<Limits>,
     pub source: Source,
+    pub identity: Identity,
     pub html: bool,
     /// Whether JSON was asked for by name.
     pub json: bool,
@@ -109,6 +146,18 @@ async fn anyone(request: &Request) -> Result<Anyone> {
         }
         None => (None, None),
     };
+    let identity = request.data::<Identity>().cloned().unwrap_or_default();
+    if let Some(actor) = &actor {
+        let via = match &token {
+            Some(_) => Via::Token,
+            None => Via::Session,
+        };
+        identity.tell(Told {
+            username: Some(actor.username.clone()),
+            via: Some(via),
+            token: token.as_ref().map(|token| token.id),
+        });
+    }
     if token.is_none() && matches!(credential, Some(Credential::Token(_))) {
         return Err(ApiError::new(
             StatusCode::UNAUTHORIZED,
@@ -131,6 +180,7 @@ async fn anyone(request: &Request) -> Result<Anyone> {
         actor,
         credential,
         token,
+        identity,
     })
 }
 

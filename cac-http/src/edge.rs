@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use cac_core::Config;
+use cac_core::audit::{self, NewEntry, Via};
 use futures_util::FutureExt as _;
 use poem::http::header::{self, HeaderName, HeaderValue};
 use poem::http::{Method, StatusCode};
@@ -15,7 +16,7 @@ use rand::Rng as _;
 use tracing::Instrument as _;
 
 use crate::accept::prefers_html;
-use crate::auth::Carried;
+use crate::auth::{Carried, Identity};
 use crate::error::{ApiError, Told};
 use crate::origin::Source;
 use crate::{input, origin, page};
@@ -28,37 +29,27 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) struct Edge<E> {
     pub inner: E,
     pub carried: Carried,
-    pub allowed: Allowed,
+    pub operations: Operations,
 }
 
-/// The methods of each path, for the `Allow` of a 405.
-pub(crate) struct Allowed(Vec<(String, String)>);
+/// The operations: path, method, id; for the `Allow` of a 405 and for the audit log.
+pub(crate) struct Operations(Vec<(String, String, String)>);
 
-impl Allowed {
+impl Operations {
     /// From the OpenAPI document.
     pub(crate) fn of(spec: &str) -> Self {
         let spec: serde_json::Value = serde_json::from_str(spec).unwrap_or_default();
-        let paths = spec["paths"].as_object().into_iter().flatten();
-        let methods = |operations: &serde_json::Value| {
-            let mut names: Vec<_> = operations
-                .as_object()
-                .into_iter()
-                .flatten()
-                .map(|(name, _)| name.to_uppercase())
-                .collect();
-            if names.iter().any(|name| name == "GET") {
-                names.push("HEAD".to_owned());
+        let mut all = Vec::new();
+        for (path, operations) in spec["paths"].as_object().into_iter().flatten() {
+            for (method, operation) in operations.as_object().into_iter().flatten() {
+                let id = operation["operationId"].as_str().unwrap_or_default();
+                all.push((path.clone(), method.to_uppercase(), id.to_owned()));
             }
-            names.join(", ")
-        };
-        Self(
-            paths
-                .map(|(path, operations)| (path.clone(), methods(operations)))
-                .collect(),
-        )
+        }
+        Self(all)
     }
 
-    fn at(&self, path: &str) -> &str {
+    fn at<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         let fits = |pattern: &str| {
             let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
             loop {
@@ -69,8 +60,35 @@ impl Allowed {
                 }
             }
         };
-        let found = self.0.iter().find(|(pattern, _)| fits(pattern));
-        found.map_or("GET, HEAD", |(_, methods)| methods)
+        // The pattern that has no parameter wins: `/containers/new` is no container.
+        let plain = self.0.iter().any(|(pattern, ..)| pattern == path);
+        self.0
+            .iter()
+            .filter(move |(pattern, ..)| {
+                if plain {
+                    pattern == path
+                } else {
+                    fits(pattern)
+                }
+            })
+            .map(|(_, method, id)| (method.as_str(), id.as_str()))
+    }
+
+    fn methods(&self, path: &str) -> String {
+        let mut names: Vec<&str> = self.at(path).map(|(method, _)| method).collect();
+        if names.contains(&"GET") || names.is_empty() {
+            names.push("HEAD");
+        }
+        if names == ["HEAD"] {
+            names.insert(0, "GET");
+        }
+        names.join(", ")
+    }
+
+    fn id<'a>(&'a self, method: &Method, path: &'a str) -> Option<&'a str> {
+        let mut all = self.at(path);
+        all.find(|(name, _)| *name == method.as_str())
+            .map(|(_, id)| id)
     }
 }
 
@@ -80,6 +98,8 @@ struct Seen {
     html: bool,
     method: Method,
     target: String,
+    /// Told by whoever finds it out.
+    identity: Identity,
 }
 
 impl<E: Endpoint> Endpoint for Edge<E> {
@@ -95,6 +115,7 @@ impl<E: Endpoint> Endpoint for Edge<E> {
                 .path_and_query()
                 .map_or("/", |p| p.as_str())
                 .to_owned(),
+            identity: Identity::default(),
         };
         let span = tracing::info_span!("request", id = %seen.id, method = %seen.method, path = request.uri().path());
         let answer = async {
@@ -108,12 +129,20 @@ impl<E: Endpoint> Endpoint for Edge<E> {
                     return response;
                 }
             };
-            let guarded = AssertUnwindSafe(self.pass(request, source)).catch_unwind();
-            let mut response = match guarded.await {
-                Ok(Ok(response)) => response,
+            let (changes, path) = (!request.method().is_safe(), request.uri().path().to_owned());
+            let passed = self.pass(request, source, &seen);
+            let guarded = AssertUnwindSafe(passed).catch_unwind();
+            let (mut response, detail) = match guarded.await {
+                Ok(Ok(response)) => (response, None),
                 Ok(Err(error)) => self.failed(&seen, error),
-                Err(panic) => self.told(&seen, ApiError::internal(words(&*panic))),
+                Err(panic) => {
+                    let error = ApiError::internal(words(&*panic));
+                    (self.told(&seen, error), None)
+                }
             };
+            if changes {
+                self.record(&seen, source, &path, &response, detail).await;
+            }
             if let Some(left) = left {
                 left.tell(response.headers_mut());
             }
@@ -132,23 +161,70 @@ impl<E: Endpoint> Endpoint for Edge<E> {
 }
 
 impl<E: Endpoint> Edge<E> {
-    async fn pass(&self, mut request: Request, source: Source) -> poem::Result<Response> {
+    /// Keeps who changed what, or tried to; whoever proved nothing only at the login, which has a budget.
+    async fn record(
+        &self,
+        seen: &Seen,
+        source: Source,
+        path: &str,
+        response: &Response,
+        detail: Option<String>,
+    ) {
+        // A form's `_method` has said which one is meant.
+        let method = seen
+            .identity
+            .method()
+            .unwrap_or_else(|| seen.method.clone());
+        let Some(action) = self.operations.id(&method, path) else {
+            return;
+        };
+        let who = seen.identity.told();
+        if who.is_none() && action != "login_create" {
+            return;
+        }
+        let who = who.unwrap_or_default();
+        let place = response.headers().get(header::LOCATION);
+        let place = place.and_then(|at| at.to_str().ok()).map(ToOwned::to_owned);
+        let entry = NewEntry {
+            username: who.username,
+            via: who.via.unwrap_or(Via::Nothing),
+            token: who.token,
+            address: source.ip,
+            action: action.to_owned(),
+            target: path.to_owned(),
+            status: response.status().as_u16(),
+            detail: detail.or(place),
+            request: Some(seen.id.clone()),
+        };
+        audit::record(&self.carried.core, &entry).await;
+    }
+
+    async fn pass(
+        &self,
+        mut request: Request,
+        source: Source,
+        seen: &Seen,
+    ) -> poem::Result<Response> {
         let config = &self.carried.core.config;
         origin::check(config, &request, source)?;
         request.set_data(self.carried.clone());
+        request.set_data(seen.identity.clone());
         override_method(&mut request).await?;
+        seen.identity.meant(request.method().clone());
         Ok(self.inner.call(request).await?.into_response())
     }
 
-    fn failed(&self, seen: &Seen, error: poem::Error) -> Response {
+    /// The answer, and what it says.
+    fn failed(&self, seen: &Seen, error: poem::Error) -> (Response, Option<String>) {
         if error.is_from_response() {
-            return error.into_response();
+            return (error.into_response(), None);
         }
         let told = match error.downcast::<ApiError>() {
             Ok(error) => error,
             Err(other) => foreign(&other),
         };
-        self.told(seen, told)
+        let detail = told.0.problem.detail.clone();
+        (self.told(seen, told), Some(detail))
     }
 
     fn told(&self, seen: &Seen, error: ApiError) -> Response {
@@ -187,7 +263,7 @@ impl<E: Endpoint> Edge<E> {
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
             let path = seen.target.split('?').next().unwrap_or_default();
-            if let Ok(methods) = HeaderValue::from_str(self.allowed.at(path)) {
+            if let Ok(methods) = HeaderValue::from_str(&self.operations.methods(path)) {
                 response.headers_mut().insert(header::ALLOW, methods);
             }
         }

@@ -44,7 +44,7 @@ pub fn app(core: Core) -> BoxEndpoint<'static, Response> {
 
 fn stoppable(core: Core, stop: CancellationToken) -> BoxEndpoint<'static, Response> {
     let spec = spec();
-    let allowed = edge::Allowed::of(&spec);
+    let operations = edge::Operations::of(&spec);
     let routes = Route::new()
         .at("/openapi.json", assets::spec(spec))
         .at("/docs", assets::docs())
@@ -54,7 +54,7 @@ fn stoppable(core: Core, stop: CancellationToken) -> BoxEndpoint<'static, Respon
     let edge = edge::Edge {
         inner: routes,
         carried: auth::Carried { core, stop, limits },
-        allowed,
+        operations,
     };
     edge.boxed()
 }

@@ -19,4 +19,4 @@ CREATE TABLE `Tokens` (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
 
 -- For counting failed logins.
-INSERT INTO `Locks` (`name`) VALUES ('logins');
+INSERT IGNORE INTO `Locks` (`name`) VALUES ('logins');

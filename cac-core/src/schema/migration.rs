@@ -55,6 +55,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(4, "life", "0004_life"),
     migration!(5, "templates", "0005_templates"),
     migration!(6, "tokens", "0006_tokens"),
+    migration!(7, "audit", "0007_audit"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

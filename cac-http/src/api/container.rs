@@ -1,6 +1,7 @@
 //! Containers and what they offer.
 
 use cac_core::Actor;
+use cac_core::audit::Via;
 use cac_core::container::{self, ContainerChange, Deletion, NewContainer, Registration};
 use cac_core::token::Scope;
 
@@ -13,7 +14,7 @@ use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 
 use super::{Tag, life, page as bounds};
 use crate::accept::Both;
-use crate::auth::{Anyone, Signed};
+use crate::auth::{Anyone, Signed, Told};
 use crate::error::{ApiError, Result};
 use crate::input::{self, Input};
 use crate::{origin, page};
@@ -559,6 +560,12 @@ async fn register(who: &Anyone, body: &Input<ContainerRequest>) -> Result<Asked>
             ));
         }
     };
+    if who.actor.is_none() {
+        who.identity.tell(Told {
+            via: Some(Via::Machine),
+            ..Told::default()
+        });
+    }
     let row = container::register(&who.core, &actor, &body.read()?.into()).await?;
     Ok(Asked::Registered(Json(Registered {
         success: true,

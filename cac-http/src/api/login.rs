@@ -1,5 +1,6 @@
 //! Signing in and out.
 
+use cac_core::audit::Via;
 use cac_core::credential::Credential;
 use cac_core::pve::Secret;
 use cac_core::user::{self, SecondFactor, SignIn};
@@ -10,7 +11,7 @@ use poem_openapi::payload::{Html, Json};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 
 use super::Tag;
-use crate::auth::{Anyone, set_cookie};
+use crate::auth::{Anyone, Told, set_cookie};
 use crate::error::{ApiError, Result};
 use crate::input::{Input, shown};
 use crate::origin::local_path;
@@ -164,10 +165,22 @@ async fn sign_in(who: &Anyone, asked: Credentials) -> Result<(String, Actor)> {
         return Err(Error::invalid("code", "Give the code of your second factor.").into());
     }
     let username = asked.username.unwrap_or_default();
+    // The name as it is stored; what is none may be a password in the wrong field.
+    who.identity.tell(Told {
+        username: user::canonical(&who.core, &username).ok(),
+        ..Told::default()
+    });
     let password = secret(asked.password);
     let address = who.source.ip;
     match user::sign_in(&who.core, &username, &password, second.as_ref(), address).await? {
-        SignIn::Done { session, actor } => Ok((session, actor)),
+        SignIn::Done { session, actor } => {
+            who.identity.tell(Told {
+                username: Some(actor.username.clone()),
+                via: Some(Via::Session),
+                token: None,
+            });
+            Ok((session, actor))
+        }
         SignIn::SecondFactor { challenge, kinds } => {
             let mut error = ApiError::new(
                 StatusCode::UNAUTHORIZED,
