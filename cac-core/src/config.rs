@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::mail;
 use crate::pve::{Fingerprint, Secret, Tls};
 use crate::quota::Limits;
 use crate::service::Protocols;
@@ -71,6 +72,8 @@ pub struct Config {
     /// Programs that may be started by name.
     pub tasks: Tasks,
     pub nginx: Nginx,
+    /// Absent: no mail is sent.
+    pub mail: Option<mail::Settings>,
 }
 
 /// Where people sign in, and who is an admin.
@@ -83,6 +86,8 @@ pub struct Proxmox {
     pub tls: Tls,
     pub realm: String,
     pub admin_group: String,
+    /// The group that people with an approved account request come into.
+    pub user_group: Option<String>,
 }
 
 /// What containers may be.

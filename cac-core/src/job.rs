@@ -11,6 +11,7 @@ use crate::db::{Db, Row, Tx};
 use crate::idempotency::{Key, Made};
 use crate::{Core, Error, Result, args, transaction};
 
+pub mod account_mail;
 pub mod container_change;
 pub mod container_create;
 pub mod container_delete;
@@ -147,14 +148,15 @@ pub struct NewJob<'a> {
     pub title: String,
     pub payload: serde_json::Value,
     pub container_id: Option<i64>,
-    pub created_by: &'a str,
+    /// Absent: it is for admins alone.
+    pub created_by: Option<&'a str>,
 }
 
 /// Adds a typed job; call [`crate::wake::Wake::jobs`] after the commit.
 pub async fn create(tx: &mut Tx, core: &Core, new: NewJob<'_>) -> Result<i64> {
     let now = core.clock.now();
     let command = format!("# {}", new.title.replace(['\n', '\r'], " "));
-    let turn = queue::turn(tx, new.created_by).await?;
+    let turn = queue::turn(tx, new.created_by.unwrap_or_default()).await?;
     Ok(tx
         .insert(
             r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt", "createdBy", "kind", "payload", "containerId", "turn")

@@ -7,13 +7,15 @@
 //! - [`error`] one error without HTTP; every edge maps it once
 //! - [`pve`] the Proxmox VE client; [`node`] the hosts, [`placement`] which of them takes a container
 //! - [`container`], [`service`] what people own; [`user`], [`actor`] who they are, [`session`], [`token`] how they prove it
-//!   ([`credential`]); [`audit`] what they did
+//!   ([`credential`]); [`audit`] what they did; [`account_request`] who wants to become
+//!   one, [`mail`] what is written to people
 //! - [`job`] durable work: the queue, its runner, one file per kind of work; [`task`] programs that admins describe
 //! - [`nginx`] the configuration from typed data, and the loop that keeps an nginx on it; [`routes`] what it serves now
 
 use std::ops::Deref;
 use std::sync::Arc;
 
+pub mod account_request;
 pub mod actor;
 pub mod audit;
 pub mod clock;
@@ -25,6 +27,7 @@ pub mod error;
 mod idempotency;
 pub mod job;
 pub mod login_failure;
+pub mod mail;
 pub mod nginx;
 pub mod node;
 pub mod placement;

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use reqwest::header::HeaderValue;
 use url::Url;
 
-pub use access::{Permissions, User};
+pub use access::{NewUser, Permissions, User};
 pub use auth::{Login, Ticket};
 pub use cluster::{Bridge, Content, NodeInfo, Resource, Storage, Template, Version};
 pub use error::Error;

@@ -272,6 +272,14 @@ fn service_client(node: &LoginNode) -> Option<Pve> {
     .ok()
 }
 
+/// The client that acts as the login node's service token.
+pub(crate) async fn service(core: &Core) -> Result<Pve> {
+    service_client(&login_node(core).await?).ok_or_else(|| {
+        let message = "No service token is configured for the login node (PROXMOX_TOKEN_ID), so nothing can be done there.";
+        Error::Upstream(message.to_owned())
+    })
+}
+
 /// Whether admin rights can be looked up again without the user; the page names the missing setting otherwise.
 pub async fn has_service_token(core: &Core) -> bool {
     login_node(core)

@@ -2,6 +2,7 @@
 
 use poem_openapi::{OpenApiService, Tags};
 
+pub(crate) mod account;
 pub(crate) mod audit;
 pub(crate) mod container;
 pub(crate) mod health;
@@ -22,6 +23,8 @@ pub(crate) mod token;
 pub(crate) enum Tag {
     /// Signing in and out with Proxmox VE accounts
     Login,
+    /// Asking for an account, and deciding about it
+    Accounts,
     /// LXC containers and the services they offer
     Containers,
     /// How much each user may have
@@ -41,6 +44,7 @@ pub(crate) enum Tag {
 pub(crate) type Apis = (
     login::Api,
     token::Api,
+    account::Api,
     container::Api,
     life::Api,
     service::Api,
@@ -62,6 +66,7 @@ pub(crate) fn service() -> OpenApiService<Apis, ()> {
     let apis = (
         login::Api,
         token::Api,
+        account::Api,
         container::Api,
         life::Api,
         service::Api,

@@ -117,7 +117,8 @@ impl<E: Endpoint> Endpoint for Edge<E> {
                 .to_owned(),
             identity: Identity::default(),
         };
-        let span = tracing::info_span!("request", id = %seen.id, method = %seen.method, path = request.uri().path());
+        let path = without_secret(request.uri().path()).to_owned();
+        let span = tracing::info_span!("request", id = %seen.id, method = %seen.method, path);
         let answer = async {
             let source = origin::source(&self.carried.core.config, &request);
             let core = &self.carried.core;
@@ -191,7 +192,7 @@ impl<E: Endpoint> Edge<E> {
             token: who.token,
             address: source.ip,
             action: action.to_owned(),
-            target: path.to_owned(),
+            target: without_secret(path).to_owned(),
             status: response.status().as_u16(),
             detail: detail.or(place),
             request: Some(seen.id.clone()),
@@ -280,6 +281,14 @@ impl<E: Endpoint> Edge<E> {
             }
         }
         response
+    }
+}
+
+/// A path for logs: that of a one-time link opens something.
+fn without_secret(path: &str) -> &str {
+    match path.strip_prefix("/account/") {
+        Some(_) => "/account/…",
+        None => path,
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::assets;
 use crate::error::Problem;
 
+pub(crate) mod account;
 pub(crate) mod container;
 pub(crate) mod job;
 pub(crate) mod login;
@@ -22,6 +23,8 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     for (name, text) in [
         ("base.html", include_str!("../templates/base.html")),
         ("login.html", include_str!("../templates/login.html")),
+        ("register.html", include_str!("../templates/register.html")),
+        ("account.html", include_str!("../templates/account.html")),
         (
             "containers.html",
             include_str!("../templates/containers.html"),

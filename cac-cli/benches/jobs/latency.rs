@@ -98,7 +98,7 @@ async fn typed(core: &Core, url: &str) -> Vec<Duration> {
             title: "a moment".to_owned(),
             payload: serde_json::Value::Null,
             container_id: None,
-            created_by: "admin",
+            created_by: Some("admin"),
         };
         job::create(&mut tx, core, new).await.unwrap();
         tx.commit().await.unwrap();

@@ -131,6 +131,15 @@ impl Simulator {
         user.groups = groups.iter().map(|group| (*group).to_owned()).collect();
     }
 
+    /// Adds a group when there is none of that name.
+    pub fn add_group(&self, name: &str) {
+        self.core
+            .change()
+            .groups
+            .entry(name.to_owned())
+            .or_default();
+    }
+
     /// Disables a user, or enables it again.
     pub fn set_enabled(&self, name: &str, enabled: bool) {
         if let Some(user) = self.core.change().users.get_mut(name) {

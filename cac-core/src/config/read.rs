@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lettre::message::Mailbox;
+use lettre::{AsyncSmtpTransport, Tokio1Executor};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
@@ -13,6 +15,7 @@ use super::{
     Account, Config, Containers, Environment, Nginx, Program, Proxmox, RateLimits, Runner,
     StepLimits,
 };
+use crate::mail;
 use crate::pve::Secret;
 use crate::quota::Limits;
 use crate::service::Protocols;
@@ -97,6 +100,7 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
         runner: runner(&mut r, program),
         tasks: tasks(&mut r, program),
         nginx: nginx(&mut r, &domain),
+        mail: mail(&mut r),
         database_url,
         database_connections,
         data_dir,
@@ -228,6 +232,49 @@ fn domain(r: &mut Reader<'_>, program: Program) -> String {
     domain
 }
 
+fn mail(r: &mut Reader<'_>) -> Option<mail::Settings> {
+    let Some(url) = r.vars.get("SMTP_URL").map(ToOwned::to_owned) else {
+        for name in ["MAIL_FROM", "MAIL_ADMIN"] {
+            if r.vars.get(name).is_some() {
+                r.problem(name, "is of no use without SMTP_URL; set SMTP_URL too");
+            }
+        }
+        return None;
+    };
+    if let Err(error) = AsyncSmtpTransport::<Tokio1Executor>::from_url(&url) {
+        r.problem(
+            "SMTP_URL",
+            format!("must be like `smtp://user:password@mail.example.org:587?tls=required`, `smtps://…` or `smtp://localhost:25` ({error})"),
+        );
+    }
+    let shape = "an address such as `Portal <portal@example.org>`";
+    let from = r.vars.get("MAIL_FROM").map(str::parse::<Mailbox>);
+    let Some(Ok(from)) = from else {
+        r.problem("MAIL_FROM", format!("must be {shape}; mail comes from it"));
+        return None;
+    };
+    let mut admins = Vec::new();
+    let text = r.text("MAIL_ADMIN", "");
+    for part in text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
+        match part.parse() {
+            Ok(admin) => admins.push(admin),
+            Err(_) => r.problem(
+                "MAIL_ADMIN",
+                format!("must be a comma list of {shape}; `{part}` is none"),
+            ),
+        }
+    }
+    Some(mail::Settings {
+        url: Secret::new(url),
+        from,
+        admins,
+    })
+}
+
 fn session_secret(
     r: &mut Reader<'_>,
     program: Program,
@@ -309,6 +356,7 @@ fn proxmox(r: &mut Reader<'_>) -> Proxmox {
         tls,
         realm: r.text("PROXMOX_REALM", "pve"),
         admin_group: r.text("PROXMOX_ADMIN_GROUP", "administrators"),
+        user_group: r.vars.get("PROXMOX_USER_GROUP").map(ToOwned::to_owned),
     }
 }
 

@@ -228,7 +228,7 @@ async fn work(
             title: format!("{} container {} of {}", change.words(), container.hostname, container.username),
             payload: serde_json::to_value(payload).map_err(|error| Error::Internal(error.to_string()))?,
             container_id: Some(id),
-            created_by: &actor.username,
+            created_by: Some(&actor.username),
         };
         let job_id = job::create(tx, core, new).await?;
         let sql = r#"UPDATE "Containers" SET "state" = 'changing', "jobId" = ?, "updatedAt" = ? WHERE "id" = ?"#;

@@ -364,7 +364,7 @@ async fn insert(tx: &mut Tx, core: &Core, actor: &Actor, new: &Checked) -> Resul
             })
             .map_err(|error| Error::Internal(error.to_string()))?,
             container_id: Some(id),
-            created_by: &actor.username,
+            created_by: Some(&actor.username),
         },
     )
     .await?;

@@ -152,7 +152,7 @@ async fn add_job(
         payload: serde_json::to_value(payload)
             .map_err(|error| Error::Internal(error.to_string()))?,
         container_id: Some(container.id),
-        created_by: by,
+        created_by: Some(by),
     };
     job::create(tx, core, new).await
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::{Running, Stop, container_change, container_create, container_delete, shell, task};
+use super::{
+    Running, Stop, account_mail, container_change, container_create, container_delete, shell, task,
+};
 
 type Work = Arc<dyn Fn(Running) -> BoxFuture<'static, Result<(), Stop>> + Send + Sync>;
 
@@ -24,6 +26,9 @@ impl Kinds {
         });
         kinds.add(container_delete::KIND, |job| async move {
             container_delete::run(&job).await
+        });
+        kinds.add(account_mail::KIND, |job| async move {
+            account_mail::run(&job).await
         });
         kinds.add(task::KIND, |job| async move { task::run(&job).await });
         kinds

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::http::{Call, Nothing};
 use super::wire::{self, Loose};
-use super::{Error, Pve};
+use super::{Error, Pve, Secret};
 
 /// Privileges by path; the flag says whether they reach below it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,6 +42,20 @@ pub struct User {
     #[serde(default, deserialize_with = "wire::loose")]
     pub lastname: Option<String>,
     #[serde(default, deserialize_with = "wire::loose")]
+    pub comment: Option<String>,
+}
+
+/// A user that is to be made, enabled.
+#[derive(Debug, Clone)]
+pub struct NewUser {
+    /// `name@realm`.
+    pub userid: String,
+    /// Sent and not kept.
+    pub password: Secret,
+    pub groups: Vec<String>,
+    pub email: Option<String>,
+    pub firstname: Option<String>,
+    pub lastname: Option<String>,
     pub comment: Option<String>,
 }
 
@@ -82,6 +96,22 @@ impl Pve {
     pub async fn users(&self) -> Result<Vec<User>, Error> {
         self.call(Call::get(&["access", "users"])?.with("full", 1))
             .await
+    }
+
+    /// Makes a user with everything it needs in one call; one that exists is [`Error::is_already_exists`].
+    pub async fn user_create(&self, new: &NewUser) -> Result<(), Error> {
+        let groups = Some(new.groups.join(",")).filter(|groups| !groups.is_empty());
+        let call = Call::new(Method::POST, &["access", "users"])?
+            .with("userid", &new.userid)
+            .with("password", new.password.expose())
+            .with("enable", 1)
+            .with_some("groups", groups)
+            .with_some("email", new.email.as_ref())
+            .with_some("firstname", new.firstname.as_ref())
+            .with_some("lastname", new.lastname.as_ref())
+            .with_some("comment", new.comment.as_ref());
+        self.call::<Nothing>(call).await?;
+        Ok(())
     }
 
     /// Whether the lists of containers that the caller gets are complete.

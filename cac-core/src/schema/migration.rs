@@ -56,6 +56,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(5, "templates", "0005_templates"),
     migration!(6, "tokens", "0006_tokens"),
     migration!(7, "audit", "0007_audit"),
+    migration!(8, "account_requests", "0008_account_requests"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

@@ -80,7 +80,7 @@ impl Lab {
             title: format!("a test of {kind}"),
             payload: serde_json::json!({"number": 7}),
             container_id: None,
-            created_by: "alice",
+            created_by: Some("alice"),
         };
         let id = job::create(&mut tx, &self.core, new).await.unwrap();
         tx.commit().await.unwrap();

@@ -14,7 +14,7 @@ async fn add(lab: &Lab, owner: &str, title: &str) -> i64 {
         title: title.to_owned(),
         payload: serde_json::json!({"title": title}),
         container_id: None,
-        created_by: owner,
+        created_by: Some(owner),
     };
     let id = job::create(&mut tx, &lab.core, new).await.unwrap();
     tx.commit().await.unwrap();

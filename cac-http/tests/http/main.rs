@@ -1,6 +1,7 @@
 //! The web server as clients see it: a real server, a real runner, a simulated Proxmox VE on the wire. One file for each URL.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+mod account;
 mod audit;
 mod containers;
 mod jobs;

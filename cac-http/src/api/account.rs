@@ -1,0 +1,382 @@
+//! Account requests: asking, deciding, and the link by which the person chooses a password.
+
+use cac_core::account_request::{self as request, AccountRequest, NewAccountRequest};
+use cac_core::mail;
+use cac_core::pve::Secret;
+use chrono::{DateTime, Utc};
+use ipnet::IpNet;
+use poem::http::StatusCode;
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::{Html, Json};
+use poem_openapi::{ApiResponse, Object, OpenApi};
+
+use super::Tag;
+use crate::accept::Both;
+use crate::auth::{Anyone, Signed, Told};
+use crate::error::{ApiError, Result};
+use crate::input::{Input, shown};
+use crate::page;
+
+pub(crate) struct Api;
+
+const STORED: &str = "Your request is stored. An admin answers by e-mail.";
+
+/// What somebody asks for.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct RegisterRequest {
+    /// Required, or `firstName` and `lastName`.
+    name: Option<String>,
+    first_name: Option<String>,
+    last_name: Option<String>,
+    /// Required. The answer goes there.
+    email: Option<String>,
+    /// Required. The user name that is asked for.
+    username: Option<String>,
+    /// Required. What the account is needed for.
+    reason: Option<String>,
+    /// When the account is no longer needed; becomes a part of the reason.
+    conclusion_date: Option<String>,
+}
+
+impl From<RegisterRequest> for NewAccountRequest {
+    fn from(asked: RegisterRequest) -> Self {
+        let text = |text: Option<String>| text.unwrap_or_default().trim().to_owned();
+        let (first, last) = (text(asked.first_name), text(asked.last_name));
+        let name = match text(asked.name) {
+            name if name.is_empty() => format!("{first} {last}").trim().to_owned(),
+            name => name,
+        };
+        let (mut reason, until) = (text(asked.reason), text(asked.conclusion_date));
+        if !until.is_empty() && !reason.is_empty() {
+            reason = format!("{reason}\n(until {until})");
+        }
+        Self {
+            name,
+            email: text(asked.email),
+            username: text(asked.username),
+            reason,
+        }
+    }
+}
+
+/// That it worked.
+#[derive(Object)]
+pub(crate) struct Done {
+    success: bool,
+    message: String,
+}
+
+/// Somebody's request.
+#[derive(Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+pub(crate) struct Request {
+    id: i64,
+    name: String,
+    email: String,
+    username: String,
+    reason: String,
+    /// `pending`, `declined`, `approved` (a link was sent) or `done` (the user exists).
+    status: String,
+    decided_by: Option<String>,
+    decided_at: Option<DateTime<Utc>>,
+    /// Why it was declined.
+    answer: Option<String>,
+    created_at: DateTime<Utc>,
+    /// Only in the answer to an approval where no mail can be sent: the link, to be handed over.
+    link: Option<String>,
+}
+
+impl From<AccountRequest> for Request {
+    fn from(row: AccountRequest) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            email: row.email,
+            username: row.username,
+            reason: row.reason,
+            status: row.status,
+            decided_by: row.decided_by,
+            decided_at: row.decided_at,
+            answer: row.answer,
+            created_at: row.created_at,
+            link: None,
+        }
+    }
+}
+
+/// Why a request is declined.
+#[derive(Object)]
+pub(crate) struct Answer {
+    /// Required. The person reads it.
+    answer: Option<String>,
+}
+
+/// The password that the person chose.
+#[derive(Object)]
+pub(crate) struct Password {
+    /// Required. 8 to 64 characters; goes to Proxmox VE and is not kept.
+    password: Option<String>,
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Page {
+    /// The page
+    #[oai(status = 200)]
+    Page(Html<String>),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Outcome {
+    /// It is stored
+    #[oai(status = 200)]
+    Done(Both<Done>),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Made {
+    /// The user exists now
+    #[oai(status = 201)]
+    Done(Both<Done>),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum List {
+    /// The requests
+    #[oai(status = 200)]
+    Requests(Json<Vec<Request>>, #[oai(header = "X-Total-Count")] u64),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum One {
+    /// The request
+    #[oai(status = 200)]
+    Request(Json<Request>),
+}
+
+fn done(html: bool, message: &str, page: impl FnOnce(&str) -> String) -> Both<Done> {
+    if html {
+        return Both::Html(Html(page(message)));
+    }
+    Both::Json(Json(Done {
+        success: true,
+        message: message.to_owned(),
+    }))
+}
+
+#[OpenApi]
+impl Api {
+    /// The form that asks for an account
+    #[oai(
+        path = "/register",
+        method = "get",
+        operation_id = "account_request_page",
+        tag = "Tag::Accounts"
+    )]
+    async fn account_request_page(&self) -> Result<Page> {
+        let page = page::account::register(&std::collections::BTreeMap::new(), None);
+        Ok(Page::Page(Html(page)))
+    }
+
+    /// Ask for an account
+    ///
+    /// It is stored, and mailed to the admins.
+    #[oai(
+        path = "/register",
+        method = "post",
+        operation_id = "account_request_create",
+        tag = "Tag::Accounts"
+    )]
+    async fn account_request_create(
+        &self,
+        who: Anyone,
+        body: Input<RegisterRequest>,
+    ) -> Result<Outcome> {
+        // Whoever asks is nobody yet; that somebody did is kept.
+        who.identity.tell(Told::default());
+        let asked = async {
+            let new = body.read()?.into();
+            request::create(&who.core, &new)
+                .await
+                .map_err(ApiError::from)
+        };
+        match asked.await {
+            Ok(()) => Ok(Outcome::Done(done(
+                who.html,
+                STORED,
+                page::account::registered,
+            ))),
+            Err(error) if who.html => {
+                let page = page::account::register(&shown(&body.raw), Some(&error.0.problem));
+                Err(error.with_page(page))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// List the account requests
+    #[oai(
+        path = "/account-requests",
+        method = "get",
+        operation_id = "account_request_list",
+        tag = "Tag::Accounts"
+    )]
+    async fn account_request_list(
+        &self,
+        who: Signed,
+        /// `pending`, `declined`, `approved` or `done`.
+        status: Query<Option<String>>,
+        /// At most 1000.
+        limit: Query<Option<u64>>,
+        offset: Query<Option<u64>>,
+    ) -> Result<List> {
+        let page = super::page(limit.0, offset.0);
+        let (rows, total) = request::list(&who.core, &who.actor, status.0.as_deref(), page).await?;
+        let total = u64::try_from(total).unwrap_or_default();
+        Ok(List::Requests(
+            Json(rows.into_iter().map(Request::from).collect()),
+            total,
+        ))
+    }
+
+    /// One account request
+    #[oai(
+        path = "/account-requests/:id",
+        method = "get",
+        operation_id = "account_request_find",
+        tag = "Tag::Accounts"
+    )]
+    async fn account_request_find(&self, who: Signed, id: Path<i64>) -> Result<One> {
+        let row = request::find(&who.core, &who.actor, id.0).await?;
+        Ok(One::Request(Json(row.into())))
+    }
+
+    /// Approve an account request
+    ///
+    /// The person gets a link by mail, which works once, and chooses a password there; the user is made in Proxmox VE at that moment.
+    /// Approved again, a new link replaces the old one.
+    #[oai(
+        path = "/account-requests/:id/approve",
+        method = "post",
+        operation_id = "account_request_approve",
+        tag = "Tag::Accounts"
+    )]
+    async fn account_request_approve(&self, who: Signed, id: Path<i64>) -> Result<One> {
+        let (row, link) = request::approve(&who.core, &who.actor, id.0).await?;
+        Ok(One::Request(Json(Request { link, ..row.into() })))
+    }
+
+    /// Decline an account request
+    ///
+    /// The person is told why by mail.
+    #[oai(
+        path = "/account-requests/:id/decline",
+        method = "post",
+        operation_id = "account_request_decline",
+        tag = "Tag::Accounts"
+    )]
+    async fn account_request_decline(
+        &self,
+        who: Signed,
+        id: Path<i64>,
+        body: Input<Answer>,
+    ) -> Result<One> {
+        who.admin()?;
+        let answer = body.read()?.answer.unwrap_or_default();
+        let row = request::decline(&who.core, &who.actor, id.0, &answer).await?;
+        Ok(One::Request(Json(row.into())))
+    }
+
+    /// The form that a link leads to
+    #[oai(
+        path = "/account/:link",
+        method = "get",
+        operation_id = "account_page",
+        tag = "Tag::Accounts"
+    )]
+    async fn account_page(&self, who: Anyone, link: Path<String>) -> Result<Page> {
+        let found = request::by_link(&who.core, &link.0).await?;
+        Ok(Page::Page(Html(page::account::password(
+            &found.username,
+            None,
+        ))))
+    }
+
+    /// Choose a password
+    ///
+    /// Makes the user in Proxmox VE. The link works no more afterwards.
+    #[oai(
+        path = "/account/:link",
+        method = "post",
+        operation_id = "account_create",
+        tag = "Tag::Accounts"
+    )]
+    async fn account_create(
+        &self,
+        who: Anyone,
+        link: Path<String>,
+        body: Input<Password>,
+    ) -> Result<Made> {
+        let made = async {
+            let password = Secret::new(body.read()?.password.unwrap_or_default());
+            let redeemed = request::redeem(&who.core, &link.0, &password).await;
+            redeemed.map_err(ApiError::from)
+        };
+        match made.await {
+            Ok(row) => {
+                who.identity.tell(Told {
+                    username: Some(row.username.clone()),
+                    ..Told::default()
+                });
+                let message = format!("Your account {} is ready.", row.username);
+                Ok(Made::Done(done(who.html, &message, page::account::ready)))
+            }
+            Err(error) if who.html => match request::by_link(&who.core, &link.0).await {
+                Ok(row) => {
+                    let page = page::account::password(&row.username, Some(&error.0.problem));
+                    Err(error.with_page(page))
+                }
+                Err(_) => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Send a test mail
+    ///
+    /// To `MAIL_ADMIN`; for admins and from the machine itself, and not in production.
+    #[oai(
+        path = "/send-test-email",
+        method = "get",
+        operation_id = "mail_test",
+        tag = "Tag::Accounts"
+    )]
+    async fn mail_test(&self, who: Anyone) -> Result<Outcome> {
+        if who.core.config.environment == cac_core::config::Environment::Production {
+            let text = "There is nothing at this address.";
+            return Err(ApiError::new(StatusCode::NOT_FOUND, text));
+        }
+        let here: Vec<IpNet> = ["127.0.0.0/8", "::1/128"]
+            .iter()
+            .filter_map(|net| net.parse().ok())
+            .collect();
+        if !who.source.is_in(&here) {
+            match &who.actor {
+                Some(actor) if actor.admin => {}
+                Some(_) => {
+                    return Err(ApiError::new(
+                        StatusCode::FORBIDDEN,
+                        "Only admins may do this.",
+                    ));
+                }
+                None => return Err(ApiError::unauthenticated()),
+            }
+        }
+        let to = mail::test(&who.core).await?;
+        let message = format!("A test mail was sent to {}.", to.join(", "));
+        Ok(Outcome::Done(Both::Json(Json(Done {
+            success: true,
+            message,
+        }))))
+    }
+}
