@@ -7,6 +7,7 @@ use chrono::{DateTime, Duration, Utc};
 use lettre::Address;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use url::Url;
 
 use crate::actor::Actor;
 use crate::db::{Row, Tx};
@@ -215,7 +216,7 @@ pub async fn approve(
     let link = if mail::on(core) {
         None
     } else {
-        Some(new_link(core, id).await?)
+        Some(new_link(core, &core.config.public_url, id).await?)
     };
     Ok((find_any(core, id).await?, link))
 }
@@ -247,7 +248,7 @@ async fn decide(
 }
 
 /// A new link of an approved request; the one before works no more.
-pub(crate) async fn new_link(core: &Core, id: i64) -> Result<String> {
+pub(crate) async fn new_link(core: &Core, portal: &Url, id: i64) -> Result<String> {
     let text = secret::random();
     let now = core.clock.now();
     let sql = r#"UPDATE "AccountRequests" SET "linkHash" = ?, "linkExpires" = ?, "updatedAt" = ? WHERE "id" = ? AND "status" = 'approved'"#;
@@ -263,7 +264,7 @@ pub(crate) async fn new_link(core: &Core, id: i64) -> Result<String> {
             "The request is not approved any more.",
         ));
     }
-    Ok(format!("{}account/{text}", core.config.public_url))
+    Ok(format!("{portal}account/{text}"))
 }
 
 fn hash(text: &str) -> String {

@@ -6,6 +6,7 @@ use lettre::Address;
 use lettre::message::Mailbox;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use url::Url;
 
 use super::{NewJob, Running, Stop};
 use crate::account_request::{self, AccountRequest, LINK_DAYS};
@@ -34,6 +35,8 @@ pub enum What {
 struct Payload {
     request: i64,
     what: What,
+    /// Where the portal is, as the web server knows it and a runner need not.
+    portal: Url,
 }
 
 /// Adds the job; `by` is the admin who decided.
@@ -48,7 +51,12 @@ pub(crate) async fn add(
         What::Asked => "the admins",
         What::Declined | What::Approved => "the person",
     };
-    let payload = serde_json::to_value(Payload { request, what });
+    let portal = core.config.public_url.clone();
+    let payload = serde_json::to_value(Payload {
+        request,
+        what,
+        portal,
+    });
     let new = NewJob {
         kind: KIND,
         title: format!("mail {whom} about account request {request}"),
@@ -63,7 +71,7 @@ pub(super) async fn run(job: &Running) -> Result<(), Stop> {
     let payload: Payload = job.payload()?;
     let request = account_request::find_any(&job.core, payload.request).await?;
     job.go_on()?;
-    let Some(mail) = write(job, &request, payload.what).await? else {
+    let Some(mail) = write(job, &request, &payload).await? else {
         job.line("The request was decided otherwise meanwhile; nothing is sent.")
             .await;
         return Ok(());
@@ -87,8 +95,12 @@ pub(super) async fn run(job: &Running) -> Result<(), Stop> {
 }
 
 /// The mail as the request is now; `None` when there is nothing to say any more.
-async fn write(job: &Running, request: &AccountRequest, what: What) -> Result<Option<Mail>, Stop> {
-    let core = &job.core;
+async fn write(
+    job: &Running,
+    request: &AccountRequest,
+    payload: &Payload,
+) -> Result<Option<Mail>, Stop> {
+    let (core, what) = (&job.core, payload.what);
     let (status, name, subject) = match what {
         What::Asked => (
             "pending",
@@ -119,11 +131,11 @@ async fn write(job: &Running, request: &AccountRequest, what: What) -> Result<Op
     };
     // Made anew with each try and stored as a hash alone, so that no row ever holds it.
     let link = match what {
-        What::Approved => account_request::new_link(core, request.id).await?,
+        What::Approved => account_request::new_link(core, &payload.portal, request.id).await?,
         _ => String::new(),
     };
     let values = json!({
-        "portal": core.config.public_url.as_str(),
+        "portal": payload.portal.as_str(),
         "id": request.id,
         "name": request.name,
         "username": request.username,
