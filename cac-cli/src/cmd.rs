@@ -13,6 +13,7 @@ mod demo;
 mod login_node;
 mod migrate;
 mod node;
+mod secret;
 #[cfg(feature = "demo")]
 mod simulator;
 
@@ -35,6 +36,8 @@ enum Command {
     Node(node::Node),
     /// The Proxmox VE where people sign in
     LoginNode(login_node::LoginNode),
+    /// The key that secrets in the database are encrypted with
+    Secret(secret::Secret),
     /// Try everything on this machine: portal, runner, nginx and a simulated Proxmox VE in one process
     #[cfg(feature = "demo")]
     Demo(demo::Demo),
@@ -49,6 +52,7 @@ impl Cac {
             Command::Migrate(migrate) => migrate.run().await,
             Command::Node(node) => node.run().await,
             Command::LoginNode(login_node) => login_node.run().await,
+            Command::Secret(secret) => secret.run().await,
             #[cfg(feature = "demo")]
             Command::Demo(demo) => demo.run().await,
             #[cfg(feature = "demo")]

@@ -12,15 +12,16 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::mail;
 use crate::pve::{Fingerprint, Secret, Tls};
 use crate::quota::Limits;
 use crate::service::Protocols;
 use crate::task::Tasks;
 
 mod dotenv;
+mod mail;
 mod read;
 mod reader;
+mod secrets;
 pub use read::{Problems, Vars};
 
 /// Which program asks; each demands only what it uses.
@@ -59,6 +60,8 @@ pub struct Config {
     /// Further accepted `Host` values (`CAC_HOSTS`).
     pub hosts: Vec<String>,
     pub session_secret: Secret,
+    /// What secrets in the database are encrypted with; absent: they are not.
+    pub secret_key: Option<Secret>,
     pub proxmox: Proxmox,
     pub trusted_proxies: Vec<IpNet>,
     pub rate_limits: RateLimits,
@@ -73,7 +76,7 @@ pub struct Config {
     pub tasks: Tasks,
     pub nginx: Nginx,
     /// Absent: no mail is sent.
-    pub mail: Option<mail::Settings>,
+    pub mail: Option<crate::mail::Settings>,
 }
 
 /// Where people sign in, and who is an admin.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 pub mod account_request;
 pub mod actor;
 pub mod audit;
+pub mod cipher;
 pub mod clock;
 pub mod config;
 pub mod container;
@@ -63,6 +64,8 @@ pub struct Parts {
     pub db: db::Db,
     pub config: Config,
     pub clock: clock::Clock,
+    /// Seals and opens secrets that the database holds.
+    pub cipher: cipher::Cipher,
     pub wake: wake::Wake,
     /// The random name of this installation; part of every ownership marker.
     pub installation: String,
@@ -100,11 +103,13 @@ impl Core {
     /// A core on a database whose schema is up to date.
     pub async fn with(db: db::Db, config: Config, clock: clock::Clock) -> Result<Self> {
         let installation = setting::installation(&db, &clock).await?;
+        let cipher = cipher::start(&db, &clock, config.secret_key.as_ref()).await?;
         Ok(Self(Arc::new(Parts {
             wake: wake::Wake::new(&db),
             db,
             config,
             clock,
+            cipher,
             installation,
             clients: node::Clients::default(),
             feeds: job::Feeds::default(),

@@ -9,10 +9,10 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::actor::Actor;
-use crate::db::Row;
+use crate::db::{Row, Tx};
 use crate::error::Fields;
 use crate::pve::{Auth, Pve, Secret, Target, Tls};
-use crate::{Core, Error, Result, args, config, db, placement, transaction};
+use crate::{Core, Error, Result, args, cipher, config, db, placement, transaction};
 
 mod capability;
 
@@ -33,6 +33,9 @@ pub struct Node {
     pub token_id: Option<String>,
     #[serde(skip)]
     pub secret: Option<Secret>,
+    /// Why a secret that is there cannot be read.
+    #[serde(skip)]
+    closed: Option<String>,
     /// Absent means verify.
     pub tls_verify: Option<bool>,
     /// SHA-256 of the certificate, when it is pinned.
@@ -107,13 +110,23 @@ const ALL: &str = r#"SELECT * FROM "Nodes" ORDER BY "id""#;
 const ONE: &str = r#"SELECT * FROM "Nodes" WHERE "id" = ?"#;
 
 impl Node {
-    fn from_row(row: &Row) -> Result<Self> {
+    fn from_row(core: &Core, row: &Row) -> Result<Self> {
+        let sealed: Option<String> = row.get("secretSealed")?;
+        let id = row.get("id")?;
+        let (secret, closed) = match sealed {
+            None => (row.get::<Option<String>>("secret")?.map(Secret::new), None),
+            Some(sealed) => match core.cipher.open(&cipher::node(id), &sealed) {
+                Ok(secret) => (Some(secret), None),
+                Err(error) => (None, Some(error.to_string())),
+            },
+        };
         Ok(Self {
-            id: row.get("id")?,
+            id,
             name: row.get("name")?,
             api_url: row.get("apiUrl")?,
             token_id: row.get("tokenId")?,
-            secret: row.get::<Option<String>>("secret")?.map(Secret::new),
+            secret,
+            closed,
             tls_verify: row.get("tlsVerify")?,
             tls_fingerprint: row.get("tlsFingerprint")?,
             ai_container: row.get("aiContainer")?,
@@ -136,6 +149,9 @@ impl Node {
         };
         let api_url = self.api_url.clone().ok_or_else(|| missing("API address"))?;
         let id = self.token_id.clone().ok_or_else(|| missing("API token"))?;
+        if let Some(why) = &self.closed {
+            return Err(Error::Upstream(format!("Node {}: {why}", self.name)));
+        }
         let secret = self.secret.clone().ok_or_else(|| missing("token secret"))?;
         Ok(Target {
             api_url,
@@ -189,7 +205,7 @@ pub async fn all(core: &Core) -> Result<Vec<Node>> {
         .all(ALL, vec![])
         .await?
         .iter()
-        .map(Node::from_row)
+        .map(|row| Node::from_row(core, row))
         .collect()
 }
 
@@ -202,7 +218,7 @@ pub async fn list(core: &Core, actor: &Actor) -> Result<Vec<Node>> {
 /// One node by its row id. Rights: none are checked.
 pub async fn find(core: &Core, id: i64) -> Result<Node> {
     match core.db.opt(ONE, args![id]).await? {
-        Some(row) => Node::from_row(&row),
+        Some(row) => Node::from_row(core, &row),
         None => Err(Error::NotFound(format!("There is no node {id}."))),
     }
 }
@@ -229,17 +245,19 @@ pub async fn create(core: &Core, actor: &Actor, new: NewNode) -> Result<Node> {
     check(&new)?;
     let now = core.clock.now();
     let id = transaction!(core.db, tx => {
-        tx.insert(
-            r#"INSERT INTO "Nodes" ("name", "apiUrl", "tokenId", "secret", "tlsVerify", "tlsFingerprint", "aiContainer", "enabled", "storage", "bridge", "templates", "createdAt", "updatedAt")
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#,
+        let id = tx.insert(
+            r#"INSERT INTO "Nodes" ("name", "apiUrl", "tokenId", "tlsVerify", "tlsFingerprint", "aiContainer", "enabled", "storage", "bridge", "templates", "createdAt", "updatedAt")
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#,
             args![
-                &new.name, new.api_url.as_deref(), new.token_id.as_deref(), new.secret.as_deref(), new.tls_verify,
+                &new.name, new.api_url.as_deref(), new.token_id.as_deref(), new.tls_verify,
                 new.tls_fingerprint.as_deref(), new.ai_container.as_deref(), new.enabled.unwrap_or(true),
                 new.storage.as_deref(), new.bridge.as_deref(), new.templates.as_deref(), now, now
             ],
         )
         .await
-        .map_err(|error| name_taken(error, &new.name))?
+        .map_err(|error| name_taken(error, &new.name))?;
+        keep_secret(tx, core, id, new.secret.as_deref()).await?;
+        id
     })?;
     find(core, id).await
 }
@@ -253,22 +271,41 @@ pub async fn update(core: &Core, actor: &Actor, id: i64, change: NodeChange) -> 
         .clock
         .now()
         .max(node.updated_at + chrono::Duration::milliseconds(1));
+    if let (Some(why), None) = (&node.closed, &change.secret) {
+        return Err(Error::conflict(
+            "secret",
+            format!("{why} Or give the token's secret anew."),
+        ));
+    }
     let new = change.on(node);
     check(&new)?;
     transaction!(core.db, tx => {
         tx.exec(
-            r#"UPDATE "Nodes" SET "name" = ?, "apiUrl" = ?, "tokenId" = ?, "secret" = ?, "tlsVerify" = ?, "tlsFingerprint" = ?,
+            r#"UPDATE "Nodes" SET "name" = ?, "apiUrl" = ?, "tokenId" = ?, "tlsVerify" = ?, "tlsFingerprint" = ?,
                       "aiContainer" = ?, "enabled" = ?, "storage" = ?, "bridge" = ?, "templates" = ?, "updatedAt" = ? WHERE "id" = ?"#,
             args![
-                &new.name, new.api_url.as_deref(), new.token_id.as_deref(), new.secret.as_deref(), new.tls_verify,
+                &new.name, new.api_url.as_deref(), new.token_id.as_deref(), new.tls_verify,
                 new.tls_fingerprint.as_deref(), new.ai_container.as_deref(), new.enabled.unwrap_or(true),
                 new.storage.as_deref(), new.bridge.as_deref(), new.templates.as_deref(), now, id
             ],
         )
         .await
-        .map_err(|error| name_taken(error, &new.name))?
+        .map_err(|error| name_taken(error, &new.name))?;
+        keep_secret(tx, core, id, new.secret.as_deref()).await?;
     })?;
     find(core, id).await
+}
+
+/// Sealed where there is a key, else as it is.
+async fn keep_secret(tx: &mut Tx, core: &Core, id: i64, secret: Option<&str>) -> Result<()> {
+    let sealed = match secret {
+        Some(secret) => core.cipher.seal(&cipher::node(id), secret)?,
+        None => None,
+    };
+    let plain = secret.filter(|_| sealed.is_none());
+    let sql = r#"UPDATE "Nodes" SET "secret" = ?, "secretSealed" = ? WHERE "id" = ?"#;
+    tx.exec(sql, args![plain, sealed.as_deref(), id]).await?;
+    Ok(())
 }
 
 fn name_taken(error: db::Error, name: &str) -> Error {

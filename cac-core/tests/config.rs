@@ -63,10 +63,17 @@ fn production_demands_what_must_not_be_guessed() {
     ]);
     let problems = load(Program::Http, &vars).unwrap_err();
     assert!(
-        problems.len() == 1 && problems[0].starts_with("SESSION_SECRET"),
+        problems.len() == 2
+            && problems[0].starts_with("SESSION_SECRET")
+            && problems[1].starts_with("CAC_SECRET_KEY"),
         "{problems:?}"
     );
     vars.push(("SESSION_SECRET", "0123456789abcdef0123456789abcdef"));
+    vars.push(("CAC_SECRET_KEY", "too short"));
+    assert!(load(Program::Http, &vars).unwrap_err()[0].contains("64 hexadecimal digits"));
+    vars.pop();
+    let key = "0123456789abcdef".repeat(4);
+    vars.push(("CAC_SECRET_KEY", &key));
     let config = load(Program::Http, &vars).unwrap();
     assert!(
         config.nginx_conf_allow.is_empty()

@@ -185,13 +185,13 @@ impl Lab {
         assert!(tested.contains("Containers can be made there."), "{tested}");
     }
 
-    /// What the runner and local commands are told: where the database is, and that this is production.
+    /// What the runner and local commands are told: where the database is, its key, and that this is production.
     fn database(&self) -> Vec<(&'static str, &str)> {
         let needed = |name: &str| {
             name.starts_with("MYSQL_")
                 || matches!(
                     name,
-                    "DATABASE_URL" | "NODE_ENV" | "JOB_RUNNER_LEASE_SECONDS"
+                    "DATABASE_URL" | "NODE_ENV" | "JOB_RUNNER_LEASE_SECONDS" | "CAC_SECRET_KEY"
                 )
         };
         let vars = self.vars.iter().filter(|(name, _)| needed(name));
@@ -257,6 +257,7 @@ fn vars(database: &TestDb, ip: Ipv4Addr, dir: &Path) -> Vec<(&'static str, Strin
         ("CAC_LISTEN", format!("{ip}:3000")),
         ("CAC_PUBLIC_URL", format!("http://{ip}:3000")),
         ("CAC_DOMAIN", "e2e.test".to_owned()),
+        ("CAC_SECRET_KEY", cac_core::secret::random()),
         ("SESSION_SECRET", "a secret for tests only".to_owned()),
         ("CONTAINER_NETWORKS", "127.0.0.0/8".to_owned()),
         ("CONTAINER_SSH_PORT", "2022".to_owned()),

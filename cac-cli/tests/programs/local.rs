@@ -148,6 +148,108 @@ async fn nodes_are_added_listed_and_tested() {
     simulator.stop();
 }
 
+/// A database without the key reveals no secret.
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_encrypted_rotated_and_exported() {
+    let (simulator, proxmox) = simulator(&[]);
+    let told = |field: &str| proxmox[field].as_str().unwrap().to_owned();
+    let (secret, api, pin) = (told("tokenSecret"), told("url"), told("fingerprint"));
+    let secret_file = simulator_secret(&secret);
+    for database in testing::empty_databases().await {
+        // With SQLite a key is made in a file; a server's database has none until it is told.
+        let sqlite = database.name == "sqlite";
+        let bare = url(&database);
+        let words = [
+            "node",
+            "add",
+            "pve1",
+            "--api-url",
+            &api,
+            "--token-id",
+            "cac@pve!demo",
+            "--tls",
+            &pin,
+            "--secret-file",
+            secret_file.path().to_str().unwrap(),
+        ];
+        good("cac", &words, &bare);
+        let stored = async || {
+            let sql = r#"SELECT "secret", "secretSealed" FROM "Nodes""#;
+            let row = database.db.one(sql, vec![]).await.unwrap();
+            let (plain, sealed): (Option<String>, Option<String>) =
+                (row.get("secret").unwrap(), row.get("secretSealed").unwrap());
+            assert!(!sealed.as_deref().unwrap_or_default().contains(&secret));
+            (plain, sealed)
+        };
+        let (plain, sealed) = stored().await;
+        assert_eq!((plain.is_none(), sealed.is_some()), (sqlite, sqlite));
+        let key = good("cac", &["secret", "new"], &[]).trim().to_owned();
+        assert_eq!(key.len(), 64);
+        let key = if sqlite {
+            let file =
+                Path::new(database.url.trim_start_matches("sqlite:")).with_file_name("secret-key");
+            let mode =
+                std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
+            assert_eq!(mode & 0o777, 0o600);
+            std::fs::read_to_string(file).unwrap()
+        } else {
+            let said = bad("cac", &["secret", "encrypt"], &bare, 1);
+            assert!(said.contains("cac secret new"), "{said}");
+            key
+        };
+        let with = |key: &str| {
+            let mut vars: Vec<(&str, String)> = vec![("DATABASE_URL", database.url.clone())];
+            vars.push(("CAC_SECRET_KEY", key.to_owned()));
+            vars
+        };
+        let cac = |words: &[&str], vars: &[(&str, String)], fails: bool| {
+            let vars: Vec<(&str, &str)> = vars.iter().map(|(n, v)| (*n, v.as_str())).collect();
+            if fails {
+                bad("cac", words, &vars, 1)
+            } else {
+                good("cac", words, &vars)
+            }
+        };
+        let vars = with(&key);
+        let encrypted = cac(&["secret", "encrypt"], &vars, false);
+        assert_eq!(
+            encrypted,
+            format!("{} secrets were encrypted.\n", u8::from(!sqlite))
+        );
+        let (plain, sealed) = stored().await;
+        assert!(plain.is_none() && sealed.is_some());
+        assert!(cac(&["node", "test", "pve1"], &vars, false).contains("Proxmox VE 8.4"));
+        if !sqlite {
+            let said = bad("cac", &["node", "test", "pve1"], &bare, 1);
+            assert!(said.contains("this program needs CAC_SECRET_KEY"), "{said}");
+        }
+        let other = good("cac", &["secret", "new"], &[]).trim().to_owned();
+        for words in [
+            &["node", "list"][..],
+            &["secret", "export", "--in-plain-text"],
+        ] {
+            let said = cac(words, &with(&other), true);
+            assert!(said.contains("not the key of this database"), "{said}");
+        }
+        let file = simulator_secret(&other);
+        let rotate = [
+            "secret",
+            "rotate",
+            "--key-file",
+            file.path().to_str().unwrap(),
+        ];
+        assert!(cac(&rotate, &vars, false).starts_with("1 secrets have the new key"));
+        assert_ne!(stored().await.1, sealed);
+        assert!(cac(&["node", "list"], &vars, true).contains("not the key of this database"));
+        let vars = with(&other);
+        assert!(cac(&["node", "test", "pve1"], &vars, false).contains("Proxmox VE 8.4"));
+        bad("cac", &["secret", "export"], &bare, 2);
+        cac(&["secret", "export", "--in-plain-text"], &vars, false);
+        assert_eq!(stored().await, (Some(secret.clone()), None));
+    }
+    simulator.stop();
+}
+
 fn simulator_secret(text: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{text}\n")).unwrap();

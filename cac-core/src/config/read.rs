@@ -5,17 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lettre::message::Mailbox;
-use lettre::{AsyncSmtpTransport, Tokio1Executor};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
+use super::mail::mail;
 use super::reader::Reader;
+use super::secrets::{secret_key, session_secret};
 use super::{
     Account, Config, Containers, Environment, Nginx, Program, Proxmox, RateLimits, Runner,
     StepLimits,
 };
-use crate::mail;
 use crate::pve::Secret;
 use crate::quota::Limits;
 use crate::service::Protocols;
@@ -88,6 +87,7 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
     let mut config = Config {
         environment,
         session_secret: Secret::new(""),
+        secret_key: None,
         hosts: r.list("CAC_HOSTS", "", "host names"),
         proxmox: proxmox(&mut r),
         quota: quota(&mut r),
@@ -109,8 +109,9 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
         public_url,
         domain,
     };
-    // Last, since it may make a file: a configuration that is refused leaves nothing behind.
+    // Last, since they may make files: a configuration that is refused leaves nothing behind.
     config.session_secret = session_secret(&mut r, program, sqlite, &config.data_dir);
+    config.secret_key = secret_key(&mut r, program, &config.database_url);
     if r.problems.is_empty() {
         Ok(config)
     } else {
@@ -230,89 +231,6 @@ fn domain(r: &mut Reader<'_>, program: Program) -> String {
         );
     }
     domain
-}
-
-fn mail(r: &mut Reader<'_>) -> Option<mail::Settings> {
-    let Some(url) = r.vars.get("SMTP_URL").map(ToOwned::to_owned) else {
-        for name in ["MAIL_FROM", "MAIL_ADMIN"] {
-            if r.vars.get(name).is_some() {
-                r.problem(name, "is of no use without SMTP_URL; set SMTP_URL too");
-            }
-        }
-        return None;
-    };
-    if let Err(error) = AsyncSmtpTransport::<Tokio1Executor>::from_url(&url) {
-        r.problem(
-            "SMTP_URL",
-            format!("must be like `smtp://user:password@mail.example.org:587?tls=required`, `smtps://…` or `smtp://localhost:25` ({error})"),
-        );
-    }
-    let shape = "an address such as `Portal <portal@example.org>`";
-    let from = r.vars.get("MAIL_FROM").map(str::parse::<Mailbox>);
-    let Some(Ok(from)) = from else {
-        r.problem("MAIL_FROM", format!("must be {shape}; mail comes from it"));
-        return None;
-    };
-    let mut admins = Vec::new();
-    let text = r.text("MAIL_ADMIN", "");
-    for part in text
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-    {
-        match part.parse() {
-            Ok(admin) => admins.push(admin),
-            Err(_) => r.problem(
-                "MAIL_ADMIN",
-                format!("must be a comma list of {shape}; `{part}` is none"),
-            ),
-        }
-    }
-    Some(mail::Settings {
-        url: Secret::new(url),
-        from,
-        admins,
-    })
-}
-
-fn session_secret(
-    r: &mut Reader<'_>,
-    program: Program,
-    sqlite: bool,
-    data_dir: &std::path::Path,
-) -> Secret {
-    if let Some(secret) = r.vars.get("SESSION_SECRET") {
-        if secret.len() < 16 {
-            r.problem(
-                "SESSION_SECRET",
-                "must have at least 16 characters; `openssl rand -hex 32` makes a good one",
-            );
-        }
-        return Secret::new(secret);
-    }
-    if program != Program::Http {
-        return Secret::new("");
-    }
-    if !sqlite {
-        r.problem(
-            "SESSION_SECRET",
-            "must be set when the database is not SQLite; `openssl rand -hex 32` makes a good one",
-        );
-        return Secret::new("");
-    }
-    if !r.problems.is_empty() {
-        return Secret::new("");
-    }
-    match crate::secret::in_file(&data_dir.join("session-secret")) {
-        Ok(secret) => secret,
-        Err(error) => {
-            r.problem(
-                "CAC_DATA_DIR",
-                format!("must name a directory that this user may write: {error}"),
-            );
-            Secret::new("")
-        }
-    }
 }
 
 fn proxmox(r: &mut Reader<'_>) -> Proxmox {

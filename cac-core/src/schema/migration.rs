@@ -57,6 +57,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(6, "tokens", "0006_tokens"),
     migration!(7, "audit", "0007_audit"),
     migration!(8, "account_requests", "0008_account_requests"),
+    migration!(9, "sealed", "0009_sealed"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

@@ -1,0 +1,65 @@
+//! `cac secret`: the key that secrets in the database are encrypted with.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use cac_core::pve::Secret as Text;
+use cac_core::{cipher, secret};
+use clap::{Args, Subcommand};
+
+use crate::print::{self, Failure};
+
+#[derive(Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct Secret {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print a new key, for CAC_SECRET_KEY of all programs
+    New,
+    /// Encrypt the secrets that stand in plain text, as after an adoption
+    Encrypt,
+    /// Encrypt all secrets with a new key; set it for all programs then
+    Rotate {
+        /// A file with the new key, as `cac secret new` prints it
+        #[arg(long, value_name = "FILE")]
+        key_file: PathBuf,
+    },
+    /// Put all secrets back in plain text, for going back to the original program
+    Export {
+        /// Yes, whoever reads the database may then act on the nodes
+        #[arg(long, required = true)]
+        in_plain_text: bool,
+    },
+}
+
+impl Secret {
+    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+        let told = match self.command {
+            Command::New => format!("{}\n", secret::random()),
+            Command::Encrypt => {
+                let count = cipher::encrypt(&super::core().await?).await?;
+                format!("{count} secrets were encrypted.\n")
+            }
+            Command::Rotate { key_file } => {
+                let text = std::fs::read_to_string(&key_file)
+                    .map_err(|error| format!("{}: {error}", key_file.display()))?;
+                let count = cipher::rotate(&super::core().await?, &Text::new(text.trim())).await?;
+                format!(
+                    "{count} secrets have the new key. Set it for all programs (CAC_SECRET_KEY) and start them again.\n"
+                )
+            }
+            Command::Export { .. } => {
+                let count = cipher::export(&super::core().await?).await?;
+                format!(
+                    "{count} secrets stand in plain text now; `cac secret encrypt` takes that back.\n"
+                )
+            }
+        };
+        print::data(&told)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
