@@ -193,10 +193,11 @@ fn the_readme_lists_every_variable() {
                 .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
     };
     let mut known = std::collections::BTreeSet::from(["CAC_LOG".to_owned()]);
-    for part in file("src/config/read.rs")
-        .split('"')
-        .filter(|part| name(part))
-    {
+    let folder = std::fs::read_dir(root.join("src/config")).unwrap();
+    let code: String = folder
+        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    for part in code.split('"').filter(|part| name(part)) {
         assert!(
             readme.contains(&format!("`{part}`")),
             "{part} is not in the README"
