@@ -138,13 +138,6 @@ fn check(core: &Core, new: &NewAccountRequest) -> Result<NewAccountRequest> {
     })
 }
 
-fn admin_only(actor: &Actor) -> Result<()> {
-    if actor.admin {
-        return Ok(());
-    }
-    Err(Error::Forbidden("Only admins may do this.".to_owned()))
-}
-
 /// A page of requests in order of their ids, and how many there are; for admins.
 pub async fn list(
     core: &Core,
@@ -152,7 +145,7 @@ pub async fn list(
     status: Option<&str>,
     (limit, offset): (u32, u32),
 ) -> Result<(Vec<AccountRequest>, i64)> {
-    admin_only(actor)?;
+    actor.must_be_admin()?;
     let (any, status) = (status.is_none(), status.unwrap_or_default());
     let mut tx = core.db.read().await?;
     let sql = r#"SELECT COUNT(*) AS "n" FROM "AccountRequests" WHERE (? OR "status" = ?)"#;
@@ -165,7 +158,7 @@ pub async fn list(
 
 /// One request; for admins.
 pub async fn find(core: &Core, actor: &Actor, id: i64) -> Result<AccountRequest> {
-    admin_only(actor)?;
+    actor.must_be_admin()?;
     find_any(core, id).await
 }
 
@@ -173,15 +166,17 @@ pub(crate) async fn find_any(core: &Core, id: i64) -> Result<AccountRequest> {
     let sql = r#"SELECT * FROM "AccountRequests" WHERE "id" = ?"#;
     match core.db.opt(sql, args![id]).await? {
         Some(row) => AccountRequest::from_row(&row),
-        None => Err(Error::NotFound(format!(
-            "There is no account request {id}."
-        ))),
+        None => Err(missing(id)),
     }
+}
+
+fn missing(id: i64) -> Error {
+    Error::NotFound(format!("There is no account request {id}."))
 }
 
 /// Declines a request; the person is told why by mail.
 pub async fn decline(core: &Core, actor: &Actor, id: i64, answer: &str) -> Result<AccountRequest> {
-    admin_only(actor)?;
+    actor.must_be_admin()?;
     let answer = answer.trim();
     if answer.is_empty() || answer.chars().count() > 2000 {
         return Err(Error::invalid(
@@ -205,7 +200,7 @@ pub async fn approve(
     actor: &Actor,
     id: i64,
 ) -> Result<(AccountRequest, Option<String>)> {
-    admin_only(actor)?;
+    actor.must_be_admin()?;
     transaction!(core.db, tx => {
         decide(tx, core, actor, id, ("approved", None)).await?;
         if mail::on(core) {
@@ -238,10 +233,12 @@ async fn decide(
         .await?
         == 0
     {
-        let found = find_any(core, id).await?;
+        let sql = r#"SELECT "status" FROM "AccountRequests" WHERE "id" = ?"#;
+        let row = tx.opt(sql, args![id]).await?.ok_or_else(|| missing(id))?;
+        let status: String = row.get("status")?;
         return Err(Error::conflict(
             "status",
-            format!("The request is {} already.", found.status),
+            format!("The request is {status} already."),
         ));
     }
     Ok(())

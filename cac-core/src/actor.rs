@@ -1,5 +1,7 @@
 //! Who asks. Every noun function that reads or changes something of somebody takes one.
 
+use crate::{Error, Result};
+
 /// Somebody whose identity has been proved, or the program itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
@@ -22,6 +24,14 @@ impl Actor {
     #[must_use]
     pub fn local() -> Self {
         Self::new("local", true)
+    }
+
+    /// Refuses whoever is no admin.
+    pub fn must_be_admin(&self) -> Result<()> {
+        if self.admin {
+            return Ok(());
+        }
+        Err(Error::Forbidden("Only admins may do this.".to_owned()))
     }
 
     /// Whether things of `owner` are this actor's business. User names compare byte by byte.

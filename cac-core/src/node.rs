@@ -211,7 +211,7 @@ pub async fn all(core: &Core) -> Result<Vec<Node>> {
 
 /// All nodes, for admins.
 pub async fn list(core: &Core, actor: &Actor) -> Result<Vec<Node>> {
-    admin_only(actor)?;
+    actor.must_be_admin()?;
     all(core).await
 }
 
@@ -241,7 +241,7 @@ pub async fn find_named(core: &Core, actor: &Actor, name: &str) -> Result<Node> 
 
 /// Adds a node, for admins.
 pub async fn create(core: &Core, actor: &Actor, new: NewNode) -> Result<Node> {
-    admin_only(actor)?;
+    actor.must_be_admin()?;
     check(&new)?;
     let now = core.clock.now();
     let id = transaction!(core.db, tx => {
@@ -264,7 +264,7 @@ pub async fn create(core: &Core, actor: &Actor, new: NewNode) -> Result<Node> {
 
 /// Changes a node, for admins.
 pub async fn update(core: &Core, actor: &Actor, id: i64, change: NodeChange) -> Result<Node> {
-    admin_only(actor)?;
+    actor.must_be_admin()?;
     let node = find(core, id).await?;
     // The clients tell an old row from a new one by its time.
     let now = core
@@ -319,7 +319,7 @@ fn name_taken(error: db::Error, name: &str) -> Error {
 
 /// Removes a node, for admins; refused while containers refer to it.
 pub async fn delete(core: &Core, actor: &Actor, id: i64) -> Result<()> {
-    admin_only(actor)?;
+    actor.must_be_admin()?;
     let deleted = transaction!(core.db, tx => {
         let used = tx.one(r#"SELECT COUNT(*) AS "n" FROM "Containers" WHERE "nodeId" = ?"#, args![id]).await?;
         let used: i64 = used.get("n")?;
@@ -332,14 +332,6 @@ pub async fn delete(core: &Core, actor: &Actor, id: i64) -> Result<()> {
         return Err(Error::NotFound(format!("There is no node {id}.")));
     }
     Ok(())
-}
-
-fn admin_only(actor: &Actor) -> Result<()> {
-    if actor.admin {
-        Ok(())
-    } else {
-        Err(Error::Forbidden("Only admins may do this.".to_owned()))
-    }
 }
 
 fn check(new: &NewNode) -> Result<()> {

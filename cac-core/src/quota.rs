@@ -69,9 +69,7 @@ pub async fn find(core: &Core, actor: &Actor, username: &str) -> Result<Quota> {
 
 /// Of everyone who has a container or limits of their own, by name; for admins.
 pub async fn list(core: &Core, actor: &Actor) -> Result<Vec<Quota>> {
-    if !actor.admin {
-        return Err(Error::Forbidden("Only admins may do this.".to_owned()));
-    }
+    actor.must_be_admin()?;
     let sql = r#"SELECT "username" FROM "Containers" UNION SELECT "username" FROM "Quotas""#;
     let rows = core.db.all(sql, args![]).await?;
     let names = rows.iter().map(|row| Ok(row.get("username")?));
@@ -87,9 +85,7 @@ pub async fn list(core: &Core, actor: &Actor) -> Result<Vec<Quota>> {
 
 /// Gives a user limits of their own, for admins; those that are absent are the configured ones.
 pub async fn set(core: &Core, actor: &Actor, username: &str, limits: Limits) -> Result<Quota> {
-    if !actor.admin {
-        return Err(Error::Forbidden("Only admins may do this.".to_owned()));
-    }
+    actor.must_be_admin()?;
     if username.is_empty() || username.len() > 64 || username.chars().any(char::is_control) {
         return Err(Error::invalid("username", "Give a user's name."));
     }

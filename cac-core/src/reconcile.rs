@@ -64,9 +64,7 @@ struct Seen {
 
 /// Compares everything, for admins.
 pub async fn look(core: &Core, actor: &Actor) -> Result<Vec<Finding>> {
-    if !actor.admin {
-        return Err(Error::Forbidden("Only admins may do this.".to_owned()));
-    }
+    actor.must_be_admin()?;
     let mut findings = Vec::new();
     let mut seen = HashMap::new();
     for node in node::all(core).await? {
@@ -219,9 +217,7 @@ fn own_marker(core: &Core, config: &LxcConfig) -> Option<String> {
 
 /// Writes down where the container is, its address and its sizes, as Proxmox VE says; for admins.
 pub async fn refresh(core: &Core, actor: &Actor, id: i64) -> Result<Container> {
-    if !actor.admin {
-        return Err(Error::Forbidden("Only admins may do this.".to_owned()));
-    }
+    actor.must_be_admin()?;
     let row = container::find(core, actor, id).await?;
     let (Some(vmid), Some(old)) = (row.container_id, row.node_id) else {
         let message = "This container is not made yet, or its node is not known.";

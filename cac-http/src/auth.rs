@@ -116,13 +116,7 @@ impl Anyone {
 impl Signed {
     /// Refuses whoever is no admin.
     pub(crate) fn admin(&self) -> Result<()> {
-        if self.actor.admin {
-            return Ok(());
-        }
-        Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            "Only admins may do this.",
-        ))
+        Ok(self.actor.must_be_admin()?)
     }
 }
 

@@ -78,9 +78,7 @@ pub async fn importable(core: &Core, actor: &Actor, node: i64) -> Result<Vec<Imp
 }
 
 async fn asked(core: &Core, actor: &Actor, node: i64) -> Result<(Node, Pve)> {
-    if !actor.admin {
-        return Err(Error::Forbidden("Only admins may do this.".to_owned()));
-    }
+    actor.must_be_admin()?;
     let node = node::find(core, node).await?;
     let pve = core.pve(&node)?;
     Ok((node, pve))

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Node, admin_only, find};
+use super::{Node, find};
 use crate::actor::Actor;
 use crate::pve::{Pve, Tls};
 use crate::{Core, Error, Result, placement, user};
@@ -119,7 +119,7 @@ impl On {
 
 /// Asks the node what it can do, for admins.
 pub async fn test(core: &Core, actor: &Actor, id: i64) -> Result<Check> {
-    admin_only(actor)?;
+    actor.must_be_admin()?;
     let node = find(core, id).await?;
     let target = node.target()?;
     let shown = Pve::fingerprint_of(&target.api_url).await.ok();

@@ -192,8 +192,10 @@ impl Api {
         who: Anyone,
         body: Input<RegisterRequest>,
     ) -> Result<Outcome> {
-        // Whoever asks is nobody yet; that somebody did is kept.
-        who.identity.tell(Told::default());
+        // Whoever asks is mostly nobody yet; that somebody did is kept.
+        if who.actor.is_none() {
+            who.identity.tell(Told::default());
+        }
         let asked = async {
             let new = body.read()?.into();
             request::create(&who.core, &new)
@@ -361,16 +363,8 @@ impl Api {
             .filter_map(|net| net.parse().ok())
             .collect();
         if !who.source.is_in(&here) {
-            match &who.actor {
-                Some(actor) if actor.admin => {}
-                Some(_) => {
-                    return Err(ApiError::new(
-                        StatusCode::FORBIDDEN,
-                        "Only admins may do this.",
-                    ));
-                }
-                None => return Err(ApiError::unauthenticated()),
-            }
+            let actor = who.actor.as_ref().ok_or_else(ApiError::unauthenticated)?;
+            actor.must_be_admin()?;
         }
         let to = mail::test(&who.core).await?;
         let message = format!("A test mail was sent to {}.", to.join(", "));
