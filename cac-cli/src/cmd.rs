@@ -10,6 +10,7 @@ use crate::print::Failure;
 
 #[cfg(feature = "demo")]
 mod demo;
+mod doctor;
 mod login_node;
 mod migrate;
 mod node;
@@ -38,6 +39,8 @@ enum Command {
     LoginNode(login_node::LoginNode),
     /// The key that secrets in the database are encrypted with
     Secret(secret::Secret),
+    /// Look at everything an installation stands on, and say what to do
+    Doctor(doctor::Doctor),
     /// Try everything on this machine: portal, runner, nginx and a simulated Proxmox VE in one process
     #[cfg(feature = "demo")]
     Demo(demo::Demo),
@@ -53,6 +56,7 @@ impl Cac {
             Command::Node(node) => node.run().await,
             Command::LoginNode(login_node) => login_node.run().await,
             Command::Secret(secret) => secret.run().await,
+            Command::Doctor(doctor) => doctor.run().await,
             #[cfg(feature = "demo")]
             Command::Demo(demo) => demo.run().await,
             #[cfg(feature = "demo")]

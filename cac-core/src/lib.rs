@@ -11,6 +11,7 @@
 //!   one, [`mail`] what is written to people
 //! - [`job`] durable work: the queue, its runner, one file per kind of work; [`task`] programs that admins describe
 //! - [`nginx`] the configuration from typed data, and the loop that keeps an nginx on it; [`routes`] what it serves now
+//! - [`doctor`] a look at everything an installation stands on
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub mod config;
 pub mod container;
 pub mod credential;
 pub mod db;
+pub mod doctor;
 pub mod error;
 mod idempotency;
 pub mod job;
