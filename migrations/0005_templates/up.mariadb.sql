@@ -1,7 +1,7 @@
 -- templates: which template an osRelease means on this node, as `debian=lxc/160, rocky=local:vztmpl/…`.
 ALTER TABLE `Nodes` ADD COLUMN `templates` text DEFAULT NULL;
 
--- lane: the template container that this one is being cloned from, as `node/VMID`; one clone of a template at a time.
+-- lane: the template container that this one is being cloned from, as `node id/VMID`; one clone of a template at a time.
 ALTER TABLE `Containers`
   ADD COLUMN `lane` varchar(64) DEFAULT NULL,
   ADD UNIQUE KEY `containers_lane` (`lane`);

@@ -391,6 +391,8 @@ impl Case {
             assert!(row.is_none(), "{told}");
             assert_eq!((there.len(), services), (0, 0), "{told}");
         }
+        let lanes = count(r#"SELECT COUNT("lane") AS "n" FROM "Containers""#).await;
+        assert_eq!(lanes, 0, "{told}");
         let rows =
             count(r#"SELECT COUNT(*) AS "n" FROM "Jobs" WHERE "status" IN ('pending', 'running')"#)
                 .await;

@@ -142,7 +142,6 @@ async fn change(job: &Running, container: &Container, change: &Change) -> Result
     };
     identity(&job.core, container, &config)
         .map_err(|mismatch| Stop::Failed(format!("{mismatch} Nothing was touched.")))?;
-    let last = job.to_the_end();
     let mut changing = Changing {
         job,
         pve,
@@ -155,7 +154,6 @@ async fn change(job: &Running, container: &Container, change: &Change) -> Result
     let result = changing.work(container, change).await;
     if matches!(result, Err(Stop::Failed(_) | Stop::Cancelled(_))) {
         // Its sizes were counted as if they had come to be.
-        changing.job = &last;
         changing.write_sizes(container.id).await?;
     }
     result
@@ -335,12 +333,13 @@ impl Changing<'_> {
 
     /// Our books follow what Proxmox VE has now.
     async fn write_sizes(&self, id: i64) -> Result<(), Stop> {
-        let config = self
-            .job
+        // What was done is written down, whoever does not want it any more.
+        let job = self.job.to_the_end();
+        let config = job
             .ask(|| self.pve.lxc_config(&self.node, self.vmid))
             .await?;
-        self.job.allowed()?;
-        let core = &self.job.core;
+        job.allowed()?;
+        let core = &job.core;
         let disk = config.disk_gib().and_then(|gib| u32::try_from(gib).ok());
         let sql = r#"UPDATE "Containers" SET "cores" = COALESCE(?, "cores"), "memory" = COALESCE(?, "memory"),
                             "disk" = COALESCE(?, "disk"), "updatedAt" = ? WHERE "id" = ?"#;

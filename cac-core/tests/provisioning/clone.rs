@@ -158,6 +158,9 @@ async fn clones_of_one_template_are_made_one_after_the_other() {
             "{reasons:?}"
         );
         assert_eq!(lab.simulator.containers().len(), 10);
+        let sql = r#"SELECT COUNT("lane") AS "n" FROM "Containers""#;
+        let row = lab.core.db.one(sql, vec![]).await.unwrap();
+        assert_eq!(row.get::<i64>("n").unwrap(), 0);
         lab.end().await;
     }
 }

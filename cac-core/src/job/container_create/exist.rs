@@ -58,12 +58,16 @@ impl Making<'_> {
     }
 
     async fn mark_created(&mut self, vmid: u32) -> Result<u32, Stop> {
-        self.at.created = true;
-        self.save().await?;
-        if self.at.place.as_ref().and_then(Placed::source).is_some() {
+        let cloned = self.at.place.as_ref().and_then(Placed::source).is_some();
+        if cloned {
+            // Before the progress is stored: a job that is taken up after it comes here no more.
             self.job.allowed()?;
             let sql = r#"UPDATE "Containers" SET "lane" = NULL WHERE "id" = ?"#;
             self.job.core.db.exec(sql, args![self.container.id]).await?;
+        }
+        self.at.created = true;
+        self.save().await?;
+        if cloned {
             // Whoever waits for the template.
             self.job.core.wake.jobs();
         }
@@ -76,7 +80,7 @@ impl Making<'_> {
         let next = self.job.ask(|| pve.next_vmid()).await?.max(self.at.above);
         let (core, container, template) = (&self.job.core, self.container.id, &placed.template);
         let source = placed.source();
-        let lane = source.map(|source| format!("{}/{source}", placed.node_name));
+        let lane = source.map(|source| format!("{}/{source}", placed.node));
         let vmid = transaction!(core.db, tx => {
             tx.lock("vmids").await?;
             let sql = r#"SELECT COUNT(*) AS "n" FROM "Containers"
