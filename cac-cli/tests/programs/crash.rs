@@ -129,7 +129,13 @@ async fn database(side: Side, number: u64) -> TestDb {
         (_, 1) => testing::mariadb().await,
         _ => testing::postgres().await,
     };
-    schema::up(&database.db).await.unwrap();
+    // A busy server may let a pool wait too long; what was begun is continued.
+    let mut tries = 0;
+    while let Err(error) = schema::up(&database.db).await {
+        tries += 1;
+        assert!(tries < 5, "{}: {error}", database.name);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     database
 }
 
