@@ -1,0 +1,253 @@
+//! What containers look like in requests and answers.
+
+use cac_core::container::{self, NewContainer, Registration};
+use cac_core::service::{self, ServiceType};
+use chrono::{DateTime, Utc};
+use poem_openapi::{Enum, Object};
+
+/// What kind of traffic a service takes.
+#[derive(Enum, Clone, Copy)]
+#[oai(rename_all = "lowercase")]
+pub(crate) enum ServiceKind {
+    Http,
+    Tcp,
+    Udp,
+}
+
+/// What a container offers to the outside.
+#[derive(Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+pub(crate) struct Service {
+    pub(super) id: i64,
+    /// The row id of the container, not a VMID.
+    pub(super) container_id: i64,
+    pub(super) r#type: ServiceKind,
+    pub(super) internal_port: u16,
+    /// Only tcp and udp.
+    pub(super) external_port: Option<u16>,
+    /// Only tcp.
+    pub(super) tls: Option<bool>,
+    /// Only http: a bare label under `CAC_DOMAIN`, or a full name.
+    pub(super) external_hostname: Option<String>,
+    pub(super) created_at: DateTime<Utc>,
+    pub(super) updated_at: DateTime<Utc>,
+}
+
+impl From<service::Service> for Service {
+    fn from(service: service::Service) -> Self {
+        Self {
+            id: service.id,
+            container_id: service.container_id,
+            r#type: match service.r#type {
+                ServiceType::Http => ServiceKind::Http,
+                ServiceType::Tcp => ServiceKind::Tcp,
+                ServiceType::Udp => ServiceKind::Udp,
+            },
+            internal_port: service.internal_port,
+            external_port: service.external_port,
+            tls: service.tls,
+            external_hostname: service.external_hostname,
+            created_at: service.created_at,
+            updated_at: service.updated_at,
+        }
+    }
+}
+
+/// An LXC container.
+#[derive(Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+pub(crate) struct Container {
+    pub(super) id: i64,
+    /// One DNS label; the public name is this under `CAC_DOMAIN`.
+    pub(super) hostname: String,
+    /// The owner.
+    pub(super) username: String,
+    pub(super) os_release: Option<String>,
+    /// The VMID; absent until one is reserved.
+    pub(super) container_id: Option<u32>,
+    /// Absent until it is made.
+    pub(super) mac_address: Option<String>,
+    /// Absent until it runs.
+    pub(super) ipv4_address: Option<String>,
+    /// The label of the node that was asked for; `N` for none.
+    pub(super) ai_container: String,
+    pub(super) node_id: Option<i64>,
+    /// Absent when nothing works on it; else `creating`, `changing`, `undoing` or `deleting`.
+    pub(super) state: Option<String>,
+    /// What Proxmox VE says now, such as `running`; absent when it cannot tell, and in answers that only repeat the row.
+    pub(super) status: Option<String>,
+    /// The job that works on it, or did last.
+    pub(super) job_id: Option<i64>,
+    /// The template's volume id.
+    pub(super) template: Option<String>,
+    pub(super) cores: Option<u32>,
+    /// MiB
+    pub(super) memory: Option<u32>,
+    /// GiB
+    pub(super) disk: Option<u32>,
+    /// Whether it may not be deleted.
+    pub(super) protected: bool,
+    pub(super) created_at: DateTime<Utc>,
+    pub(super) updated_at: DateTime<Utc>,
+    pub(super) services: Vec<Service>,
+}
+
+impl From<container::Container> for Container {
+    fn from(row: container::Container) -> Self {
+        Self {
+            id: row.id,
+            hostname: row.hostname,
+            username: row.username,
+            os_release: row.os_release,
+            container_id: row.container_id,
+            mac_address: row.mac_address,
+            ipv4_address: row.ipv4_address,
+            ai_container: row.ai_container,
+            node_id: row.node_id,
+            state: row.state,
+            status: None,
+            job_id: row.job_id,
+            template: row.template,
+            cores: row.cores,
+            memory: row.memory,
+            disk: row.disk,
+            protected: row.protected,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            services: row.services.into_iter().map(Service::from).collect(),
+        }
+    }
+}
+
+/// What somebody asks for; sizes that are left out are the configured ones.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct ContainerRequest {
+    /// `true` asks for a new container; may stand in the query instead.
+    pub(super) init: Option<bool>,
+    /// Required. One DNS label: 1 to 63 of a-z, 0-9 and `-`.
+    pub(super) hostname: Option<String>,
+    /// Registration only, required: its address in `CONTAINER_NETWORKS`.
+    pub(super) ipv4_address: Option<String>,
+    /// Registration only, required: the owner.
+    pub(super) username: Option<String>,
+    /// Registration only, required: the VMID.
+    pub(super) container_id: Option<i64>,
+    /// Registration only, required: such as `BC:24:11:00:00:01`.
+    pub(super) mac_address: Option<String>,
+    /// Required. An operating system, such as `debian` or `debian-12`.
+    pub(super) os_release: Option<String>,
+    /// Required. The port of the web server in the container, 80 to 60000.
+    pub(super) http_port: Option<i64>,
+    /// The label of a node; left out or `N`: any.
+    pub(super) ai_container: Option<String>,
+    /// Names such as `rdp`, or ports such as `8080/tcp`; a comma list is understood, too.
+    pub(super) additional_protocols: Option<Vec<String>>,
+    /// One line as in `~/.ssh/id_ed25519.pub`.
+    pub(super) ssh_public_key: Option<String>,
+    pub(super) cores: Option<i64>,
+    /// MiB
+    pub(super) memory: Option<i64>,
+    /// GiB
+    pub(super) disk: Option<i64>,
+    /// A node's name.
+    pub(super) node: Option<String>,
+    /// A template as its node lists it.
+    pub(super) template: Option<String>,
+}
+
+impl From<ContainerRequest> for NewContainer {
+    fn from(asked: ContainerRequest) -> Self {
+        Self {
+            hostname: asked.hostname.unwrap_or_default(),
+            os_release: asked.os_release.unwrap_or_default(),
+            http_port: asked.http_port,
+            ai_container: asked.ai_container,
+            additional_protocols: asked.additional_protocols.unwrap_or_default(),
+            ssh_public_key: asked.ssh_public_key,
+            cores: asked.cores,
+            memory: asked.memory,
+            disk: asked.disk,
+            node: asked.node,
+            template: asked.template,
+        }
+    }
+}
+
+impl From<ContainerRequest> for Registration {
+    fn from(given: ContainerRequest) -> Self {
+        Self {
+            hostname: given.hostname.unwrap_or_default(),
+            ipv4_address: given.ipv4_address.unwrap_or_default(),
+            username: given.username.unwrap_or_default(),
+            os_release: given.os_release.unwrap_or_default(),
+            container_id: given.container_id,
+            mac_address: given.mac_address.unwrap_or_default(),
+            ai_container: given.ai_container,
+            http_port: given.http_port,
+            additional_protocols: given.additional_protocols.unwrap_or_default(),
+            node: given.node,
+        }
+    }
+}
+
+/// Where a container would be made.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct Possible {
+    pub(super) success: bool,
+    pub(super) node: String,
+    /// The template's volume id.
+    pub(super) template: String,
+    pub(super) storage: String,
+    pub(super) bridge: String,
+}
+
+/// A container that is registered now.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct Registered {
+    pub(super) success: bool,
+    /// The container's row id, not a VMID.
+    pub(super) container_id: i64,
+    pub(super) message: String,
+    pub(super) data: Container,
+}
+
+/// What is changed of a container; fields that are left out stay.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct ContainerUpdate {
+    pub(super) cores: Option<i64>,
+    /// MiB
+    pub(super) memory: Option<i64>,
+    /// GiB; only larger than before.
+    pub(super) disk: Option<i64>,
+    /// `true`: it cannot be deleted until this is `false` again.
+    pub(super) protected: Option<bool>,
+    /// For admins: the new owner.
+    pub(super) username: Option<String>,
+}
+
+/// The container's row and the job that makes it.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct Accepted {
+    pub(super) success: bool,
+    /// The container's row id.
+    pub(super) id: i64,
+    pub(super) job_id: i64,
+    pub(super) message: String,
+    /// The page that shows the progress.
+    pub(super) status_url: String,
+}
+
+/// How a deletion stands.
+#[derive(Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+pub(crate) struct Deleted {
+    pub(super) success: bool,
+    pub(super) message: String,
+    /// The job that goes on with it.
+    pub(super) job_id: Option<i64>,
+}
