@@ -6,7 +6,6 @@ use std::str::FromStr as _;
 use chrono::{DateTime, Duration, Utc};
 use lettre::Address;
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use crate::actor::Actor;
@@ -252,7 +251,7 @@ pub(crate) async fn new_link(core: &Core, portal: &Url, id: i64) -> Result<Strin
     let until = now + Duration::days(LINK_DAYS);
     if core
         .db
-        .exec(sql, args![hash(&text), until, now, id])
+        .exec(sql, args![secret::hash(&text), until, now, id])
         .await?
         == 0
     {
@@ -264,16 +263,12 @@ pub(crate) async fn new_link(core: &Core, portal: &Url, id: i64) -> Result<Strin
     Ok(format!("{portal}account/{text}"))
 }
 
-fn hash(text: &str) -> String {
-    secret::hex(&Sha256::digest(text))
-}
-
 /// The approved request that a link belongs to, while it works.
 pub async fn by_link(core: &Core, link: &str) -> Result<AccountRequest> {
     let sql = r#"SELECT * FROM "AccountRequests" WHERE "linkHash" = ? AND "status" = 'approved' AND "linkExpires" > ?"#;
     match core
         .db
-        .opt(sql, args![hash(link), core.clock.now()])
+        .opt(sql, args![secret::hash(link), core.clock.now()])
         .await?
     {
         Some(row) => AccountRequest::from_row(&row),

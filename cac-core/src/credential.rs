@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::actor::Actor;
 use crate::token::{self, Held};
-use crate::{Core, Result, session};
+use crate::{Core, Result, secret, session};
 
 /// How old an answer of [`recent`] may be.
 const ROUND: std::time::Duration = std::time::Duration::from_secs(4);
@@ -70,7 +70,7 @@ type Key = (bool, String);
 pub async fn recent(core: &Core, credential: &Credential) -> Result<Option<Actor>> {
     let key = match credential {
         Credential::Session(id) => (false, session::key(core, id)),
-        Credential::Token(text) => (true, token::key(text)),
+        Credential::Token(text) => (true, secret::hash(text)),
     };
     let mut round = core.credentials.0.lock().await;
     let new = round.asked.insert(key.clone());

@@ -15,6 +15,7 @@ mod row;
 mod tx;
 
 pub use arg::Arg;
+pub(crate) use connect::sqlite_file;
 pub use error::Error;
 pub(crate) use notify::Notices;
 #[doc(hidden)]

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::actor::Actor;
 use crate::clock::Clock;
 use crate::config::{Config, Program, Vars};
-use crate::db::Db;
+use crate::db::{Db, sqlite_file};
 use crate::nginx::{self, Flavour};
 use crate::schema::{self, MigrationState};
 use crate::{Core, args, node, routes, user};
@@ -109,13 +109,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
 /// The database, if it can be used.
 async fn database(config: &Config, found: &mut Findings) -> Option<Db> {
     let about = "database";
-    let file = config.database_url.strip_prefix("sqlite:");
-    let file = file.map(|path| {
-        path.trim_start_matches("//")
-            .split('?')
-            .next()
-            .unwrap_or(path)
-    });
+    let file = sqlite_file(&config.database_url);
     if file.is_some_and(|path| !std::path::Path::new(path).exists()) {
         found.bad(
             about,

@@ -1,7 +1,5 @@
 //! Idempotency keys: the same key of the same owner within 24 h stands for the same request, which is carried out once.
 
-use sha2::{Digest as _, Sha256};
-
 use crate::actor::Actor;
 use crate::db::Tx;
 use crate::{Core, Error, Result, args, secret};
@@ -30,7 +28,7 @@ impl<'a> Key<'a> {
         }
         Ok(Self {
             key,
-            hash: secret::hex(&Sha256::digest(request)),
+            hash: secret::hash(request),
         })
     }
 

@@ -231,7 +231,7 @@ async fn cloneable(pve: &Pve, node: &Node, vmid: u32, wish: &Wish) -> Result<(),
         )));
     }
     match config.disk_gib() {
-        Some(gib) if gib > u64::from(wish.disk) => Err(Not::Fit(format!(
+        Some(gib) if gib > wish.disk => Err(Not::Fit(format!(
             "the disk of its template CT {vmid} has {gib} GiB, and disks only grow; ask for as much"
         ))),
         _ => Ok(()),

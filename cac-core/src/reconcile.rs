@@ -236,7 +236,7 @@ pub async fn refresh(core: &Core, actor: &Actor, id: i64) -> Result<Container> {
         return Err(Error::conflict("node", message));
     };
     let address = address(&seen.pve, on, vmid).await.map(|ip| ip.to_string());
-    let disk = config.disk_gib().and_then(|gib| u32::try_from(gib).ok());
+    let disk = config.disk_gib();
     transaction!(core.db, tx => {
         tx.lock("names").await?;
         let now = core.clock.now();

@@ -5,6 +5,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use rand::RngCore as _;
+use sha2::{Digest as _, Sha256};
 
 use crate::pve::Secret;
 
@@ -14,6 +15,12 @@ pub fn random() -> String {
     let mut bytes = [0; 32];
     rand::rng().fill_bytes(&mut bytes);
     hex(&bytes)
+}
+
+/// SHA-256 in hexadecimal: what is stored of a text that is itself random, or too long to be compared.
+#[must_use]
+pub fn hash(text: &str) -> String {
+    hex(&Sha256::digest(text))
 }
 
 /// Lower-case hexadecimal.

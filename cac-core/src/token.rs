@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Duration, Utc};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
 use crate::actor::Actor;
 use crate::db::Row;
@@ -145,10 +144,6 @@ impl Held {
     }
 }
 
-fn hash(text: &str) -> String {
-    secret::hex(&Sha256::digest(text))
-}
-
 fn scopes(text: &str) -> Vec<Scope> {
     text.split(' ').filter_map(Scope::parse).collect()
 }
@@ -228,7 +223,7 @@ pub async fn create(
                                      "suspended", "createdAt", "updatedAt")
                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#,
             args![
-                &actor.username, name, hash(&text), &text[..BEGINNING], names.join(" "), new.expires, actor.admin, now, false, now, now
+                &actor.username, name, secret::hash(&text), &text[..BEGINNING], names.join(" "), new.expires, actor.admin, now, false, now, now
             ],
         )
         .await?
@@ -277,18 +272,16 @@ pub async fn delete(core: &Core, actor: &Actor, id: i64) -> Result<()> {
 
 /// The token that this text is, if it is a good one; its use is noted.
 pub async fn find(core: &Core, text: &str) -> Result<Option<Held>> {
-    let hash = hash(text);
-    let Some(found) = find_all(core, vec![hash.clone()]).await?.remove(&hash) else {
+    let hash = secret::hash(text);
+    let Some((held, used)) = find_all(core, vec![hash.clone()]).await?.remove(&hash) else {
         return Ok(None);
     };
     let now = core.clock.now();
-    let sql = r#"UPDATE "Tokens" SET "lastUsedAt" = ? WHERE "hash" = ? AND ("lastUsedAt" IS NULL OR "lastUsedAt" < ?)"#;
-    if found.1.is_none_or(|used| used < now - USED_EVERY) {
-        core.db
-            .exec(sql, args![now, &hash, now - USED_EVERY])
-            .await?;
+    if used.is_none_or(|used| used < now - USED_EVERY) {
+        let sql = r#"UPDATE "Tokens" SET "lastUsedAt" = ? WHERE "hash" = ?"#;
+        core.db.exec(sql, args![now, &hash]).await?;
     }
-    Ok(Some(found.0))
+    Ok(Some(held))
 }
 
 /// By the hashes of tokens, those that are good, with their last use.
@@ -312,11 +305,6 @@ pub(crate) async fn find_all(
         found.insert(row.get("hash")?, (held, row.get("lastUsedAt")?));
     }
     Ok(found)
-}
-
-/// The key of a token in [`crate::credential`]'s round.
-pub(crate) fn key(text: &str) -> String {
-    hash(text)
 }
 
 /// Owners of tokens whose look-up is older than `age`; suspended ones are looked up, too.

@@ -6,8 +6,8 @@ use cac_core::audit::Via;
 use cac_core::credential::{self, Credential};
 use cac_core::token::{Held, Scope};
 use cac_core::{Actor, Config, Core, session};
+use poem::http::StatusCode;
 use poem::http::header::{AUTHORIZATION, COOKIE};
-use poem::http::{Method, StatusCode};
 use poem::{Request, RequestBody};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
@@ -33,7 +33,7 @@ pub(crate) struct Carried {
 
 /// Who a request turned out to be from, for the audit log; told by handlers, read by `edge.rs`.
 #[derive(Clone, Default)]
-pub(crate) struct Identity(Arc<Mutex<(Option<Told>, Option<Method>)>>);
+pub(crate) struct Identity(Arc<Mutex<Option<Told>>>);
 
 /// What was found out.
 #[derive(Clone, Default)]
@@ -45,23 +45,14 @@ pub(crate) struct Told {
 
 impl Identity {
     pub(crate) fn tell(&self, told: Told) {
-        self.both().0 = Some(told);
-    }
-
-    /// The method that the request means, when a form said another one.
-    pub(crate) fn meant(&self, method: Method) {
-        self.both().1 = Some(method);
+        *self.held() = Some(told);
     }
 
     pub(crate) fn told(&self) -> Option<Told> {
-        self.both().0.clone()
+        self.held().clone()
     }
 
-    pub(crate) fn method(&self) -> Option<Method> {
-        self.both().1.clone()
-    }
-
-    fn both(&self) -> std::sync::MutexGuard<'_, (Option<Told>, Option<Method>)> {
+    fn held(&self) -> std::sync::MutexGuard<'_, Option<Told>> {
         self.0.lock().expect("nothing panics while it holds it")
     }
 }

@@ -131,7 +131,8 @@ impl<E: Endpoint> Endpoint for Edge<E> {
                 }
             };
             let (changes, path) = (!request.method().is_safe(), request.uri().path().to_owned());
-            let passed = self.pass(request, source, &seen);
+            let mut method = seen.method.clone();
+            let passed = self.pass(request, source, &seen, &mut method);
             let guarded = AssertUnwindSafe(passed).catch_unwind();
             let (mut response, detail) = match guarded.await {
                 Ok(Ok(response)) => (response, None),
@@ -142,7 +143,8 @@ impl<E: Endpoint> Endpoint for Edge<E> {
                 }
             };
             if changes {
-                self.record(&seen, source, &path, &response, detail).await;
+                let what = (&method, path.as_str());
+                self.record(&seen, source, what, &response, detail).await;
             }
             if let Some(left) = left {
                 left.tell(response.headers_mut());
@@ -167,16 +169,11 @@ impl<E: Endpoint> Edge<E> {
         &self,
         seen: &Seen,
         source: Source,
-        path: &str,
+        (method, path): (&Method, &str),
         response: &Response,
         detail: Option<String>,
     ) {
-        // A form's `_method` has said which one is meant.
-        let method = seen
-            .identity
-            .method()
-            .unwrap_or_else(|| seen.method.clone());
-        let Some(action) = self.operations.id(&method, path) else {
+        let Some(action) = self.operations.id(method, path) else {
             return;
         };
         let who = seen.identity.told();
@@ -205,13 +202,15 @@ impl<E: Endpoint> Edge<E> {
         mut request: Request,
         source: Source,
         seen: &Seen,
+        method: &mut Method,
     ) -> poem::Result<Response> {
         let config = &self.carried.core.config;
         origin::check(config, &request, source)?;
         request.set_data(self.carried.clone());
         request.set_data(seen.identity.clone());
         override_method(&mut request).await?;
-        seen.identity.meant(request.method().clone());
+        // A form's `_method` has said which one is meant.
+        method.clone_from(request.method());
         Ok(self.inner.call(request).await?.into_response())
     }
 

@@ -33,6 +33,11 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// Whether this is the machine itself; a request that a proxy passed on for another never is.
+    pub(crate) fn is_here(&self) -> bool {
+        self.sure && self.ip.is_some_and(|ip| ip.is_loopback())
+    }
+
     /// Whether this is a machine of one of the networks; a request that an unknown proxy passed on never is.
     pub(crate) fn is_in(&self, networks: &[IpNet]) -> bool {
         self.sure

@@ -206,20 +206,7 @@ async fn the_doctor_says_what_is_wrong_and_what_to_do() {
         );
         good("cac", &["migrate", "up"], &vars);
         has(&examine(&vars, 1), "nodes", "bad", "`cac node add`");
-        let words = [
-            "node",
-            "add",
-            "pve1",
-            "--api-url",
-            &api,
-            "--token-id",
-            "cac@pve!demo",
-            "--tls",
-            &pin,
-            "--secret-file",
-            secret.path().to_str().unwrap(),
-        ];
-        good("cac", &words, &vars);
+        add_node(&api, &pin, &secret, &vars);
         let key = "0123456789abcdef".repeat(4);
         if database.name != "sqlite" {
             has(
@@ -307,20 +294,7 @@ async fn secrets_are_encrypted_rotated_and_exported() {
         // With SQLite a key is made in a file; a server's database has none until it is told.
         let sqlite = database.name == "sqlite";
         let bare = url(&database);
-        let words = [
-            "node",
-            "add",
-            "pve1",
-            "--api-url",
-            &api,
-            "--token-id",
-            "cac@pve!demo",
-            "--tls",
-            &pin,
-            "--secret-file",
-            secret_file.path().to_str().unwrap(),
-        ];
-        good("cac", &words, &bare);
+        add_node(&api, &pin, &secret_file, &bare);
         let stored = async || {
             let sql = r#"SELECT "secret", "secretSealed" FROM "Nodes""#;
             let row = database.db.one(sql, vec![]).await.unwrap();
@@ -396,6 +370,27 @@ async fn secrets_are_encrypted_rotated_and_exported() {
         assert_eq!(stored().await, (Some(secret.clone()), None));
     }
     simulator.stop();
+}
+
+/// Adds `pve1` of a simulator.
+fn add_node(api: &str, pin: &str, secret: &tempfile::NamedTempFile, vars: &[(&str, &str)]) {
+    let file = secret.path().to_str().unwrap();
+    let words = [
+        "node",
+        "add",
+        "pve1",
+        "--api-url",
+        api,
+        "--token-id",
+        "cac@pve!demo",
+        "--tls",
+        pin,
+    ];
+    good(
+        "cac",
+        &[&words[..], &["--secret-file", file]].concat(),
+        vars,
+    );
 }
 
 fn simulator_secret(text: &str) -> tempfile::NamedTempFile {

@@ -2,6 +2,7 @@
 
 use super::Program;
 use super::reader::Reader;
+use crate::db::sqlite_file;
 use crate::pve::Secret;
 
 pub(super) fn session_secret(
@@ -59,18 +60,14 @@ pub(super) fn secret_key(
         }
         return Some(Secret::new(text));
     }
-    let Some(path) = database_url.strip_prefix("sqlite:") else {
-        if r.production && program == Program::Http {
+    let Some(path) = sqlite_file(database_url) else {
+        let server = !database_url.starts_with("sqlite:");
+        if server && r.production && program == Program::Http {
             r.problem("CAC_SECRET_KEY", "must be set, so that the database alone reveals no secret; `cac secret new` makes one");
         }
         return None;
     };
-    let path = path
-        .trim_start_matches("//")
-        .split('?')
-        .next()
-        .unwrap_or(path);
-    if path.contains(":memory:") || !r.problems.is_empty() {
+    if !r.problems.is_empty() {
         return None;
     }
     let file = std::path::Path::new(path).with_file_name("secret-key");

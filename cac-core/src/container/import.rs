@@ -12,7 +12,7 @@ use crate::actor::Actor;
 use crate::error::Fields;
 use crate::job::container_create;
 use crate::node::{self, Node};
-use crate::pve::{Interface, LxcConfig, LxcStatus, Pve};
+use crate::pve::{Interface, LxcStatus, Pve};
 use crate::{Core, Error, Result, args, transaction};
 
 /// Calls to Proxmox VE at once.
@@ -118,7 +118,6 @@ async fn look(core: &Core, node: &Node, pve: &Pve, one: LxcStatus) -> Option<Imp
             "Proxmox VE works on it ({lock}); wait until that is over."
         ));
     }
-    let sizes = sizes(&config);
     Some(Importable {
         vmid: one.vmid,
         hostname,
@@ -128,20 +127,12 @@ async fn look(core: &Core, node: &Node, pve: &Pve, one: LxcStatus) -> Option<Imp
             .map(|address| address.to_string())
             .next(),
         mac_address: config.mac().map(ToOwned::to_owned),
+        disk: config.disk_gib(),
         os_release: config.ostype,
-        cores: sizes.cores,
-        memory: sizes.memory,
-        disk: sizes.disk,
-        problems,
-    })
-}
-
-fn sizes(config: &LxcConfig) -> Sizes {
-    Sizes {
         cores: config.cores,
         memory: config.memory,
-        disk: config.disk_gib().and_then(|gib| u32::try_from(gib).ok()),
-    }
+        problems,
+    })
 }
 
 async fn name_is_taken(core: &Core, hostname: &str) -> Result<bool> {
@@ -182,8 +173,6 @@ pub async fn import(core: &Core, actor: &Actor, node: i64, wanted: &Wanted) -> R
         );
         return Err(Error::invalid("vmid", message));
     }
-    let config = pve.lxc_config(&node.name, wanted.vmid).await;
-    let config = config.map_err(|error| told(&node, &error))?;
     let one = look(core, &node, &pve, status).await;
     let one = one.ok_or_else(|| Error::Upstream(format!("CT {} is gone.", wanted.vmid)))?;
     for problem in &one.problems {
@@ -201,7 +190,11 @@ pub async fn import(core: &Core, actor: &Actor, node: i64, wanted: &Wanted) -> R
         mac: one.mac_address.unwrap_or_default(),
         ai_container: node.ai_container.clone().unwrap_or_else(|| "N".to_owned()),
         services,
-        sizes: sizes(&config),
+        sizes: Sizes {
+            cores: one.cores,
+            memory: one.memory,
+            disk: one.disk,
+        },
         node,
     };
     let id = transaction!(core.db, tx => {

@@ -31,7 +31,7 @@ const FORMS: &str = "use sqlite:PATH, mysql://USER:PASSWORD@HOST:PORT/DATABASE o
 /// With up to that many connections to a server; SQLite has a number of its own.
 pub(super) async fn connect(url: &str, connections: u32) -> Result<Db, Error> {
     let pools = match url.split_once(':') {
-        Some(("sqlite", path)) => sqlite(path).await?,
+        Some(("sqlite", _)) => sqlite(url).await?,
         Some(("mysql" | "mariadb", _)) => Pools::MariaDb(mariadb(url, connections).await?),
         Some(("postgres" | "postgresql", _)) => Pools::Postgres(postgres(url, connections).await?),
         _ => {
@@ -51,14 +51,21 @@ pub(super) fn writer_busy(error: sqlx::Error) -> Error {
     }
 }
 
-async fn sqlite(rest: &str) -> Result<Pools, Error> {
+/// The file of a SQLite URL; `None` for other databases, and where none is named.
+pub(crate) fn sqlite_file(url: &str) -> Option<&str> {
+    let rest = url.strip_prefix("sqlite:")?;
     let path = rest.strip_prefix("//").unwrap_or(rest);
     let path = path.strip_suffix("?mode=rwc").unwrap_or(path);
-    if path.is_empty() || path.contains(":memory:") || path.contains('?') {
-        return Err(Error::Other(
+    let named = !path.is_empty() && !path.contains(":memory:") && !path.contains('?');
+    named.then_some(path)
+}
+
+async fn sqlite(url: &str) -> Result<Pools, Error> {
+    let path = sqlite_file(url).ok_or_else(|| {
+        Error::Other(
             "a SQLite URL is sqlite:PATH with the path of a file, without parameters".to_owned(),
-        ));
-    }
+        )
+    })?;
     create_private(Path::new(path))?;
     let options = SqliteConnectOptions::new()
         .filename(path)

@@ -203,8 +203,8 @@ impl Changing<'_> {
         loop {
             self.job.go_on()?;
             if let Some(task) = self.at.task.clone() {
-                let runner = &self.job.core.config.runner;
-                let (limit, patience) = (runner.limits.task, runner.patience);
+                let patience = self.job.core.config.runner.patience;
+                let limit = self.job.limits().task;
                 let ended = wait_for_task(self.job, &self.pve, &task, limit).await?;
                 return match ended {
                     Ended::Well => Ok(()),
@@ -287,7 +287,7 @@ impl Changing<'_> {
             Effect::Stop => !self.guest().running().await?,
             Effect::Grow(gib) => {
                 let config = self.job.ask(|| self.pve.lxc_config(&self.node, self.vmid));
-                config.await?.disk_gib() >= Some(u64::from(*gib))
+                config.await?.disk_gib() >= Some(*gib)
             }
             Effect::Snapshot { name, .. } => self.has_snapshot(name).await?,
             Effect::DeleteSnapshot(name) => self.at.sent && !self.has_snapshot(name).await?,
@@ -340,7 +340,7 @@ impl Changing<'_> {
             .await?;
         job.allowed()?;
         let core = &job.core;
-        let disk = config.disk_gib().and_then(|gib| u32::try_from(gib).ok());
+        let disk = config.disk_gib();
         let sql = r#"UPDATE "Containers" SET "cores" = COALESCE(?, "cores"), "memory" = COALESCE(?, "memory"),
                             "disk" = COALESCE(?, "disk"), "updatedAt" = ? WHERE "id" = ?"#;
         let now = core.clock.now();

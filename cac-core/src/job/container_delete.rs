@@ -128,9 +128,7 @@ async fn destroy(
     let last = job.to_the_end();
     if let Some(upid) = checkpoint.upid.clone() {
         job.line("Going on after an interruption.").await;
-        if wait_for_task(&last, &pve, &upid, job.core.config.runner.limits.task).await?
-            == Ended::Well
-        {
+        if wait_for_task(&last, &pve, &upid, job.limits().task).await? == Ended::Well {
             return Ok(());
         }
     }
@@ -168,7 +166,7 @@ pub(super) async fn remove(
         && job.ask(|| pve.task_status(upid)).await? == TaskStatus::Running
     {
         let _ = job.ask(|| pve.task_stop(upid)).await;
-        wait_for_task(job, pve, upid, job.core.config.runner.limits.task).await?;
+        wait_for_task(job, pve, upid, job.limits().task).await?;
     }
     let Some((found_on, config)) = locate(job, pve, &node, vmid).await? else {
         return Ok(());
@@ -199,9 +197,8 @@ async fn carry_out(
             checkpoint.upid = Some(upid.clone());
             job.save(checkpoint).await?;
         }
-        let runner = &job.core.config.runner;
-        let ended = wait_for_task(job, pve, &upid, runner.limits.task).await?;
-        if !ended.may_pass() || began.elapsed() >= runner.patience {
+        let ended = wait_for_task(job, pve, &upid, job.limits().task).await?;
+        if !ended.may_pass() || began.elapsed() >= job.core.config.runner.patience {
             return ended.well().map(|()| true);
         }
         job.pause(Duration::from_secs(1)).await?;

@@ -25,7 +25,7 @@ impl Guest<'_> {
     /// Starts it and looks whether it stays up. Starting twice is no harm: the second attempt finds it running.
     pub(super) async fn start(&self) -> Result<(), Stop> {
         let vmid = self.vmid;
-        let limit = self.job.core.config.runner.limits.start;
+        let limit = self.job.limits().start;
         let mut reason = format!("CT {vmid} does not stay running; its template may be broken.");
         for _ in 0..5 {
             if self.running().await? {
@@ -66,24 +66,24 @@ impl Guest<'_> {
     /// Makes its root disk at least so large.
     pub(super) async fn grow(&self, gib: u32) -> Result<(), Stop> {
         let (pve, node, vmid) = (self.pve, self.node, self.vmid);
-        let runner = &self.job.core.config.runner;
+        let patience = self.job.core.config.runner.patience;
         let began = Instant::now();
         loop {
             self.job.go_on()?;
             let config = self.job.ask(|| pve.lxc_config(node, vmid)).await?;
-            if config.disk_gib() >= Some(u64::from(gib)) {
+            if config.disk_gib() >= Some(gib) {
                 return Ok(());
             }
             match pve.lxc_resize(node, vmid, "rootfs", gib).await {
                 Ok(upid) => {
-                    let ended = wait_for_task(self.job, pve, &upid, runner.limits.task).await?;
-                    if !ended.may_pass() || began.elapsed() >= runner.patience {
+                    let ended = wait_for_task(self.job, pve, &upid, self.job.limits().task).await?;
+                    if !ended.may_pass() || began.elapsed() >= patience {
                         return ended.well();
                     }
                     self.job.pause(Duration::from_secs(1)).await?;
                 }
                 Err(error)
-                    if began.elapsed() < runner.patience
+                    if began.elapsed() < patience
                         && (error.is_transient() || error.may_have_happened()) =>
                 {
                     self.job
@@ -98,7 +98,7 @@ impl Guest<'_> {
 
     /// The address that Proxmox VE shows, once there is one.
     pub(super) async fn address(&self) -> Result<String, Stop> {
-        let limit = self.job.core.config.runner.limits.address;
+        let limit = self.job.limits().address;
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(30);
         while Instant::now() < deadline {

@@ -25,7 +25,7 @@ pub(super) async fn locate(
         .find(|r| r.vmid == Some(vmid))
         .and_then(|r| r.node.clone());
     let on = listed.clone().unwrap_or_else(|| node.name.clone());
-    let deadline = tokio::time::Instant::now() + job.core.config.runner.limits.create;
+    let deadline = tokio::time::Instant::now() + job.limits().create;
     loop {
         match job.ask(|| pve.lxc_config(&on, vmid)).await {
             // While it is locked for its creation the config hides the description.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::output::{Output, Piece};
 use super::queue::{self, Claim};
+use crate::config::StepLimits;
 use crate::{Core, Error, pve};
 
 /// Why a job stops before its work is done.
@@ -85,6 +86,11 @@ impl Running {
     #[must_use]
     pub fn retries(&self) -> i64 {
         self.claim.retries
+    }
+
+    /// How long each step may take.
+    pub(super) fn limits(&self) -> &StepLimits {
+        &self.core.config.runner.limits
     }
 
     /// Resolves when somebody asked for its end.

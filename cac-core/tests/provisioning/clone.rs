@@ -8,17 +8,10 @@ use cac_core::job::Status;
 use cac_core::{Error, placement, testing};
 use cac_simulator::{Action, Delay};
 
-use crate::lab::{Lab, PATIENCE, alice, new, until};
+use crate::lab::{Lab, PATIENCE, alice, from, new, until};
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGk0Zk9d7v3c0mB1m0b1xJb2vQ9sC0Zs5kq8o9rX1p7T alice";
-
-fn from(hostname: &str, template: &str) -> NewContainer {
-    NewContainer {
-        template: Some(template.to_owned()),
-        ..new(hostname)
-    }
-}
 
 async fn asked(lab: &Lab, wish: &NewContainer) -> container::Created {
     container::create(&lab.core, &alice(), wish, None)

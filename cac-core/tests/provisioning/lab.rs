@@ -206,3 +206,11 @@ pub(crate) fn new(hostname: &str) -> NewContainer {
         ..NewContainer::default()
     }
 }
+
+/// A wish for a clone of a template container.
+pub(crate) fn from(hostname: &str, template: &str) -> NewContainer {
+    NewContainer {
+        template: Some(template.to_owned()),
+        ..new(hostname)
+    }
+}

@@ -125,7 +125,7 @@ async fn sizes_change_in_proxmox_and_in_the_books() {
             .unwrap();
         assert_eq!(
             (config.cores, config.memory, config.disk_gib()),
-            (Some(3), Some(1024), Some(disk.into()))
+            (Some(3), Some(1024), Some(disk))
         );
         // The same again is no work.
         updated(&lab, &alice(), id, change).await;

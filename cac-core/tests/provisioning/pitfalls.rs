@@ -8,7 +8,7 @@ use cac_core::pve::{LxcChange, Pve};
 use cac_core::testing;
 use cac_simulator::{Action, Delay};
 
-use crate::lab::{Lab, PATIENCE, admin, alice, new, until};
+use crate::lab::{Lab, PATIENCE, admin, alice, from, new, until};
 
 /// Pitfall 2: a file lock that somebody holds for longer than Proxmox VE waits is no failure.
 #[tokio::test]
@@ -23,10 +23,7 @@ async fn a_file_lock_that_is_held_is_waited_for() {
         for (method, path) in [("POST", "/status/start"), ("PUT", "/config")] {
             lab.simulator.faults().once(method, path, hold());
         }
-        let wish = NewContainer {
-            template: Some("lxc/900".to_owned()),
-            ..new("patient")
-        };
+        let wish = from("patient", "lxc/900");
         let created = container::create(&lab.core, &alice(), &wish, None)
             .await
             .unwrap();
@@ -105,10 +102,7 @@ async fn a_token_with_the_documented_role_does_everything() {
             ssh_public_key: Some(key.to_owned()),
             ..new("archive")
         };
-        let clone = NewContainer {
-            template: Some("lxc/900".to_owned()),
-            ..new("clone")
-        };
+        let clone = from("clone", "lxc/900");
         for wish in [archive, clone] {
             let place = container::preflight(&lab.core, &alice(), &wish)
                 .await
@@ -237,10 +231,7 @@ async fn a_configuration_that_somebody_changes_meanwhile_is_read_again() {
             .faults()
             .once("PUT", "/config", Action::Latency { ms: 1500 });
         lab.runner();
-        let wish = NewContainer {
-            template: Some("lxc/900".to_owned()),
-            ..new("clone")
-        };
+        let wish = from("clone", "lxc/900");
         let created = container::create(&lab.core, &alice(), &wish, None)
             .await
             .unwrap();

@@ -4,7 +4,6 @@ use cac_core::account_request::{self as request, AccountRequest, NewAccountReque
 use cac_core::mail;
 use cac_core::pve::Secret;
 use chrono::{DateTime, Utc};
-use ipnet::IpNet;
 use poem::http::StatusCode;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::{Html, Json};
@@ -358,11 +357,7 @@ impl Api {
             let text = "There is nothing at this address.";
             return Err(ApiError::new(StatusCode::NOT_FOUND, text));
         }
-        let here: Vec<IpNet> = ["127.0.0.0/8", "::1/128"]
-            .iter()
-            .filter_map(|net| net.parse().ok())
-            .collect();
-        if !who.source.is_in(&here) {
+        if !who.source.is_here() {
             let actor = who.actor.as_ref().ok_or_else(ApiError::unauthenticated)?;
             actor.must_be_admin()?;
         }

@@ -50,7 +50,7 @@ impl Making<'_> {
                 continue;
             }
             if let Some(upid) = self.at.create.clone() {
-                let limit = self.job.core.config.runner.limits.create;
+                let limit = self.job.limits().create;
                 wait_for_task(self.job, pve, &upid, limit).await?.well()?;
                 return self.mark_created(vmid).await;
             }
@@ -262,7 +262,7 @@ impl Making<'_> {
         {
             return Ok(Seen::Being(task.upid.clone()));
         }
-        let deadline = Instant::now() + self.job.core.config.runner.limits.create;
+        let deadline = Instant::now() + self.job.limits().create;
         loop {
             match self
                 .job

@@ -168,19 +168,20 @@ impl LxcConfig {
     }
 
     /// The size of the root disk in GiB, rounded up.
-    pub fn disk_gib(&self) -> Option<u64> {
+    pub fn disk_gib(&self) -> Option<u32> {
         let parts = self.rootfs.as_deref()?.split(',');
         let size = parts.filter_map(|part| part.strip_prefix("size=")).next()?;
         let digits = size.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let number: u64 = digits.parse().ok()?;
-        match &size[digits.len()..] {
-            "T" => number.checked_mul(1024),
-            "G" => Some(number),
-            "M" => Some(number.div_ceil(1024)),
-            "K" => Some(number.div_ceil(1024 * 1024)),
-            "" => Some(number.div_ceil(1024 * 1024 * 1024)),
-            _ => None,
-        }
+        let gib = match &size[digits.len()..] {
+            "T" => number.checked_mul(1024)?,
+            "G" => number,
+            "M" => number.div_ceil(1024),
+            "K" => number.div_ceil(1024 * 1024),
+            "" => number.div_ceil(1024 * 1024 * 1024),
+            _ => return None,
+        };
+        u32::try_from(gib).ok()
     }
 }
 
