@@ -10,8 +10,9 @@
 //!   ([`credential`]); [`audit`] what they did; [`account_request`] who wants to become
 //!   one, [`mail`] what is written to people
 //! - [`job`] durable work: the queue, its runner, one file per kind of work; [`task`] programs that admins describe
-//! - [`nginx`] the configuration from typed data, and the loop that keeps an nginx on it; [`routes`] what it serves now
-//! - [`doctor`] a look at everything an installation stands on
+//! - [`nginx`] the configuration from typed data, and the loop that keeps an nginx on it; [`routes`] what it serves now,
+//!   [`proxy`] who pulls it
+//! - [`doctor`] a look at everything an installation stands on; [`overview`] counts for metrics
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -33,10 +34,12 @@ pub mod login_failure;
 pub mod mail;
 pub mod nginx;
 pub mod node;
+pub mod overview;
 pub mod placement;
 mod processes;
 #[cfg(feature = "program")]
 pub mod program;
+pub mod proxy;
 pub mod pve;
 pub mod quota;
 pub mod reconcile;

@@ -12,6 +12,7 @@ pub(crate) mod life;
 pub(crate) mod login;
 pub(crate) mod nginx;
 pub(crate) mod node;
+pub(crate) mod proxy;
 pub(crate) mod quota;
 pub(crate) mod reconcile;
 pub(crate) mod service;
@@ -35,9 +36,9 @@ pub(crate) enum Tag {
     Nodes,
     /// Who did what, for admins
     Audit,
-    /// The reverse proxy's configuration
+    /// The configuration of reverse proxies, and what is live there
     Nginx,
-    /// Liveness and readiness
+    /// Liveness, readiness and metrics
     Health,
 }
 
@@ -56,6 +57,7 @@ pub(crate) type Apis = (
     reconcile::Api,
     audit::Api,
     nginx::Api,
+    proxy::Api,
     health::Api,
 );
 
@@ -78,6 +80,7 @@ pub(crate) fn service() -> OpenApiService<Apis, ()> {
         reconcile::Api,
         audit::Api,
         nginx::Api,
+        proxy::Api,
         health::Api,
     );
     OpenApiService::new(apis, "Create-a-Container", env!("CARGO_PKG_VERSION")).description(

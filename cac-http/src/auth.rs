@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::accept::{names_json, prefers_html};
 use crate::error::{ApiError, Result};
 use crate::limit::Limits;
+use crate::metrics::Served;
 use crate::origin::{self, Source};
 use crate::scope;
 
@@ -29,6 +30,7 @@ pub(crate) struct Carried {
     /// Streams and waits end with it.
     pub stop: CancellationToken,
     pub limits: Arc<Limits>,
+    pub served: Arc<Served>,
 }
 
 /// Who a request turned out to be from, for the audit log; told by handlers, read by `edge.rs`.
@@ -67,6 +69,7 @@ pub(crate) struct Anyone {
     /// Absent for a session.
     pub token: Option<Held>,
     pub limits: Arc<Limits>,
+    pub served: Arc<Served>,
     pub source: Source,
     pub identity: Identity,
     pub html: bool,
@@ -159,6 +162,7 @@ async fn anyone(request: &Request) -> Result<Anyone> {
         source: origin::source(&core.config, request),
         stop: carried.stop.clone(),
         limits: Arc::clone(&carried.limits),
+        served: Arc::clone(&carried.served),
         html: prefers_html(request.headers()),
         json: names_json(request.headers()),
         core,

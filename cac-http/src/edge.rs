@@ -98,6 +98,7 @@ struct Seen {
     html: bool,
     method: Method,
     target: String,
+    path: String,
     /// Told by whoever finds it out.
     identity: Identity,
 }
@@ -115,6 +116,7 @@ impl<E: Endpoint> Endpoint for Edge<E> {
                 .path_and_query()
                 .map_or("/", |p| p.as_str())
                 .to_owned(),
+            path: request.uri().path().to_owned(),
             identity: Identity::default(),
         };
         let path = without_secret(request.uri().path()).to_owned();
@@ -130,7 +132,7 @@ impl<E: Endpoint> Endpoint for Edge<E> {
                     return response;
                 }
             };
-            let (changes, path) = (!request.method().is_safe(), request.uri().path().to_owned());
+            let changes = !request.method().is_safe();
             let mut method = seen.method.clone();
             let passed = self.pass(request, source, &seen, &mut method);
             let guarded = AssertUnwindSafe(passed).catch_unwind();
@@ -143,8 +145,7 @@ impl<E: Endpoint> Endpoint for Edge<E> {
                 }
             };
             if changes {
-                let what = (&method, path.as_str());
-                self.record(&seen, source, what, &response, detail).await;
+                self.record(&seen, source, &method, &response, detail).await;
             }
             if let Some(left) = left {
                 left.tell(response.headers_mut());
@@ -154,7 +155,10 @@ impl<E: Endpoint> Endpoint for Edge<E> {
         let answer = async {
             let began = Instant::now();
             let response = answer.await;
-            tracing::debug!(status = response.status().as_u16(), elapsed = ?began.elapsed(), "answered");
+            let (status, elapsed) = (response.status().as_u16(), began.elapsed());
+            tracing::debug!(status, ?elapsed, "answered");
+            let operation = self.operations.id(&seen.method, &seen.path);
+            self.carried.served.answered(operation, status, elapsed);
             response
         };
         let mut response = answer.instrument(span).await;
@@ -169,13 +173,18 @@ impl<E: Endpoint> Edge<E> {
         &self,
         seen: &Seen,
         source: Source,
-        (method, path): (&Method, &str),
+        method: &Method,
         response: &Response,
         detail: Option<String>,
     ) {
+        let path = seen.path.as_str();
         let Some(action) = self.operations.id(method, path) else {
             return;
         };
+        // A puller says how things stand at each reload; nobody's things are changed by that.
+        if action == "proxy_report" {
+            return;
+        }
         let who = seen.identity.told();
         if who.is_none() && action != "login_create" {
             return;

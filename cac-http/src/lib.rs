@@ -1,7 +1,8 @@
 //! The web server of Create-a-Container: API, pages and event streams, thin over [`cac_core`].
 //!
 //! - `edge.rs` the outermost layer; `origin.rs` hosts, origins, proxies; `auth.rs` who is signed in; `scope.rs` what tokens may; `limit.rs` how many
-//!   requests; `error.rs` one mapping
+//!   requests; `metrics.rs` what was served; `error.rs` one mapping
+//! - `spec.rs` the OpenAPI document
 //! - `input.rs`, `accept.rs` bodies in and both kinds of answers out; `events.rs` the streams of a job
 //! - `api/<noun>.rs` the operations; `page/<noun>.rs` their pages, with `templates/`; `assets.rs` style and script
 //! - `program.rs` configuration, log and signals of the program
@@ -27,10 +28,12 @@ mod error;
 mod events;
 mod input;
 mod limit;
+mod metrics;
 mod origin;
 mod page;
 mod program;
 mod scope;
+mod spec;
 
 pub use program::run;
 
@@ -53,7 +56,12 @@ fn stoppable(core: Core, stop: CancellationToken) -> BoxEndpoint<'static, Respon
     let limits = Arc::new(limit::Limits::new(&core));
     let edge = edge::Edge {
         inner: routes,
-        carried: auth::Carried { core, stop, limits },
+        carried: auth::Carried {
+            core,
+            stop,
+            limits,
+            served: Arc::default(),
+        },
         operations,
     };
     edge.boxed()
@@ -102,5 +110,11 @@ pub async fn bind(address: SocketAddr, setting: &str) -> Result<tokio::net::TcpL
 /// The OpenAPI document, as `openapi/openapi.json` keeps it.
 #[must_use]
 pub fn spec() -> String {
-    api::service().spec() + "\n"
+    format!("{:#}\n", spec::contract())
+}
+
+/// The same for generators of clients, as `openapi/client.json` keeps it: JSON only, one type of success for each operation.
+#[must_use]
+pub fn client_spec() -> String {
+    format!("{:#}\n", spec::for_generators())
 }

@@ -19,7 +19,7 @@ pub(crate) fn needed(method: &Method, path: &str) -> &'static [Scope] {
         ("jobs" | "status", _) => &[Scope::Jobs],
         ("api", true) if path.starts_with("/api/stream/") => &[Scope::Jobs],
         ("nginx.conf", true) => &[Scope::NginxRead],
-        ("proxies", false) => &[Scope::NginxReport],
+        ("proxies", _) if *method == Method::POST => &[Scope::NginxReport],
         _ => &[Scope::Admin],
     }
 }
@@ -56,6 +56,9 @@ mod tests {
             (Method::GET, "/quotas", Scope::Admin),
             (Method::POST, "/tokens", Scope::Admin),
             (Method::GET, "/nodes", Scope::Admin),
+            (Method::POST, "/proxies/a/revision", Scope::NginxReport),
+            (Method::DELETE, "/proxies/a", Scope::Admin),
+            (Method::GET, "/proxies", Scope::Admin),
             (Method::GET, "/containersX", Scope::Admin),
             (Method::POST, "/quota", Scope::Admin),
         ] {

@@ -58,6 +58,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(7, "audit", "0007_audit"),
     migration!(8, "account_requests", "0008_account_requests"),
     migration!(9, "sealed", "0009_sealed"),
+    migration!(10, "proxies", "0010_proxies"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

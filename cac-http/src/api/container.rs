@@ -18,7 +18,7 @@ use crate::{origin, page};
 
 mod shape;
 
-use shape::{Accepted, ContainerRequest, ContainerUpdate, Deleted, Possible, Registered};
+use shape::{Accepted, AtOnce, ContainerRequest, ContainerUpdate, Deleted, Possible, Registered};
 pub(crate) use shape::{Container, Service};
 
 pub(crate) struct Api;
@@ -47,12 +47,9 @@ pub(crate) enum FormPage {
 #[derive(ApiResponse)]
 #[allow(clippy::large_enum_variant, reason = "one at a time, and moved once")]
 pub(crate) enum Asked {
-    /// Registered, or its address was changed
+    /// Registered, or its address was changed; the answer to a dry run: it could be made now
     #[oai(status = 200)]
-    Registered(Json<Registered>),
-    /// The answer to a dry run: it could be made now
-    #[oai(status = 200)]
-    Possible(Json<Possible>),
+    Answered(Json<AtOnce>),
     /// The job is waiting for a runner
     #[oai(status = 202)]
     Accepted(Json<Accepted>, #[oai(header = "Location")] String),
@@ -178,13 +175,13 @@ impl Api {
         who.needs(Scope::ContainersWrite)?;
         if dry_run.0.unwrap_or(false) {
             let place = container::preflight(&who.core, actor, &body.read()?.into()).await?;
-            return Ok(Asked::Possible(Json(Possible {
+            return Ok(Asked::Answered(Json(AtOnce::Possible(Possible {
                 success: true,
                 node: place.node,
                 template: place.template,
                 storage: place.storage,
                 bridge: place.bridge,
-            })));
+            }))));
         }
         let created = match body.read() {
             Ok(asked) => container::create(
@@ -322,12 +319,12 @@ async fn register(who: &Anyone, body: &Input<ContainerRequest>) -> Result<Asked>
         });
     }
     let row = container::register(&who.core, &actor, &body.read()?.into()).await?;
-    Ok(Asked::Registered(Json(Registered {
+    Ok(Asked::Answered(Json(AtOnce::Registered(Registered {
         success: true,
         container_id: row.id,
         message: format!("Container {} is registered.", row.hostname),
         data: row.into(),
-    })))
+    }))))
 }
 
 fn accepted(who: &Anyone, created: container::Created) -> Asked {

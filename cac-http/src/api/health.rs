@@ -1,12 +1,12 @@
-//! Liveness and readiness, for supervisors and load balancers.
+//! Liveness, readiness and metrics, for supervisors, load balancers and Prometheus.
 
-use poem_openapi::payload::Json;
+use poem_openapi::payload::{Json, PlainText};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 
 use super::Tag;
-use crate::auth::Carried;
+use crate::auth::{Anyone, Carried};
 use crate::error::{ApiError, Result};
-use cac_core::node;
+use cac_core::{node, overview};
 use poem::web::Data;
 
 pub(crate) struct Api;
@@ -30,6 +30,13 @@ pub(crate) enum Answer {
     /// It does
     #[oai(status = 200)]
     Health(Json<Health>),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Metrics {
+    /// In the text format of OpenMetrics
+    #[oai(status = 200)]
+    Text(PlainText<String>),
 }
 
 fn ok() -> Answer {
@@ -60,6 +67,25 @@ impl Api {
     )]
     async fn health(&self) -> Result<Answer> {
         Ok(ok())
+    }
+
+    /// Metrics
+    ///
+    /// What this process served, and how much there is of everything; for machines of `METRICS_ALLOW` and for admins.
+    #[oai(
+        path = "/metrics",
+        method = "get",
+        operation_id = "metrics_find",
+        tag = "Tag::Health"
+    )]
+    async fn metrics(&self, who: Anyone) -> Result<Metrics> {
+        let local = who.source.is_in(&who.core.config.metrics_allow);
+        if !local {
+            let actor = who.actor.as_ref().ok_or_else(ApiError::unauthenticated)?;
+            actor.must_be_admin()?;
+        }
+        let now = overview::find(&who.core).await?;
+        Ok(Metrics::Text(PlainText(who.served.tell(&now))))
     }
 
     /// Whether requests can be served: the database answers

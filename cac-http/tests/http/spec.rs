@@ -24,17 +24,23 @@ fn operations(spec: &Value) -> Vec<(Method, String, &Value)> {
 
 /// `UPDATE_OPENAPI=1 cargo test -p cac-http --test http spec` writes the file anew.
 #[test]
-fn the_file_is_what_the_code_says() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../openapi/openapi.json");
-    let now = cac_http::spec();
-    if std::env::var_os("UPDATE_OPENAPI").is_some() {
-        std::fs::write(&file, &now).unwrap();
+fn the_files_are_what_the_code_says() {
+    for (name, now) in [
+        ("openapi.json", cac_http::spec()),
+        ("client.json", cac_http::client_spec()),
+    ] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../openapi")
+            .join(name);
+        if std::env::var_os("UPDATE_OPENAPI").is_some() {
+            std::fs::write(&file, &now).unwrap();
+        }
+        let kept = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(
+            kept == now,
+            "{name}: run `UPDATE_OPENAPI=1 cargo test -p cac-http --test http spec` and look at the difference"
+        );
     }
-    let kept = std::fs::read_to_string(&file).unwrap();
-    assert!(
-        kept == now,
-        "run `UPDATE_OPENAPI=1 cargo test -p cac-http --test http spec` and look at the difference"
-    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use cac_core::container::{self, NewContainer, Registration};
 use cac_core::service::{self, ServiceType};
 use chrono::{DateTime, Utc};
-use poem_openapi::{Enum, Object};
+use poem_openapi::{Enum, Object, Union};
 
 /// What kind of traffic a service takes.
 #[derive(Enum, Clone, Copy)]
@@ -212,6 +212,14 @@ pub(crate) struct Registered {
     pub(super) container_id: i64,
     pub(super) message: String,
     pub(super) data: Container,
+}
+
+/// What `POST /containers` answers when there is nothing to wait for.
+#[derive(Union)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, and moved once")]
+pub(crate) enum AtOnce {
+    Registered(Registered),
+    Possible(Possible),
 }
 
 /// What is changed of a container; fields that are left out stay.

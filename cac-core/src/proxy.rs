@@ -1,0 +1,142 @@
+//! Reverse proxies that pull the configuration, and what they report: which revision is live there, or why one is not.
+//! What the revision holds is [`crate::routes`]'s matter.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::actor::Actor;
+use crate::db::Row;
+use crate::error::Fields;
+use crate::{Core, Result, args, transaction};
+
+/// Characters of a reason that are kept.
+const REASON: usize = 4000;
+
+/// A row of `Proxies`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Proxy {
+    pub id: i64,
+    pub name: String,
+    /// The `ETag` of the configuration that is live there.
+    pub revision: Option<String>,
+    pub live_since: Option<DateTime<Utc>>,
+    /// The last revision that is not live there because nginx refused it.
+    pub refused: Option<String>,
+    /// In the words of nginx.
+    pub reason: Option<String>,
+    pub reported_at: DateTime<Utc>,
+}
+
+impl Proxy {
+    fn from_row(row: &Row) -> Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            name: row.get("name")?,
+            revision: row.get("revision")?,
+            live_since: row.get("liveSince")?,
+            refused: row.get("refused")?,
+            reason: row.get("reason")?,
+            reported_at: row.get("reportedAt")?,
+        })
+    }
+}
+
+/// What a puller says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The `ETag` that it is about.
+    pub revision: String,
+    /// Absent: it is live.
+    pub refused: Option<String>,
+}
+
+/// Keeps a report; the proxy is known from its first one on. Whether somebody may report is the edge's matter, by the token's scope.
+pub async fn report(core: &Core, name: &str, report: &Report) -> Result<Proxy> {
+    let mut fields = Fields::default();
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
+        fields.add(
+            "name",
+            "A proxy's name has 1 to 64 letters, digits, `.`, `_` and `-`.",
+        );
+    }
+    let revision = report.revision.trim();
+    if revision.is_empty() || revision.len() > 128 || revision.chars().any(char::is_control) {
+        fields.add(
+            "revision",
+            "Give the ETag of the configuration, as /nginx.conf sent it.",
+        );
+    }
+    fields.into_result()?;
+    let reason = report.refused.as_deref().map(|reason| {
+        let kept: String = reason.trim().chars().take(REASON).collect();
+        match kept.as_str() {
+            "" => "nginx refused it.".to_owned(),
+            _ => kept,
+        }
+    });
+    let now = core.clock.now();
+    transaction!(core.db, tx => {
+        // The first two reports of a new proxy may come at once.
+        tx.lock("proxies").await?;
+        let sql = r#"SELECT * FROM "Proxies" WHERE "name" = ?"#;
+        let before = match tx.opt(sql, args![name]).await? {
+            Some(row) => row,
+            None => {
+                let insert = r#"INSERT INTO "Proxies" ("name", "reportedAt", "createdAt", "updatedAt") VALUES (?, ?, ?, ?)"#;
+                tx.exec(insert, args![name, now, now, now]).await?;
+                tx.one(sql, args![name]).await?
+            }
+        };
+        let before = Proxy::from_row(&before)?;
+        let after = match &reason {
+            None => Proxy {
+                live_since: match before.revision.as_deref() == Some(revision) {
+                    true => before.live_since,
+                    false => Some(now),
+                },
+                revision: Some(revision.to_owned()),
+                refused: None,
+                reason: None,
+                reported_at: now,
+                ..before
+            },
+            Some(reason) => Proxy {
+                refused: Some(revision.to_owned()),
+                reason: Some(reason.clone()),
+                reported_at: now,
+                ..before
+            },
+        };
+        tx.exec(
+            r#"UPDATE "Proxies" SET "revision" = ?, "liveSince" = ?, "refused" = ?, "reason" = ?, "reportedAt" = ?, "updatedAt" = ?
+               WHERE "id" = ?"#,
+            args![&after.revision, after.live_since, &after.refused, &after.reason, now, now, after.id],
+        )
+        .await?;
+        after
+    })
+}
+
+/// All that ever reported, by id; for admins.
+pub async fn list(core: &Core, actor: &Actor) -> Result<Vec<Proxy>> {
+    actor.must_be_admin()?;
+    all(core).await
+}
+
+pub(crate) async fn all(core: &Core) -> Result<Vec<Proxy>> {
+    let sql = r#"SELECT * FROM "Proxies" ORDER BY "id""#;
+    let rows = core.db.all(sql, args![]).await?;
+    rows.iter().map(Proxy::from_row).collect()
+}
+
+/// Forgets one, for admins; it is known again when it reports.
+pub async fn delete(core: &Core, actor: &Actor, name: &str) -> Result<()> {
+    actor.must_be_admin()?;
+    let sql = r#"DELETE FROM "Proxies" WHERE "name" = ?"#;
+    match core.db.exec(sql, args![name]).await? {
+        0 => Err(crate::Error::NotFound(format!("There is no proxy {name}."))),
+        _ => Ok(()),
+    }
+}

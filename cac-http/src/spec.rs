@@ -1,0 +1,315 @@
+//! The contract as a document: what the operations say of themselves, completed with what no operation says alone (which errors it may
+//! answer with, examples), and a second form for generators of clients. Both stand in `openapi/`.
+
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value, json};
+
+use crate::api;
+
+mod client;
+
+pub(crate) use client::for_generators;
+
+/// One example for each schema, each parameter and each text.
+static EXAMPLES: LazyLock<Value> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("spec/examples.json")).expect("a test reads it")
+});
+
+/// Statuses with what they mean, whatever the operation.
+const ERRORS: [(&str, &str, &str); 11] = [
+    (
+        "400",
+        "BadRequest",
+        "Bad input; `errors` has a message for each field",
+    ),
+    (
+        "401",
+        "Unauthorized",
+        "Nobody is signed in, or the credentials were refused",
+    ),
+    (
+        "403",
+        "Forbidden",
+        "Not allowed, or sent by a page of another site",
+    ),
+    (
+        "404",
+        "NotFound",
+        "There is no such thing, or it is somebody else's",
+    ),
+    (
+        "409",
+        "Conflict",
+        "A name, port or address is already taken, or the state does not allow it",
+    ),
+    ("413", "PayloadTooLarge", "The body is too large"),
+    (
+        "415",
+        "UnsupportedMediaType",
+        "The body is neither JSON nor a form",
+    ),
+    (
+        "421",
+        "MisdirectedRequest",
+        "This server does not answer for that host name",
+    ),
+    (
+        "429",
+        "TooManyRequests",
+        "Too many requests; `Retry-After` says when to go on",
+    ),
+    (
+        "500",
+        "InternalServerError",
+        "Proxmox VE refused, or something went wrong here",
+    ),
+    (
+        "503",
+        "ServiceUnavailable",
+        "Proxmox VE or the database cannot be reached now",
+    ),
+];
+
+/// The whole contract.
+pub(crate) fn contract() -> Value {
+    let raw = api::service().spec();
+    let mut spec: Value = serde_json::from_str(&raw).expect("the framework writes JSON");
+    spec["info"]["license"] = json!({"name": "MIT"});
+    spec["servers"] = json!([{"url": "/", "description": "The portal that served this document"}]);
+    for (path, method, operation) in operations(&mut spec) {
+        plain_media_types(operation);
+        written_as_usual(operation);
+        errors(path, method, operation);
+        parameters(operation);
+    }
+    let responses = ERRORS
+        .iter()
+        .map(|(status, name, text)| ((*name).to_owned(), problem(status, text)))
+        .chain([(
+            "LoginPage".to_owned(),
+            json!({
+                "description": "For browsers that are not signed in: to the login, and back from there",
+                "headers": {"Location": header("string")},
+            }),
+        )]);
+    spec["components"]["responses"] = Value::Object(responses.collect());
+    schemas(&mut spec["components"]["schemas"]);
+    for (_, _, operation) in operations(&mut spec) {
+        let id = operation["operationId"].as_str().map(ToOwned::to_owned);
+        if let Some(body) = operation.get_mut("requestBody") {
+            content(body, None);
+        }
+        for response in each(operation, "responses") {
+            content(response, id.as_deref());
+        }
+    }
+    for response in each(&mut spec["components"], "responses") {
+        content(response, None);
+    }
+    spec
+}
+
+/// The values of the object under this name; none where there is none.
+fn each<'a>(value: &'a mut Value, name: &str) -> impl Iterator<Item = &'a mut Value> + use<'a> {
+    let object = value.get_mut(name).and_then(Value::as_object_mut);
+    object.into_iter().flat_map(Map::values_mut)
+}
+
+fn operations(spec: &mut Value) -> impl Iterator<Item = (&str, &str, &mut Value)> {
+    let paths = spec["paths"].as_object_mut().into_iter().flatten();
+    paths.flat_map(|(path, methods)| {
+        let methods = methods.as_object_mut().into_iter().flatten();
+        methods.map(move |(method, operation)| (path.as_str(), method.as_str(), operation))
+    })
+}
+
+/// Generators and `Accept` headers want `application/json`; what is sent says the character set, too.
+fn plain_media_types(operation: &mut Value) {
+    let plain = |body: &mut Value| {
+        if let Some(content) = body.get_mut("content").and_then(Value::as_object_mut) {
+            let old = std::mem::take(content);
+            let name = |kind: String| kind.split(';').next().unwrap_or_default().to_owned();
+            content.extend(old.into_iter().map(|(kind, media)| (name(kind), media)));
+        }
+    };
+    operation.get_mut("requestBody").map(plain);
+    each(operation, "responses").for_each(plain);
+}
+
+/// The framework writes the names of headers in capitals.
+fn written_as_usual(operation: &mut Value) {
+    for response in each(operation, "responses") {
+        if let Some(response) = response.as_object_mut() {
+            response.retain(|_, part| part.as_object().is_none_or(|part| !part.is_empty()));
+        }
+        for header in each(response, "headers") {
+            header.as_object_mut().map(|one| one.remove("deprecated"));
+        }
+        let Some(headers) = response.get_mut("headers").and_then(Value::as_object_mut) else {
+            continue;
+        };
+        let usual = |name: String| match name.as_str() {
+            "ETAG" => "ETag".to_owned(),
+            _ => name
+                .split('-')
+                .map(|word| word[..1].to_owned() + &word[1..].to_lowercase())
+                .collect::<Vec<_>>()
+                .join("-"),
+        };
+        let old = std::mem::take(headers);
+        headers.extend(old.into_iter().map(|(name, header)| (usual(name), header)));
+    }
+}
+
+/// Leaves the errors that this operation can answer with.
+fn errors(path: &str, method: &str, operation: &mut Value) {
+    let reads = method == "get";
+    let body = operation["requestBody"].is_object();
+    let id = operation["operationId"].as_str().unwrap_or_default();
+    let asks_nobody = operation["security"].is_null();
+    let optional = operation["security"]
+        .as_array()
+        .is_some_and(|all| all.iter().any(|one| one == &json!({})));
+    let takes = body || operation["parameters"].is_array();
+    let possible = |status: &str| match status {
+        "400" => takes || !reads,
+        "401" => !asks_nobody || body,
+        "403" => !asks_nobody || !reads,
+        "404" => path.contains('{') || id == "mail_test",
+        "409" => !reads,
+        "413" => !reads,
+        "415" => body,
+        _ => true,
+    };
+    let wanted: Vec<_> = ERRORS
+        .iter()
+        .filter(|(status, ..)| possible(status))
+        .collect();
+    let Some(responses) = operation["responses"].as_object_mut() else {
+        return;
+    };
+    responses.retain(|status, _| status < &"400".to_owned());
+    if !asks_nobody && !optional && !responses.contains_key("303") {
+        let to_login = json!({"$ref": "#/components/responses/LoginPage"});
+        responses.insert("303".to_owned(), to_login);
+    }
+    for (status, name, _) in wanted {
+        let answer = json!({"$ref": format!("#/components/responses/{name}")});
+        responses.insert((*status).to_owned(), answer);
+    }
+}
+
+fn problem(status: &str, text: &str) -> Value {
+    let mut answer = json!({
+        "description": text,
+        "content": {
+            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}},
+            "text/html": {"schema": {"type": "string"}},
+        },
+    });
+    let limits = [
+        "RateLimit-Limit",
+        "RateLimit-Remaining",
+        "RateLimit-Reset",
+        "Retry-After",
+    ];
+    match status {
+        "401" => answer["headers"] = json!({"WWW-Authenticate": header("string")}),
+        "429" => {
+            answer["headers"] = limits
+                .map(|name| (name, header("integer")))
+                .into_iter()
+                .collect()
+        }
+        "503" => answer["headers"] = json!({"Retry-After": header("integer")}),
+        _ => {}
+    }
+    answer
+}
+
+fn header(ty: &str) -> Value {
+    json!({"schema": {"type": ty}})
+}
+
+fn parameters(operation: &mut Value) {
+    let parameters = operation
+        .get_mut("parameters")
+        .and_then(Value::as_array_mut);
+    for parameter in parameters.into_iter().flatten() {
+        let name = parameter["name"].as_str().unwrap_or_default().to_owned();
+        if parameter["schema"]["format"] == "uint64" {
+            // Generators know `int64` only.
+            parameter["schema"]["format"] = json!("int64");
+            parameter["schema"]["minimum"] = json!(0);
+        }
+        let example = &EXAMPLES["parameters"][&name];
+        parameter["example"] = match parameter["schema"]["type"] == "string" && !example.is_string()
+        {
+            true => json!(example.to_string()),
+            false => example.clone(),
+        };
+        if let Some(parameter) = parameter.as_object_mut() {
+            parameter.remove("explode");
+            parameter.retain(|key, value| key != "deprecated" || value == true);
+        }
+    }
+}
+
+/// Examples, and which fields of a request are required: those whose description begins so. The operations themselves take every field as
+/// optional, to tell all that is missing at once.
+fn schemas(schemas: &mut Value) {
+    let schemas = schemas.as_object_mut().into_iter().flatten();
+    for (name, schema) in schemas {
+        let example = EXAMPLES["schemas"][name].clone();
+        if !example.is_null() {
+            schema["example"] = example;
+        }
+        for property in each(schema, "properties") {
+            described(property);
+        }
+        let properties = schema["properties"].as_object().into_iter().flatten();
+        let required: Vec<Value> = properties
+            .filter(|(_, property)| {
+                let text = property["description"].as_str().unwrap_or_default();
+                text.starts_with("Required.")
+            })
+            .map(|(name, _)| json!(name))
+            .collect();
+        if !required.is_empty() {
+            schema["required"] = Value::Array(required);
+        }
+    }
+}
+
+/// A reference with a description, in the form that generators understand.
+fn described(property: &mut Value) {
+    let parts = property.get("allOf").and_then(Value::as_array);
+    if let Some([reference, rest]) = parts.map(Vec::as_slice) {
+        *property = json!({"allOf": [reference], "description": rest["description"]});
+    }
+}
+
+/// Gives the bodies of a request or an answer their examples.
+fn content(body: &mut Value, operation: Option<&str>) {
+    for media in each(body, "content") {
+        example(media, operation);
+    }
+}
+
+/// Gives a body the example of its schema, or of its operation.
+fn example(media: &mut Value, operation: Option<&str>) {
+    let text = operation.map_or(Value::Null, |id| EXAMPLES["texts"][id].clone());
+    let named = |schema: &Value| {
+        let name = schema["$ref"].as_str()?.rsplit('/').next()?;
+        Some(EXAMPLES["schemas"][name].clone())
+    };
+    let schema = &media["schema"];
+    let found = match text {
+        Value::Null => named(schema).or_else(|| Some(json!([named(&schema["items"])?]))),
+        text => Some(text),
+    };
+    if let Some(found) = found.filter(|found| !found.is_null()) {
+        media["example"] = found;
+    }
+}

@@ -1,0 +1,2 @@
+DELETE FROM `Locks` WHERE `name` = 'proxies';
+DROP TABLE `Proxies`;
