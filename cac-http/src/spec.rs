@@ -313,3 +313,77 @@ fn example(media: &mut Value, operation: Option<&str>) {
         media["example"] = found;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde::Deserialize;
+    use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+
+    use super::*;
+
+    /// Any JSON in which no object has a key twice.
+    struct Once;
+
+    impl<'de> Deserialize<'de> for Once {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Reader;
+            impl<'de> Visitor<'de> for Reader {
+                type Value = Once;
+
+                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str("JSON")
+                }
+
+                fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Once, A::Error> {
+                    let mut seen = BTreeSet::new();
+                    while let Some((key, Once)) = map.next_entry::<String, Once>()? {
+                        if !seen.insert(key.clone()) {
+                            let text = format!("`{key}` stands twice");
+                            return Err(serde::de::Error::custom(text));
+                        }
+                    }
+                    Ok(Once)
+                }
+
+                fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Once, A::Error> {
+                    while all.next_element::<Once>()?.is_some() {}
+                    Ok(Once)
+                }
+
+                fn visit_str<E>(self, _: &str) -> Result<Once, E> {
+                    Ok(Once)
+                }
+
+                fn visit_bool<E>(self, _: bool) -> Result<Once, E> {
+                    Ok(Once)
+                }
+
+                fn visit_u64<E>(self, _: u64) -> Result<Once, E> {
+                    Ok(Once)
+                }
+
+                fn visit_i64<E>(self, _: i64) -> Result<Once, E> {
+                    Ok(Once)
+                }
+
+                fn visit_f64<E>(self, _: f64) -> Result<Once, E> {
+                    Ok(Once)
+                }
+
+                fn visit_unit<E>(self) -> Result<Once, E> {
+                    Ok(Once)
+                }
+            }
+            deserializer.deserialize_any(Reader)
+        }
+    }
+
+    /// The framework wrote `200` of one operation twice, and readers kept one of them.
+    #[test]
+    fn no_answer_stands_twice() {
+        let _: Once = serde_json::from_str(&api::service().spec()).expect("no key twice");
+        assert!(serde_json::from_str::<Once>(r#"{"a": 1, "a": [null, 1.5]}"#).is_err());
+    }
+}

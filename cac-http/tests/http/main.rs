@@ -3,6 +3,7 @@
 
 mod account;
 mod audit;
+mod compat;
 mod containers;
 mod jobs;
 mod lab;
@@ -13,6 +14,7 @@ mod nginx;
 mod origin;
 mod pages;
 mod registration;
+mod rights;
 mod spec;
 mod stop;
 mod token;

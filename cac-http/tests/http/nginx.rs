@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use cac_core::container::{self, NewContainer};
 use cac_core::{Actor, args};
 
+use serde_json::{Value, json};
+
 use crate::lab::{Lab, expect};
 
 #[tokio::test]
@@ -145,4 +147,84 @@ async fn a_wait_sees_what_another_process_changed() {
             .unwrap()
             .contains("127.77.0.1:8080")
     );
+}
+
+/// A puller tells which revision is live, or why one is not; the newest one that is live stays known.
+#[tokio::test]
+async fn a_puller_reports_which_revision_is_live() {
+    let lab = Lab::idle(&[("METRICS_ALLOW", "127.0.0.1")]).await;
+    let (alice, admin) = (lab.login("alice").await, lab.login("admin").await);
+    let reporter = lab.token(&admin, &["nginx:report", "nginx:read"]).await;
+    let file = lab.get("/nginx.conf", &reporter).send().await.unwrap();
+    let etag = file.headers()["etag"].to_str().unwrap().to_owned();
+    let report = async |name: &str, body: Value, status| {
+        let path = format!("/proxies/{name}/revision");
+        let answer = lab.post(&path, &reporter).json(&body).send().await;
+        expect(answer.unwrap(), status).await
+    };
+    let live = report("edge-1", json!({"revision": etag}), 200).await;
+    assert_eq!(live["revision"], etag);
+    assert!(
+        live["liveSince"].is_string() && live["refused"].is_null(),
+        "{live}"
+    );
+    let words = "nginx: [emerg] invalid port in \u{1b}[31m/etc/nginx/nginx.conf:7\0";
+    let refused = json!({"revision": "\"other\"", "refused": words});
+    let after = report("edge-1", refused, 200).await;
+    assert_eq!(
+        (&after["revision"], &after["liveSince"]),
+        (&live["revision"], &live["liveSince"])
+    );
+    assert_eq!(after["refused"], "\"other\"");
+    assert!(
+        after["reason"]
+            .as_str()
+            .unwrap()
+            .starts_with("nginx: [emerg]")
+    );
+    let again = report("edge-1", json!({"revision": etag}), 200).await;
+    assert_eq!(again["liveSince"], live["liveSince"]);
+    assert!(again["reason"].is_null(), "{again}");
+    report("edge-2", json!({"revision": "\"older\""}), 200).await;
+    for (name, body, field) in [
+        ("a%20b", json!({"revision": etag}), "name"),
+        ("edge-1", json!({}), "revision"),
+        ("edge-1", json!({"revision": "a\nb"}), "revision"),
+    ] {
+        let told = report(name, body, 400).await;
+        assert!(told["errors"][field].is_string(), "{told}");
+    }
+    let list = expect(lab.get("/proxies", &admin).send().await.unwrap(), 200).await;
+    assert_eq!(list.as_array().unwrap().len(), 2);
+    let metrics = lab.get("/metrics", "").send().await.unwrap();
+    assert_eq!(metrics.status(), 200);
+    let metrics = metrics.text().await.unwrap();
+    for line in [
+        "cac_proxy_is_current{name=\"edge-1\"} 1",
+        "cac_proxy_is_current{name=\"edge-2\"} 0",
+        "cac_jobs{of=\"pending\"} 0",
+        "cac_nodes 3",
+        "cac_http_requests_total{operation=\"proxy_report\",status=\"400\"} 3",
+        "cac_http_request_duration_seconds_count{operation=\"login_create\"} 2",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    // Reports are no changes of somebody's; forgetting one is.
+    let forgotten = lab.delete("/proxies/edge-2", &admin).send().await.unwrap();
+    assert_eq!(forgotten.status(), 204);
+    let audit = expect(lab.get("/audit", &admin).send().await.unwrap(), 200).await;
+    let actions: Vec<_> = audit
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["action"].as_str().unwrap())
+        .collect();
+    assert!(
+        actions.contains(&"proxy_delete") && !actions.contains(&"proxy_report"),
+        "{actions:?}"
+    );
+    let stranger = lab
+        .get("/metrics", &alice)
+        .header("x-forwarded-for", "198.51.100.1");
+    expect(stranger.send().await.unwrap(), 403).await;
 }

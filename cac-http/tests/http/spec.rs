@@ -1,14 +1,12 @@
-//! The OpenAPI document, and what it says about rights, tried on every operation.
+//! The OpenAPI document: the files, and that it says what clients need.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::lab::{Lab, expect};
-
-fn operations(spec: &Value) -> Vec<(Method, String, &Value)> {
+pub(crate) fn operations(spec: &Value) -> Vec<(Method, String, &Value)> {
     let mut all = Vec::new();
     for (path, methods) in spec["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
@@ -74,77 +72,55 @@ fn every_operation_is_named_and_explained() {
     }
 }
 
-/// Every operation that needs a session refuses whoever has none, a wrong one, or one that is not theirs to use.
-#[tokio::test]
-async fn nobody_does_anything_without_rights() {
-    let lab = Lab::idle(&[
-        ("NGINX_CONF_ALLOW", "198.51.100.0/24"),
-        ("REGISTRATION_ALLOW", "198.51.100.0/24"),
-    ])
-    .await;
-    let spec = expect(lab.get("/openapi.json", "").send().await.unwrap(), 200).await;
-    let open = [
-        "home_find",
-        "login_page",
-        "login_create",
-        "login_delete",
-        "health_find",
-        "readiness_find",
-        "account_request_page",
-        "account_request_create",
-        "account_page",
-        "account_create",
-        "mail_test",
-    ];
-    let mut tried = 0;
-    for (method, path, operation) in operations(&spec) {
-        let id = operation["operationId"].as_str().unwrap();
-        if open.contains(&id) {
-            continue;
-        }
-        assert!(
-            operation["security"].is_array(),
-            "{id} says nothing about rights"
-        );
-        let path = path.replace("{id}", "1").replace("{jobId}", "1");
-        for session in ["", "cac=", "cac=0000", "__Host-cac=1"] {
-            let mut request = lab.ask(method.clone(), &path, session);
-            if operation["requestBody"].is_object() {
-                request = request.json(&json!({}));
-            }
-            expect(request.send().await.unwrap(), 401).await;
-        }
-        tried += 1;
-    }
-    assert!(tried >= 14, "only {tried} operations");
-}
-
-/// A token without the scope gets nothing, whatever the operation; one operation is for several scopes and looks itself.
-#[tokio::test]
-async fn a_token_without_the_scope_does_nothing() {
-    let lab = Lab::idle(&[]).await;
-    let admin = lab.login("admin").await;
-    let token = lab.token(&admin, &["containers:register"]).await;
+/// Generators, Swagger UI and readers: every body and every parameter has an example that is what its type says.
+#[test]
+fn every_body_and_parameter_has_an_example_of_its_type() {
     let spec: Value = serde_json::from_str(&cac_http::spec()).unwrap();
-    let mut tried = 0;
+    let fits = |place: &str, schema: &Value, example: &Value| {
+        assert!(!example.is_null(), "{place} has no example");
+        let mut schema = schema.clone();
+        schema["components"] = spec["components"].clone();
+        let validator = jsonschema::draft4::options().build(&schema).unwrap();
+        let errors: Vec<_> = validator
+            .iter_errors(example)
+            .map(|e| e.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{place}: {errors:?}");
+    };
+    let bodies = |place: &str, body: &Value| {
+        for (kind, media) in body["content"].as_object().into_iter().flatten() {
+            if kind == "text/event-stream" {
+                assert!(media["example"].is_string(), "{place}");
+            } else if kind != "text/html" {
+                fits(
+                    &format!("{place} {kind}"),
+                    &media["schema"],
+                    &media["example"],
+                );
+            }
+        }
+    };
     for (method, path, operation) in operations(&spec) {
-        if !operation["security"].is_array() || operation["operationId"] == "container_create" {
-            continue;
+        let place = format!("{method} {path}");
+        bodies(&place, &operation["requestBody"]);
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            bodies(&format!("{place} {status}"), response);
         }
-        let path = path.replace("{id}", "1").replace("{jobId}", "1");
-        let mut request = lab.ask(method.clone(), &path, &token);
-        if operation["requestBody"].is_object() {
-            request = request.json(&json!({}));
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            let place = format!("{place} {}", parameter["name"]);
+            fits(&place, &parameter["schema"], &parameter["example"]);
         }
-        let refused = expect(request.send().await.unwrap(), 403).await;
-        assert!(
-            refused["detail"]
-                .as_str()
-                .unwrap()
-                .contains("has not the scope"),
-            "{method} {path}: {refused}"
-        );
-        tried += 1;
     }
-    assert!(tried >= 30, "only {tried} operations");
+    for (name, response) in spec["components"]["responses"].as_object().unwrap() {
+        bodies(name, response);
+    }
+    for (name, schema) in spec["components"]["schemas"].as_object().unwrap() {
+        fits(name, schema, &schema["example"]);
+    }
+    let examples: Value =
+        serde_json::from_str(include_str!("../../src/spec/examples.json")).unwrap();
+    for name in examples["schemas"].as_object().unwrap().keys() {
+        let schema = &spec["components"]["schemas"][name];
+        assert!(schema.is_object(), "{name} is an example of nothing");
+    }
 }
