@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::pve::{Fingerprint, Secret, Tls};
 use crate::quota::Limits;
+use crate::reach::{self, Reach, Web};
 use crate::service::Protocols;
 use crate::task::Tasks;
 
@@ -212,7 +212,7 @@ impl Config {
     /// A container's public name: labels are rendered under the domain, other names stand for themselves.
     #[must_use]
     pub fn full_name(&self, name: &str) -> String {
-        full_name(name, &self.domain)
+        reach::full_name(name, &self.domain)
     }
 
     /// How containers are reached.
@@ -234,14 +234,6 @@ impl Config {
     }
 }
 
-fn full_name(name: &str, domain: &str) -> String {
-    if name.contains('.') {
-        name.to_owned()
-    } else {
-        format!("{name}.{domain}")
-    }
-}
-
 /// How many requests one web server takes in a while.
 #[derive(Debug, Clone)]
 pub struct RateLimits {
@@ -250,46 +242,6 @@ pub struct RateLimits {
     /// Of one signed-in user.
     pub users: u32,
     pub window: Duration,
-}
-
-/// How containers are reached from outside. The web server knows it; jobs carry it to runners, which need none of these
-/// settings.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Reach {
-    pub portal: Url,
-    pub domain: String,
-    /// The reverse proxy; absent where there is none, so that containers are reached by their addresses.
-    pub web: Option<Web>,
-    /// The port in the container on which its ssh server listens.
-    pub ssh_port: u16,
-}
-
-/// The reverse proxy's first port for web pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Web {
-    Https(u16),
-    Http(u16),
-}
-
-impl Reach {
-    /// A container's public name, as [`Config::full_name`].
-    #[must_use]
-    pub fn full_name(&self, name: &str) -> String {
-        full_name(name, &self.domain)
-    }
-
-    /// The address of a public name's site; absent without a reverse proxy.
-    #[must_use]
-    pub fn site(&self, name: &str) -> Option<String> {
-        let name = self.full_name(name);
-        Some(match self.web? {
-            Web::Https(443) => format!("https://{name}/"),
-            Web::Https(port) => format!("https://{name}:{port}/"),
-            Web::Http(80) => format!("http://{name}/"),
-            Web::Http(port) => format!("http://{name}:{port}/"),
-        })
-    }
 }
 
 /// The environment of this process, and beneath it the file `.env` of the working directory.

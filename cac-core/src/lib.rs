@@ -10,7 +10,7 @@
 //!   ([`credential`]); [`audit`] what they did; [`account_request`] who wants to become
 //!   one, [`mail`] what is written to people
 //! - [`job`] durable work: the queue, its runner, one file per kind of work; [`task`] programs that admins describe
-//! - [`nginx`] the configuration from typed data, and the loop that keeps an nginx on it; [`routes`] what it serves now,
+//! - [`reach`] where containers are reached; [`nginx`] the configuration from typed data, and the loop that keeps an nginx on it; [`routes`] what it serves now,
 //!   [`proxy`] who pulls it
 //! - [`doctor`] a look at everything an installation stands on; [`overview`] counts for metrics
 
@@ -42,6 +42,7 @@ pub mod program;
 pub mod proxy;
 pub mod pve;
 pub mod quota;
+pub mod reach;
 pub mod reconcile;
 pub mod routes;
 pub mod schema;

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use cac_core::config::{Web, environment};
+use cac_core::config::environment;
+use cac_core::reach::Web;
 use cac_core::{Core, program, service};
 use clap::Args;
 use tokio_util::sync::CancellationToken;

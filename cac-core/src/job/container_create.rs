@@ -10,11 +10,11 @@ use super::container_delete;
 use super::guest::Guest;
 use super::running::Asked;
 use super::{Running, Stop};
-use crate::config::Reach;
 use crate::container::{self, Container};
 use crate::node;
 use crate::placement::{self, Wish};
 use crate::pve::{Pve, Upid};
+use crate::reach::Reach;
 use crate::{args, transaction};
 
 mod exist;

@@ -121,7 +121,7 @@ impl Api {
                 let status = live.remove(&row.id).map(|live| live.status);
                 Container {
                     status,
-                    ..row.into()
+                    ..Container::of(&who.core, row)
                 }
             };
             Both::Json(Json(rows.into_iter().map(shown).collect()))
@@ -224,7 +224,7 @@ impl Api {
         } else {
             Both::Json(Json(Container {
                 status,
-                ..row.into()
+                ..Container::of(&who.core, row)
             }))
         }))
     }
@@ -323,7 +323,7 @@ async fn register(who: &Anyone, body: &Input<ContainerRequest>) -> Result<Asked>
         success: true,
         container_id: row.id,
         message: format!("Container {} is registered.", row.hostname),
-        data: row.into(),
+        data: Container::of(&who.core, row),
     }))))
 }
 

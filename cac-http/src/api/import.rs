@@ -117,6 +117,6 @@ impl Api {
         };
         let row = container::import(&who.core, &who.actor, id.0, &wanted).await?;
         let at = origin::absolute(&who.core.config, &format!("/containers/{}", row.id));
-        Ok(Imported::Container(Json(row.into()), at))
+        Ok(Imported::Container(Json(Container::of(&who.core, row)), at))
     }
 }

@@ -292,7 +292,7 @@ pub(crate) async fn answer(
             success: true,
             message: "Done.".to_owned(),
             job_id: None,
-            container: Some((*row).into()),
+            container: Some(Container::of(&who.core, *row)),
         })),
         Changed::Going { job_id } => {
             let path = format!("/status/{job_id}");

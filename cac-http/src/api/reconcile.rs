@@ -102,6 +102,6 @@ impl Api {
     )]
     async fn container_refresh(&self, who: Signed, id: Path<i64>) -> Result<Refreshed> {
         let row = reconcile::refresh(&who.core, &who.actor, id.0).await?;
-        Ok(Refreshed::Container(Json(row.into())))
+        Ok(Refreshed::Container(Json(Container::of(&who.core, row))))
     }
 }

@@ -1,5 +1,6 @@
 //! The services of a container, one by one.
 
+use cac_core::container;
 use cac_core::service::{self, NewOne, ServiceChange};
 use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
@@ -83,8 +84,12 @@ impl Api {
         tag = "Tag::Containers"
     )]
     async fn service_list(&self, who: Signed, id: Path<i64>) -> Result<Listed> {
-        let row = cac_core::container::find(&who.core, &who.actor, id.0).await?;
-        let services: Vec<_> = row.services.into_iter().map(Service::from).collect();
+        let row = container::find(&who.core, &who.actor, id.0).await?;
+        let reach = who.core.config.reach();
+        let services = row.services.iter();
+        let services: Vec<_> = services
+            .map(|service| Service::of(&reach, &row, service))
+            .collect();
         let total = services.len() as u64;
         Ok(Listed::Services(Json(services), total))
     }
@@ -113,11 +118,11 @@ impl Api {
         };
         let row = service::add(&who.core, &who.actor, id.0, &new).await?;
         if who.html {
-            return Ok(Added::There(container(id.0)));
+            return Ok(Added::There(place(id.0)));
         }
-        let path = format!("{}/services/{}", container(id.0), row.id);
+        let path = format!("{}/services/{}", place(id.0), row.id);
         let at = origin::absolute(&who.core.config, &path);
-        Ok(Added::Service(Json(row.into()), at))
+        Ok(Added::Service(Json(shown(&who, &row).await?), at))
     }
 
     /// Change a service
@@ -143,9 +148,9 @@ impl Api {
         };
         let row = service::update(&who.core, &who.actor, id.0, sid.0, &change).await?;
         if who.html {
-            return Ok(Changed::There(container(id.0)));
+            return Ok(Changed::There(place(id.0)));
         }
-        Ok(Changed::Service(Json(row.into())))
+        Ok(Changed::Service(Json(shown(&who, &row).await?)))
     }
 
     /// Remove a service
@@ -158,12 +163,17 @@ impl Api {
     async fn service_delete(&self, who: Signed, id: Path<i64>, sid: Path<i64>) -> Result<Removed> {
         service::remove(&who.core, &who.actor, id.0, sid.0).await?;
         if who.html {
-            return Ok(Removed::There(container(id.0)));
+            return Ok(Removed::There(place(id.0)));
         }
         Ok(Removed::Gone)
     }
 }
 
-fn container(id: i64) -> String {
+async fn shown(who: &Signed, service: &service::Service) -> Result<Service> {
+    let row = container::find(&who.core, &who.actor, service.container_id).await?;
+    Ok(Service::of(&who.core.config.reach(), &row, service))
+}
+
+fn place(id: i64) -> String {
     format!("/containers/{id}")
 }

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use cac_core::config::Reach;
 use cac_core::container::{Container, Filter};
 use cac_core::placement::Os;
-use cac_core::service::{Service, ServiceType};
 use cac_core::{Actor, Config, Core, node, user};
 use poem_openapi::types::ToJSON as _;
 use serde_json::{Value, json};
@@ -101,11 +99,11 @@ fn shape(config: &Config, row: &Container) -> Value {
             "no address yet"
         });
     let reach = config.reach();
-    let address = row.ipv4_address.as_deref();
     let sites: Vec<_> = row
         .services
         .iter()
-        .filter_map(|service| site(&reach, service, address))
+        .filter(|service| service.external_hostname.is_some())
+        .filter_map(|service| reach.service(row, service))
         .collect();
     let services: Vec<_> = row
         .services
@@ -113,7 +111,7 @@ fn shape(config: &Config, row: &Container) -> Value {
         .map(|service| {
             json!({
                 "type": service.r#type, "internal_port": service.internal_port,
-                "reached": reached(&reach, service, address),
+                "reached": reach.service(row, service),
             })
         })
         .collect();
@@ -121,35 +119,7 @@ fn shape(config: &Config, row: &Container) -> Value {
         "id": row.id, "hostname": row.hostname, "username": row.username, "os_release": row.os_release,
         "container_id": row.container_id, "ipv4_address": row.ipv4_address, "mac_address": row.mac_address,
         "state": row.state, "shown_state": state, "job_id": row.job_id, "template": row.template,
-        "cores": row.cores, "memory": row.memory, "disk": row.disk, "sites": sites, "ssh": ssh(&reach, row),
+        "cores": row.cores, "memory": row.memory, "disk": row.disk, "sites": sites, "ssh": reach.ssh(row),
         "services": services,
-    })
-}
-
-/// Where a web service is served: by the reverse proxy, or where there is none by the container itself.
-fn site(reach: &Reach, service: &Service, address: Option<&str>) -> Option<String> {
-    let name = service.external_hostname.as_deref()?;
-    let direct = || Some(format!("http://{}:{}/", address?, service.internal_port));
-    reach.site(name).or_else(direct)
-}
-
-/// The command that opens a shell in the container.
-fn ssh(reach: &Reach, row: &Container) -> Option<String> {
-    let is_ssh = |s: &&Service| s.r#type == ServiceType::Tcp && s.internal_port == reach.ssh_port;
-    let service = row.services.iter().find(is_ssh)?;
-    let (host, port) = match reach.web {
-        Some(_) => (reach.full_name(&row.hostname), service.external_port?),
-        None => (row.ipv4_address.clone()?, service.internal_port),
-    };
-    Some(format!("ssh -p {port} root@{host}"))
-}
-
-fn reached(reach: &Reach, service: &Service, address: Option<&str>) -> Option<String> {
-    if service.external_hostname.is_some() {
-        return site(reach, service, address);
-    }
-    Some(match reach.web {
-        Some(_) => format!("{}, port {}", reach.domain, service.external_port?),
-        None => format!("{}, port {}", address?, service.internal_port),
     })
 }

@@ -12,7 +12,10 @@ pub(crate) fn for_generators() -> Value {
     let mut answers = Map::new();
     let schemas = spec["components"]["schemas"].clone();
     for (_, _, operation) in operations(&mut spec) {
-        keep(operation.get_mut("requestBody"), "application/json");
+        if let Some(body) = operation.get_mut("requestBody") {
+            let json = body["content"]["application/json"].take();
+            body["content"] = json!({"application/json": json});
+        }
         let id = operation["operationId"]
             .as_str()
             .unwrap_or_default()
@@ -20,7 +23,13 @@ pub(crate) fn for_generators() -> Value {
         one_success(&id, operation, &schemas, &mut answers);
     }
     for response in each(&mut spec["components"], "responses") {
-        keep(Some(response), "application/problem+json");
+        // Generators take nothing else for JSON.
+        if let Some(problem) = response["content"]["application/problem+json"]
+            .take()
+            .as_object()
+        {
+            response["content"] = json!({"application/json": problem});
+        }
     }
     let responses = spec["components"]["responses"].as_object_mut();
     responses.map(|all| all.remove("LoginPage"));
@@ -34,14 +43,6 @@ pub(crate) fn for_generators() -> Value {
     schemas.map(|all| all.extend(answers));
     unused(&mut spec);
     spec
-}
-
-/// Leaves one media type of a request or an answer.
-fn keep(body: Option<&mut Value>, wanted: &str) {
-    let content = body.and_then(|body| body.get_mut("content"));
-    if let Some(content) = content.and_then(Value::as_object_mut) {
-        content.retain(|kind, _| kind == wanted);
-    }
 }
 
 fn succeeds(responses: &Map<String, Value>) -> bool {

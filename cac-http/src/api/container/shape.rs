@@ -1,6 +1,8 @@
 //! What containers look like in requests and answers.
 
+use cac_core::Core;
 use cac_core::container::{self, NewContainer, Registration};
+use cac_core::reach::Reach;
 use cac_core::service::{self, ServiceType};
 use chrono::{DateTime, Utc};
 use poem_openapi::{Enum, Object, Union};
@@ -29,13 +31,20 @@ pub(crate) struct Service {
     pub(super) tls: Option<bool>,
     /// Only http: a bare label under `CAC_DOMAIN`, or a full name.
     pub(super) external_hostname: Option<String>,
+    /// Where it is reached from outside: a URL, else host and port; absent while nothing leads there.
+    pub(super) address: Option<String>,
     pub(super) created_at: DateTime<Utc>,
     pub(super) updated_at: DateTime<Utc>,
 }
 
-impl From<service::Service> for Service {
-    fn from(service: service::Service) -> Self {
+impl Service {
+    pub(crate) fn of(
+        reach: &Reach,
+        row: &container::Container,
+        service: &service::Service,
+    ) -> Self {
         Self {
+            address: reach.service(row, service),
             id: service.id,
             container_id: service.container_id,
             r#type: match service.r#type {
@@ -46,7 +55,7 @@ impl From<service::Service> for Service {
             internal_port: service.internal_port,
             external_port: service.external_port,
             tls: service.tls,
-            external_hostname: service.external_hostname,
+            external_hostname: service.external_hostname.clone(),
             created_at: service.created_at,
             updated_at: service.updated_at,
         }
@@ -87,14 +96,26 @@ pub(crate) struct Container {
     pub(super) disk: Option<u32>,
     /// Whether it may not be deleted.
     pub(super) protected: bool,
+    /// Where its first site is reached.
+    pub(super) url: Option<String>,
+    /// The command that opens a shell in it.
+    pub(super) ssh: Option<String>,
     pub(super) created_at: DateTime<Utc>,
     pub(super) updated_at: DateTime<Utc>,
     pub(super) services: Vec<Service>,
 }
 
-impl From<container::Container> for Container {
-    fn from(row: container::Container) -> Self {
+impl Container {
+    pub(crate) fn of(core: &Core, row: container::Container) -> Self {
+        let reach = core.config.reach();
         Self {
+            url: reach.url(&row),
+            ssh: reach.ssh(&row),
+            services: row
+                .services
+                .iter()
+                .map(|service| Service::of(&reach, &row, service))
+                .collect(),
             id: row.id,
             hostname: row.hostname,
             username: row.username,
@@ -114,7 +135,6 @@ impl From<container::Container> for Container {
             protected: row.protected,
             created_at: row.created_at,
             updated_at: row.updated_at,
-            services: row.services.into_iter().map(Service::from).collect(),
         }
     }
 }
