@@ -1,11 +1,16 @@
-//! `cac`: the command line. Local administration now: the database, the nodes, and a demo of the whole.
+//! `cac`: the command line. Containers and everything about them by a portal's API, and local administration: the database, secrets, a demo of the whole.
 //!
-//! - `cmd.rs` the words; `cmd/<noun>.rs` what each does; `print.rs` how it is told
+//! - `cmd.rs` the words; `cmd/<noun>.rs` what each does; `print.rs` how it is told and how it ends
+//! - `portal.rs` whom commands talk to, `api.rs` the generated client, `context.rs` who is signed in where, `follow.rs` a job as it goes on
 //! - `demo.rs` portal, runner, nginx and a simulated Proxmox VE in one process
 
+mod api;
 mod cmd;
+mod context;
 #[cfg(feature = "demo")]
 mod demo;
+mod follow;
+mod portal;
 mod print;
 
 use std::process::ExitCode;
@@ -22,7 +27,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             print::error(&*error);
-            ExitCode::FAILURE
+            ExitCode::from(print::status(&*error))
         }
     }
 }

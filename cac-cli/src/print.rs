@@ -1,4 +1,4 @@
-//! What is told: data on standard output, everything else on standard error.
+//! What is told: data on standard output, everything else on standard error; and how a command ends.
 
 use std::error::Error;
 use std::io::{ErrorKind, Write as _};
@@ -8,6 +8,78 @@ use serde::Serialize;
 
 /// What a command fails with; its text is for the person who typed it.
 pub(crate) type Failure = Box<dyn Error>;
+
+/// A failure with an exit status of its own; every other failure is 1.
+#[derive(Debug)]
+pub(crate) struct Exit {
+    pub(crate) status: u8,
+    text: String,
+}
+
+/// As the help of `cac` lists them.
+pub(crate) const STATUSES: &str = "Exit status:
+  0  done
+  1  failed, or a problem was found
+  2  the words or the values were not understood
+  3  not signed in, or not allowed
+  4  there is no such thing
+  5  already taken, or the state does not allow it
+  6  the portal cannot be reached or is busy: try again";
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for Exit {}
+
+impl Exit {
+    fn with(status: u8, text: &str) -> Failure {
+        let text = text.trim().to_owned();
+        Box::new(Self { status, text })
+    }
+
+    pub(crate) fn failed(text: &str) -> Failure {
+        Self::with(1, text)
+    }
+
+    pub(crate) fn usage(text: &str) -> Failure {
+        Self::with(2, text)
+    }
+
+    pub(crate) fn not_signed_in(text: &str) -> Failure {
+        Self::with(3, text)
+    }
+
+    pub(crate) fn not_found(text: &str) -> Failure {
+        Self::with(4, text)
+    }
+
+    pub(crate) fn conflict(text: &str) -> Failure {
+        Self::with(5, text)
+    }
+
+    pub(crate) fn try_again(text: &str) -> Failure {
+        Self::with(6, text)
+    }
+}
+
+/// The exit status of a failure, whether a portal told it or the library on this machine.
+pub(crate) fn status(error: &(dyn Error + 'static)) -> u8 {
+    use cac_core::Error as E;
+    if let Some(exit) = error.downcast_ref::<Exit>() {
+        return exit.status;
+    }
+    match error.downcast_ref::<E>() {
+        Some(E::Invalid(_)) => 2,
+        Some(E::Unauthenticated(_) | E::Forbidden(_)) => 3,
+        Some(E::NotFound(_)) => 4,
+        Some(E::Conflict { .. }) => 5,
+        Some(E::Busy { .. } | E::TooMany { .. } | E::Unreachable(_)) => 6,
+        _ => 1,
+    }
+}
 
 /// Writes data. A reader that has seen enough, such as `head`, is no failure.
 pub(crate) fn data(text: &str) -> Result<(), Failure> {
@@ -23,6 +95,18 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     data(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
+/// Text of somebody else's without the control characters that a terminal would obey.
+pub(crate) fn harmless(text: &str) -> String {
+    let shown = |c: char| {
+        if c.is_control() && c != '\t' {
+            '\u{fffd}'
+        } else {
+            c
+        }
+    };
+    text.trim_end_matches('\r').chars().map(shown).collect()
+}
+
 /// Writes rows in columns under their headings.
 pub(crate) fn table<const N: usize>(
     headings: [&str; N],
@@ -31,7 +115,7 @@ pub(crate) fn table<const N: usize>(
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(headings);
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.map(|cell| harmless(&cell)));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -43,6 +127,15 @@ pub(crate) fn table<const N: usize>(
     data(&(lines.join("\n") + "\n"))
 }
 
+/// Writes what there is of one thing, a line for each; empty ones are left out.
+pub(crate) fn sheet<const N: usize>(rows: [(&str, String); N]) -> Result<(), Failure> {
+    let rows = rows.iter().filter(|(_, value)| !value.is_empty());
+    let lines: String = rows
+        .map(|(name, value)| format!("{name:<12} {}\n", harmless(value)))
+        .collect();
+    data(&lines)
+}
+
 /// Says something to the person, beside the data.
 pub(crate) fn note(text: &str) {
     eprintln!("{text}");
@@ -51,6 +144,6 @@ pub(crate) fn note(text: &str) {
 /// Says why a command failed.
 pub(crate) fn error(error: &dyn Error) {
     for line in error.to_string().lines() {
-        eprintln!("cac: {line}");
+        eprintln!("cac: {}", harmless(line));
     }
 }

@@ -1,5 +1,6 @@
 //! Containers: rows, names, who may see them. Asking for one is `container/create.rs`, registering one that exists
-//! `container/register.rs`, taking over what a node has `container/import.rs`, changing one `container/change.rs`, ending one `container/delete.rs`; what they do now
+//! `container/register.rs`, taking over what a node has `container/import.rs`, and what the original's port map has
+//! `container/port_map.rs`; changing one `container/change.rs`, ending one `container/delete.rs`; what they do now
 //! `container/live.rs`.
 
 use chrono::{DateTime, Utc};
@@ -17,6 +18,7 @@ mod create;
 mod delete;
 mod import;
 mod live;
+mod port_map;
 mod register;
 
 pub use change::{Changed, ContainerChange, change, snapshots, update, usage};
@@ -25,6 +27,7 @@ pub(crate) use delete::add_undo;
 pub use delete::{Deletion, delete, forget};
 pub use import::{Importable, Wanted, import, importable};
 pub use live::{Live, live, live_status};
+pub use port_map::{Outcome, Taken, take};
 pub use register::{Registration, register};
 
 /// A row of `Containers` with its services.

@@ -229,7 +229,7 @@ async fn nodes(core: &Core, found: &mut Findings) {
         Err(error) => return found.bad("nodes", error.to_string()),
     };
     if all.is_empty() {
-        found.bad("nodes", "there is none: `cac node add` adds one");
+        found.bad("nodes", "there is none: `cac node add --local` adds one");
     }
     let local = Actor::local();
     for node in all {

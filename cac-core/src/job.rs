@@ -336,24 +336,30 @@ async fn find_any(db: &Db, id: i64) -> Result<Option<Job>> {
     row.as_ref().map(Job::from_row).transpose()
 }
 
+/// Which jobs a list shows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Filter {
+    /// Only those that work on the container with this row id, or did.
+    pub container: Option<i64>,
+    pub limit: u32,
+    pub offset: u32,
+}
+
 /// A page of jobs in order of their ids, and how many there are: the actor's own, or for admins everyone's.
-pub async fn list(core: &Core, actor: &Actor, limit: u32, offset: u32) -> Result<(Vec<Job>, i64)> {
+pub async fn list(core: &Core, actor: &Actor, filter: Filter) -> Result<(Vec<Job>, i64)> {
     let mut tx = core.db.read().await?;
-    let who = if actor.admin {
-        None
-    } else {
-        Some(actor.username.as_str())
-    };
+    let who = (!actor.admin).then_some(actor.username.as_str());
+    let any = filter.container.is_none();
     let total = tx
         .one(
-            r#"SELECT COUNT(*) AS "n" FROM "Jobs" WHERE (? OR "createdBy" = ?)"#,
-            args![actor.admin, who],
+            r#"SELECT COUNT(*) AS "n" FROM "Jobs" WHERE (? OR "createdBy" = ?) AND (? OR "containerId" = ?)"#,
+            args![actor.admin, who, any, filter.container],
         )
         .await?;
     let rows = tx
         .all(
-            r#"SELECT * FROM "Jobs" WHERE (? OR "createdBy" = ?) ORDER BY "id" LIMIT ? OFFSET ?"#,
-            args![actor.admin, who, limit, offset],
+            r#"SELECT * FROM "Jobs" WHERE (? OR "createdBy" = ?) AND (? OR "containerId" = ?) ORDER BY "id" LIMIT ? OFFSET ?"#,
+            args![actor.admin, who, any, filter.container, filter.limit, filter.offset],
         )
         .await?;
     Ok((

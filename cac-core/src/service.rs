@@ -114,11 +114,13 @@ pub async fn list(db: &Db, containers: Vec<i64>) -> Result<BTreeMap<i64, Vec<Ser
 pub enum NewService {
     /// Published under the name.
     Http { internal_port: u16, name: String },
-    /// Published on the first free port of its range.
+    /// Published on a port of the reverse proxy.
     Port {
         r#type: ServiceType,
         internal_port: u16,
         ssh: bool,
+        /// Absent: the first free one of its range.
+        external_port: Option<u16>,
     },
 }
 
@@ -148,8 +150,12 @@ pub async fn create(
                 r#type,
                 internal_port,
                 ssh,
+                external_port,
             } => {
-                let port = free_port(tx, &core.config, *r#type, *ssh).await?;
+                let port = match external_port {
+                    Some(port) => wanted_port(tx, *r#type, *port).await?,
+                    None => free_port(tx, &core.config, *r#type, *ssh).await?,
+                };
                 (
                     *r#type,
                     *internal_port,
@@ -173,6 +179,19 @@ pub async fn create(
         ids.push(id);
     }
     Ok(ids)
+}
+
+/// A port that must be this one, if nobody has it.
+async fn wanted_port(tx: &mut Tx, kind: ServiceType, port: u16) -> Result<u16> {
+    let sql = r#"SELECT "containerId" FROM "Services" WHERE "type" = ? AND "externalPort" = ?"#;
+    match tx.opt(sql, args![kind.as_str(), port]).await? {
+        None => Ok(port),
+        Some(row) => {
+            let id: i64 = row.get("containerId")?;
+            let message = format!("Port {port}/{} is container {id}'s.", kind.as_str());
+            Err(Error::conflict("ports", message))
+        }
+    }
 }
 
 async fn free_port(tx: &mut Tx, config: &Config, kind: ServiceType, ssh: bool) -> Result<u16> {
@@ -262,6 +281,7 @@ impl Protocols {
                 r#type: kind,
                 internal_port: known.port,
                 ssh,
+                external_port: None,
             });
         }
         let numbered = word.split_once('/').and_then(|(port, kind)| {
@@ -276,6 +296,7 @@ impl Protocols {
                 r#type,
                 internal_port,
                 ssh: false,
+                external_port: None,
             }),
             None => {
                 let names: Vec<_> = self.0.keys().map(String::as_str).collect();

@@ -164,7 +164,7 @@ async fn login_node(core: &Core) -> Result<LoginNode> {
     }
     let Some(node) = first(core).await? else {
         return Err(Error::Unreachable(
-            "No Proxmox VE is configured yet; an operator sets PROXMOX_URL or runs `cac node add`."
+            "No Proxmox VE is configured yet; an operator sets PROXMOX_URL or runs `cac node add --local`."
                 .to_owned(),
         ));
     };

@@ -38,11 +38,9 @@ impl<T: ParseFromJSON> Input<T> {
             let MetaSchemaRef::Inline(property) = property else {
                 return Err(ApiError::internal(format!("{name} is no plain field")));
             };
-            match self
-                .raw
-                .get(*name)
-                .map_or(Ok(None), |value| plain(value, property.ty, property.format))
-            {
+            match self.raw.get(*name).map_or(Ok(None), |value| {
+                plain(self.form, value, property.ty, property.format)
+            }) {
                 Ok(Some(value)) => drop(checked.insert((*name).to_owned(), value)),
                 Ok(None) => {}
                 Err(message) => fields.add(name, message),
@@ -54,8 +52,9 @@ impl<T: ParseFromJSON> Input<T> {
     }
 }
 
-/// A value as its field's type; `None` when it was left out or left empty.
+/// A value as its field's type; `None` when it was left out or, in a `form`, left empty: browsers send every field.
 fn plain(
+    form: bool,
     value: &Value,
     ty: &str,
     format: Option<&str>,
@@ -63,7 +62,7 @@ fn plain(
     let time = format == Some("date-time");
     let value = match (ty, value) {
         (_, Value::Null) => return Ok(None),
-        (_, Value::String(text)) if text.trim().is_empty() && (ty != "string" || time) => {
+        (_, Value::String(text)) if form && text.trim().is_empty() && (ty != "string" || time) => {
             return Ok(None);
         }
         ("string", Value::String(text)) if time => {
@@ -245,7 +244,10 @@ pub(crate) fn shown(raw: &Map<String, Value>) -> std::collections::BTreeMap<Stri
 
 /// The seed's `init`, which may stand in the query or in the body.
 pub(crate) fn flag(raw: &Map<String, Value>, name: &'static str) -> Result<Option<bool>> {
-    match raw.get(name).map(|value| plain(value, "boolean", None)) {
+    match raw
+        .get(name)
+        .map(|value| plain(true, value, "boolean", None))
+    {
         None => Ok(None),
         Some(Ok(value)) => Ok(value.and_then(|v| v.as_bool())),
         Some(Err(message)) => Err(Error::invalid(name, message).into()),

@@ -7,21 +7,18 @@ use cac_core::doctor::{self, Finding, State};
 use cac_core::program;
 use clap::Args;
 
+use super::Common;
 use crate::print::{self, Failure};
 
 #[derive(Args)]
-pub(crate) struct Doctor {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
-}
+pub(crate) struct Doctor {}
 
 impl Doctor {
-    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+    pub(crate) async fn run(self, common: &Common) -> Result<ExitCode, Failure> {
         let vars = environment()?;
         program::log(&vars, "error")?;
         let found = doctor::examine(&vars).await;
-        if self.json {
+        if common.json {
             print::json(&found)?;
         } else {
             print::data(&found.iter().map(line).collect::<String>())?;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use cac_core::user;
 use clap::{Args, Subcommand};
 
+use super::Common;
 use crate::print::{self, Failure};
 
 #[derive(Args)]
@@ -21,12 +22,15 @@ enum Command {
 }
 
 impl LoginNode {
-    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+    pub(crate) async fn run(self, common: &Common) -> Result<ExitCode, Failure> {
         match self.command {
             Command::Confirm => {
                 let core = super::core().await?;
                 let confirmed = user::confirm_login_node(&core).await?;
-                print::data(&format!("People sign in at {confirmed} from now on.\n"))?;
+                match common.json {
+                    true => print::json(&serde_json::json!({"loginNode": confirmed}))?,
+                    false => print::data(&format!("People sign in at {confirmed} from now on.\n"))?,
+                }
             }
         }
         Ok(ExitCode::SUCCESS)

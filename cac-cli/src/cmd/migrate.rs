@@ -8,6 +8,7 @@ use cac_core::db::Db;
 use cac_core::schema;
 use clap::{Args, Subcommand};
 
+use super::Common;
 use crate::print::{self, Failure};
 
 #[derive(Args)]
@@ -44,11 +45,16 @@ const STOP_FIRST: &str = "This is a database of the original program. Stop the o
     everybody is signed out, jobs that stand at `running` fail, old pending ones will run.";
 
 impl Migrate {
-    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+    pub(crate) async fn run(self, common: &Common) -> Result<ExitCode, Failure> {
         match self.command {
             Command::New { name, dir } => {
-                for file in schema::new(&dir, &name)? {
-                    print::data(&format!("{}\n", file.display()))?;
+                let files = schema::new(&dir, &name)?;
+                match common.json {
+                    true => print::json(&files)?,
+                    false => {
+                        let lines = files.iter().map(|file| format!("{}\n", file.display()));
+                        print::data(&lines.collect::<String>())?;
+                    }
                 }
             }
             Command::Up { yes } => {
@@ -56,7 +62,11 @@ impl Migrate {
                 if schema::is_original(&db).await? && !yes && !agreed()? {
                     return Err("Nothing was changed.".into());
                 }
-                print::data(&schema::up(&db).await?.to_string())?;
+                let report = schema::up(&db).await?;
+                match common.json {
+                    true => print::json(&report)?,
+                    false => print::data(&report.to_string())?,
+                }
             }
             Command::Status => {
                 let db = connect().await?;
@@ -65,13 +75,21 @@ impl Migrate {
                         "This is a database of the original program that is not adopted yet; `cac migrate up` does it.",
                     );
                 }
-                for status in schema::status(&db).await? {
-                    print::data(&format!("{status}\n"))?;
+                let all = schema::status(&db).await?;
+                match common.json {
+                    true => print::json(&all)?,
+                    false => {
+                        let lines = all.iter().map(|status| format!("{status}\n"));
+                        print::data(&lines.collect::<String>())?;
+                    }
                 }
             }
             Command::Down => {
                 let undone = schema::down(&connect().await?).await?;
-                print::data(&format!("Undone: {undone}\n"))?;
+                match common.json {
+                    true => print::json(&serde_json::json!({"undone": undone}))?,
+                    false => print::data(&format!("Undone: {undone}\n"))?,
+                }
             }
         }
         Ok(ExitCode::SUCCESS)

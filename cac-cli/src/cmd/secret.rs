@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use cac_core::pve::Secret as Text;
 use cac_core::{cipher, secret};
 use clap::{Args, Subcommand};
+use serde_json::json;
 
+use super::Common;
 use crate::print::{self, Failure};
 
 #[derive(Args)]
@@ -37,29 +39,37 @@ enum Command {
 }
 
 impl Secret {
-    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        let told = match self.command {
-            Command::New => format!("{}\n", secret::random()),
-            Command::Encrypt => {
-                let count = cipher::encrypt(&super::core().await?).await?;
-                format!("{count} secrets were encrypted.\n")
+    pub(crate) async fn run(self, common: &Common) -> Result<ExitCode, Failure> {
+        let (count, told) = match self.command {
+            Command::New => {
+                let key = secret::random();
+                return match common.json {
+                    true => print::json(&json!({"key": key})),
+                    false => print::data(&format!("{key}\n")),
+                }
+                .map(|()| ExitCode::SUCCESS);
             }
+            Command::Encrypt => (
+                cipher::encrypt(&super::core().await?).await?,
+                "secrets were encrypted.",
+            ),
             Command::Rotate { key_file } => {
                 let text = std::fs::read_to_string(&key_file)
                     .map_err(|error| format!("{}: {error}", key_file.display()))?;
-                let count = cipher::rotate(&super::core().await?, &Text::new(text.trim())).await?;
-                format!(
-                    "{count} secrets have the new key. Set it for all programs (CAC_SECRET_KEY) and start them again.\n"
+                (
+                    cipher::rotate(&super::core().await?, &Text::new(text.trim())).await?,
+                    "secrets have the new key. Set it for all programs (CAC_SECRET_KEY) and start them again.",
                 )
             }
-            Command::Export { .. } => {
-                let count = cipher::export(&super::core().await?).await?;
-                format!(
-                    "{count} secrets stand in plain text now; `cac secret encrypt` takes that back.\n"
-                )
-            }
+            Command::Export { .. } => (
+                cipher::export(&super::core().await?).await?,
+                "secrets stand in plain text now; `cac secret encrypt` takes that back.",
+            ),
         };
-        print::data(&told)?;
+        match common.json {
+            true => print::json(&json!({"secrets": count}))?,
+            false => print::data(&format!("{count} {told}\n"))?,
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -10,6 +10,7 @@ use cac_simulator::{Config, Delay};
 use clap::Args;
 use serde::Serialize;
 
+use super::Common;
 use crate::demo::proxmox;
 use crate::print::{self, Failure};
 
@@ -27,9 +28,6 @@ pub(crate) struct Simulator {
     /// First two parts of the network in which its containers live
     #[arg(long, value_name = "A.B", default_value = "127.80", value_parser = network)]
     network: [u8; 2],
-    /// Say where it is as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// Everything a client needs to know.
@@ -46,7 +44,7 @@ struct Ready {
 }
 
 impl Simulator {
-    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+    pub(crate) async fn run(self, common: &Common) -> Result<ExitCode, Failure> {
         program::log(&environment()?, "warn")?;
         let stop = program::stop_on_signals()?;
         let config = Config {
@@ -76,7 +74,7 @@ impl Simulator {
             token_id,
             token_secret,
         };
-        if self.json {
+        if common.json {
             print::json(&ready)?;
         } else {
             print::data(&told(&ready, &accounts))?;

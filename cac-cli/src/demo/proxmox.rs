@@ -99,6 +99,8 @@ pub(crate) async fn nodes(core: &Core, simulator: &Simulator) -> Result<(), Fail
                     token_id: Some(token_id),
                     secret: Some(secret.clone()),
                     tls_fingerprint: Some(fingerprint),
+                    // The one that takes snapshots.
+                    storage: Some("local-btrfs".to_owned()),
                     ..NewNode::default()
                 };
                 node::create(core, &local, new).await?;

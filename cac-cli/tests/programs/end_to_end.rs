@@ -163,6 +163,7 @@ impl Lab {
         let told = |field: &str| self.proxmox[field].as_str().unwrap();
         let words = [
             "node",
+            "--local",
             "add",
             name,
             "--api-url",
@@ -181,7 +182,7 @@ impl Lab {
         add.stdin.take().unwrap().write_all(secret).unwrap();
         let output = add.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
-        let tested = good("cac", &["node", "test", name], &self.database());
+        let tested = good("cac", &["node", "--local", "test", name], &self.database());
         assert!(tested.contains("Containers can be made there."), "{tested}");
     }
 

@@ -76,7 +76,7 @@ async fn the_originals_database_is_adopted_only_by_migrate_up() {
         "{out}"
     );
     assert!(out.contains("old pending jobs that will run: "), "{out}");
-    assert!(good("cac", &["node", "list"], &vars).contains("intern-phxdc-pve1"));
+    assert!(good("cac", &["node", "--local", "list"], &vars).contains("intern-phxdc-pve1"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,6 +90,7 @@ async fn nodes_are_added_listed_and_tested() {
         let add = |name: &str, more: &[&str]| {
             let mut words = vec![
                 "node",
+                "--local",
                 "add",
                 name,
                 "--api-url",
@@ -109,18 +110,18 @@ async fn nodes_are_added_listed_and_tested() {
         );
         assert!(add("elsewhere", &["--tls", &pin]).status.success());
         let again = add("pve1", &[]);
-        assert_eq!(again.status.code(), Some(1));
+        assert_eq!(again.status.code(), Some(5));
         let said = crate::lab::text(&again.stderr);
         assert_eq!(said, "cac: There is already a node named `pve1`.\n");
         let wrong = add("pve2", &["--tls", "perhaps"]);
         assert!(crate::lab::text(&wrong.stderr).contains("fingerprint"));
 
-        let list = good("cac", &["node", "list"], &vars);
+        let list = good("cac", &["node", "--local", "list"], &vars);
         assert!(
             list.starts_with("ID") && list.contains("PHOENIX") && list.contains("pinned"),
             "{list}"
         );
-        let json = good("cac", &["node", "list", "--json"], &vars);
+        let json = good("cac", &["node", "--local", "list", "--json"], &vars);
         assert!(!json.contains(&told("tokenSecret")) && !list.contains(&told("tokenSecret")));
         assert_eq!(
             serde_json::from_str::<serde_json::Value>(&json)
@@ -131,15 +132,15 @@ async fn nodes_are_added_listed_and_tested() {
             2
         );
 
-        let tested = good("cac", &["node", "test", "pve1"], &vars);
+        let tested = good("cac", &["node", "--local", "test", "pve1"], &vars);
         assert!(
             tested.contains("Proxmox VE 8.4") && tested.contains("vztmpl/debian-12"),
             "{tested}"
         );
-        let output = crate::lab::run("cac", &["node", "test", "elsewhere"], &vars);
+        let output = crate::lab::run("cac", &["node", "--local", "test", "elsewhere"], &vars);
         assert_eq!(output.status.code(), Some(1));
         assert!(crate::lab::text(&output.stdout).contains("knows no node `elsewhere`, only pve1"));
-        let said = bad("cac", &["node", "test", "nowhere"], &vars, 1);
+        let said = bad("cac", &["node", "--local", "test", "nowhere"], &vars, 4);
         assert!(
             said.contains("no node named `nowhere`, only pve1, elsewhere"),
             "{said}"
@@ -205,7 +206,7 @@ async fn the_doctor_says_what_is_wrong_and_what_to_do() {
             "run `cac migrate up`",
         );
         good("cac", &["migrate", "up"], &vars);
-        has(&examine(&vars, 1), "nodes", "bad", "`cac node add`");
+        has(&examine(&vars, 1), "nodes", "bad", "`cac node add --local`");
         add_node(&api, &pin, &secret, &vars);
         let key = "0123456789abcdef".repeat(4);
         if database.name != "sqlite" {
@@ -340,14 +341,14 @@ async fn secrets_are_encrypted_rotated_and_exported() {
         );
         let (plain, sealed) = stored().await;
         assert!(plain.is_none() && sealed.is_some());
-        assert!(cac(&["node", "test", "pve1"], &vars, false).contains("Proxmox VE 8.4"));
+        assert!(cac(&["node", "--local", "test", "pve1"], &vars, false).contains("Proxmox VE 8.4"));
         if !sqlite {
-            let said = bad("cac", &["node", "test", "pve1"], &bare, 1);
+            let said = bad("cac", &["node", "--local", "test", "pve1"], &bare, 1);
             assert!(said.contains("this program needs CAC_SECRET_KEY"), "{said}");
         }
         let other = good("cac", &["secret", "new"], &[]).trim().to_owned();
         for words in [
-            &["node", "list"][..],
+            &["node", "--local", "list"][..],
             &["secret", "export", "--in-plain-text"],
         ] {
             let said = cac(words, &with(&other), true);
@@ -362,9 +363,11 @@ async fn secrets_are_encrypted_rotated_and_exported() {
         ];
         assert!(cac(&rotate, &vars, false).starts_with("1 secrets have the new key"));
         assert_ne!(stored().await.1, sealed);
-        assert!(cac(&["node", "list"], &vars, true).contains("not the key of this database"));
+        assert!(
+            cac(&["node", "--local", "list"], &vars, true).contains("not the key of this database")
+        );
         let vars = with(&other);
-        assert!(cac(&["node", "test", "pve1"], &vars, false).contains("Proxmox VE 8.4"));
+        assert!(cac(&["node", "--local", "test", "pve1"], &vars, false).contains("Proxmox VE 8.4"));
         bad("cac", &["secret", "export"], &bare, 2);
         cac(&["secret", "export", "--in-plain-text"], &vars, false);
         assert_eq!(stored().await, (Some(secret.clone()), None));
@@ -377,6 +380,7 @@ fn add_node(api: &str, pin: &str, secret: &tempfile::NamedTempFile, vars: &[(&st
     let file = secret.path().to_str().unwrap();
     let words = [
         "node",
+        "--local",
         "add",
         "pve1",
         "--api-url",
@@ -404,7 +408,7 @@ fn words_that_are_not_understood_exit_with_2() {
     for words in [
         &["migrate", "sideways"][..],
         &["node"],
-        &["node", "add", "pve1"],
+        &["node", "add"],
         &["dance"],
         &[],
     ] {

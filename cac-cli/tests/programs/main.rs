@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod chaos;
+mod cli;
 mod crash;
 mod demo;
 mod end_to_end;

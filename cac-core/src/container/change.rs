@@ -55,6 +55,13 @@ pub async fn change(
         fields.add("name", message);
     }
     fields.into_result()?;
+    if let Change::RollBack { name } | Change::DeleteSnapshot { name } = &change {
+        let all = snapshots_of(core, &container).await?;
+        if !all.iter().any(|snapshot| snapshot.name == *name) {
+            let message = format!("This container has no snapshot `{name}`.");
+            return Err(Error::NotFound(message));
+        }
+    }
     work(core, actor, &container, change, limit).await
 }
 
@@ -69,6 +76,10 @@ pub async fn update(
     let container = find(core, actor, id).await?;
     let resize = check(actor, &container, change)?;
     let owner = change.username.as_deref().map(str::trim);
+    let new_owner = owner.filter(|owner| *owner != container.username);
+    if let Some(owner) = new_owner {
+        give_role(core, &container, owner).await?;
+    }
     if change.protected.is_some() || owner.is_some() {
         let now = core.clock.now();
         let sql = r#"UPDATE "Containers" SET "protected" = COALESCE(?, "protected"), "username" = COALESCE(?, "username"),
@@ -77,8 +88,8 @@ pub async fn update(
             .exec(sql, args![change.protected, owner, now, id])
             .await?;
     }
-    if let Some(owner) = owner.filter(|owner| *owner != container.username) {
-        pass_role(core, &container, owner).await?;
+    if new_owner.is_some() {
+        take_role(core, &container).await;
     }
     match resize {
         Some(resize) => work(core, actor, &container, resize, limit).await,
@@ -86,32 +97,49 @@ pub async fn update(
     }
 }
 
-/// The role that opens Proxmox VE's own console goes from the old owner to the new one.
-async fn pass_role(core: &Core, container: &Container, owner: &str) -> Result<()> {
+/// Gives the new owner the role that opens Proxmox VE's own console; nothing has changed if Proxmox VE knows no such user.
+async fn give_role(core: &Core, container: &Container, owner: &str) -> Result<()> {
     let Ok((node, vmid)) = made(container) else {
         return Ok(());
     };
     let pve = core.pve(&node::find(core, node).await?)?;
-    let (path, role) = (format!("/vms/{vmid}"), container_create::ROLE);
-    let (old, new) = (
-        core.proxmox_user(&container.username),
-        core.proxmox_user(owner),
-    );
-    let passed = async {
-        pve.acl_revoke(&path, role, &old).await?;
-        pve.acl_grant(&path, role, &new).await
-    };
-    passed.await.map_err(|error| {
-        Error::Upstream(format!(
-            "The container is {owner}'s now, but in Proxmox VE the role {role} on {path} could not go from {old} to {new}: {error}"
-        ))
+    let path = format!("/vms/{vmid}");
+    let user = core.proxmox_user(owner);
+    let given = pve.acl_grant(&path, container_create::ROLE, &user).await;
+    given.map_err(|error| match error.is_does_not_exist() {
+        true => Error::invalid("username", format!("Proxmox VE knows no user {user}.")),
+        false => told(&error),
     })
+}
+
+/// Takes the role from the old owner. The container is somebody else's by now, whatever comes of it.
+async fn take_role(core: &Core, container: &Container) {
+    let Ok((node, vmid)) = made(container) else {
+        return;
+    };
+    let (path, user) = (
+        format!("/vms/{vmid}"),
+        core.proxmox_user(&container.username),
+    );
+    let taken = async {
+        let pve = core.pve(&node::find(core, node).await?)?;
+        match pve.acl_revoke(&path, container_create::ROLE, &user).await {
+            Err(error) if !error.is_does_not_exist() => Err(told(&error)),
+            _ => Ok(()),
+        }
+    };
+    if let Err(error) = taken.await {
+        tracing::warn!(%error, path, user, "a former owner keeps the role in Proxmox VE");
+    }
 }
 
 /// The snapshots that Proxmox VE has of the container, oldest first.
 pub async fn snapshots(core: &Core, actor: &Actor, id: i64) -> Result<Vec<Snapshot>> {
-    let container = find(core, actor, id).await?;
-    let (node, vmid) = made(&container)?;
+    snapshots_of(core, &find(core, actor, id).await?).await
+}
+
+async fn snapshots_of(core: &Core, container: &Container) -> Result<Vec<Snapshot>> {
+    let (node, vmid) = made(container)?;
     let node = node::find(core, node).await?;
     let asked = core.pve(&node)?.lxc_snapshots(&node.name, vmid).await;
     asked.map_err(|error| told(&error))

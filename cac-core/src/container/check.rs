@@ -84,6 +84,7 @@ pub(super) fn services(
         r#type: ServiceType::Tcp,
         internal_port: config.ssh_port,
         ssh: true,
+        external_port: None,
     };
     let mut services: Vec<_> = web.into_iter().chain([ssh]).collect();
     if words.len() > 32 {

@@ -89,7 +89,12 @@ fn told(node: &Node, error: &crate::pve::Error) -> Error {
 }
 
 /// One that is gone meanwhile is left out.
-async fn look(core: &Core, node: &Node, pve: &Pve, one: LxcStatus) -> Option<Importable> {
+pub(super) async fn look(
+    core: &Core,
+    node: &Node,
+    pve: &Pve,
+    one: LxcStatus,
+) -> Option<Importable> {
     let config = pve.lxc_config(&node.name, one.vmid).await.ok()?;
     let interfaces = pve.lxc_interfaces(&node.name, one.vmid).await;
     let address = interfaces.ok().flatten().into_iter().flatten();

@@ -61,7 +61,7 @@ pub(super) struct Sizes {
 }
 
 impl Checked {
-    fn address(&self) -> Option<String> {
+    pub(super) fn address(&self) -> Option<String> {
         self.address.map(|address| address.to_string())
     }
 }
@@ -69,7 +69,7 @@ impl Checked {
 /// Registers a container; whoever is no admin only in their own name. The same node, VMID, name and MAC again change the
 /// address alone.
 pub async fn register(core: &Core, actor: &Actor, given: &Registration) -> Result<Container> {
-    let new = check(core, actor, given).await?;
+    let new = check(core, actor, given, true).await?;
     let held = core
         .db
         .opt(
@@ -96,7 +96,13 @@ pub async fn register(core: &Core, actor: &Actor, given: &Registration) -> Resul
     row.ok_or_else(|| Error::NotFound("The container was deleted meanwhile.".to_owned()))
 }
 
-async fn check(core: &Core, actor: &Actor, given: &Registration) -> Result<Checked> {
+/// Everything that can be said without the database's rows; `web` says whether there must be a web port.
+pub(super) async fn check(
+    core: &Core,
+    actor: &Actor,
+    given: &Registration,
+    web: bool,
+) -> Result<Checked> {
     let mut fields = Fields::default();
     let hostname = given.hostname.trim().to_lowercase();
     let hostname = match hostname.strip_suffix(&format!(".{}", core.config.domain)) {
@@ -144,9 +150,10 @@ async fn check(core: &Core, actor: &Actor, given: &Registration) -> Result<Check
     if ai_container.len() > 50 {
         fields.add("aiContainer", "A label has at most 50 characters.");
     }
-    let http_port = check::port(core, "httpPort", given.http_port, &mut fields);
+    let http_port = (web || given.http_port.is_some())
+        .then(|| check::port(core, "httpPort", given.http_port, &mut fields));
     let words = &given.additional_protocols;
-    let services = check::services(core, &hostname, Some(http_port), words, &mut fields);
+    let services = check::services(core, &hostname, http_port, words, &mut fields);
     fields.into_result()?;
     let vmid = vmid.unwrap_or_default();
     let name = given

@@ -2,6 +2,7 @@
 //!
 //! Each step shares a transaction with its record, so it happens once. Only `Sessions` loses rows.
 
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 use chrono::Utc;
@@ -14,7 +15,8 @@ use crate::args;
 use crate::db::{self, Db, Dialect, Tx};
 
 /// What an adoption did and what it leaves to an admin.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Adoption {
     /// Rows of `Sessions` dropped: the original kept plain passwords there.
     pub sessions_dropped: u64,

@@ -59,6 +59,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(8, "account_requests", "0008_account_requests"),
     migration!(9, "sealed", "0009_sealed"),
     migration!(10, "proxies", "0010_proxies"),
+    migration!(11, "job_history", "0011_job_history"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

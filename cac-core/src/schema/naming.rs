@@ -4,9 +4,11 @@ use crate::Result;
 use crate::args;
 use crate::container::is_label;
 use crate::db::Db;
+use serde::Serialize;
 
 /// A row whose name breaks today's rules.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct NamingViolation {
     /// `Containers` or `Services`.
     pub table: &'static str,

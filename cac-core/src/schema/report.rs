@@ -3,6 +3,7 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
 use super::adoption::Adoption;
 use super::migration::{Direction, MIGRATIONS, Migration};
@@ -10,7 +11,8 @@ use super::record::Records;
 use crate::db::Dialect;
 
 /// What a run of [`up`](super::up) did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
     /// Titles (`0002_cac`) of the migrations that ran, wholly or to the end.
     pub applied: Vec<String>,
@@ -62,7 +64,8 @@ impl fmt::Display for Adoption {
 }
 
 /// One migration and where it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct MigrationStatus {
     pub number: i32,
     pub name: &'static str,
@@ -70,7 +73,8 @@ pub struct MigrationStatus {
 }
 
 /// How far a migration is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum MigrationState {
     Pending,
     /// Interrupted after so many of its statements.

@@ -197,6 +197,7 @@ fn check_new(
             r#type,
             internal_port,
             ssh: r#type == ServiceType::Tcp && internal_port == core.config.containers.ssh_port,
+            external_port: None,
         }
     };
     fields.into_result()?;

@@ -181,12 +181,19 @@ impl Api {
     async fn job_list(
         &self,
         who: Signed,
+        /// Only those that work on this container, or did; its row id.
+        container: Query<Option<i64>>,
         /// At most 1000.
         limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
     ) -> Result<List> {
         let (limit, offset) = bounds(limit.0, offset.0);
-        let (jobs, total) = job::list(&who.core, &who.actor, limit, offset).await?;
+        let filter = job::Filter {
+            container: container.0,
+            limit,
+            offset,
+        };
+        let (jobs, total) = job::list(&who.core, &who.actor, filter).await?;
         Ok(List::Jobs(
             Json(jobs.into_iter().map(Job::from).collect()),
             total,

@@ -69,7 +69,7 @@ impl From<node::Node> for Node {
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
 pub(crate) struct NodeRequest {
-    /// Required. The name the node has in Proxmox VE.
+    /// A new node must have it. The name the node has in Proxmox VE.
     name: Option<String>,
     /// Such as `https://pve1.example.org:8006`.
     api_url: Option<String>,

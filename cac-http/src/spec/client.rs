@@ -41,6 +41,12 @@ pub(crate) fn for_generators() -> Value {
     }
     let schemas = spec["components"]["schemas"].as_object_mut();
     schemas.map(|all| all.extend(answers));
+    // To leave a field out is enough for a client, and simpler types are nicer ones.
+    for schema in each(&mut spec["components"], "schemas") {
+        for property in each(schema, "properties") {
+            property.as_object_mut().map(|one| one.remove("nullable"));
+        }
+    }
     unused(&mut spec);
     spec
 }

@@ -145,7 +145,8 @@ impl<'a> Comparison<'a> {
     fn schema(&mut self, place: &str, old: &'a Value, new: &'a Value, request: bool) {
         let (old, new) = (self.old.follow(old), self.new.follow(new));
         for what in ["type", "format", "pattern", "nullable"] {
-            if old[what] != new[what] {
+            let wider = what == "nullable" && request && new[what] == true;
+            if old[what] != new[what] && !wider {
                 self.breaks(
                     place,
                     &format!("{what} was {}, is {}", old[what], new[what]),

@@ -1,5 +1,6 @@
 //! What an owner does with a container, and what admins do with nodes and quotas, over HTTP.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, expect};
@@ -319,4 +320,44 @@ async fn admins_import_what_a_node_has() {
     );
     assert_eq!(lab.delete(&at, &bob).send().await.unwrap().status(), 200);
     assert!(lab.simulator.containers().is_empty());
+}
+
+/// The database had the new owner, Proxmox VE had not, and the answer was 500; giving it back failed, too.
+#[tokio::test]
+async fn a_container_is_given_only_to_somebody_whom_proxmox_knows() {
+    let lab = Lab::with(&[]).await;
+    let (alice, admin) = (lab.login("alice").await, lab.login("admin").await);
+    let (id, job) = lab.create(&alice, "gift").await;
+    assert_eq!(lab.ended(job).await, "success");
+    let at = format!("/containers/{id}");
+    let give = async |to: &str, status: u16| {
+        let request = lab.ask(Method::PUT, &at, &admin);
+        let answer = request.json(&json!({"username": to})).send().await;
+        expect(answer.unwrap(), status).await
+    };
+    let refused = give("nobody9", 400).await;
+    assert!(
+        refused["errors"]["username"]
+            .as_str()
+            .unwrap()
+            .contains("nobody9@pve"),
+        "{refused}"
+    );
+    let still = expect(lab.get(&at, &alice).send().await.unwrap(), 200).await;
+    assert_eq!(still["username"], "alice");
+    assert_eq!(give("bob", 200).await["container"]["username"], "bob");
+    assert_eq!(give("alice", 200).await["container"]["username"], "alice");
+}
+
+/// It was 500, and a deletion of nothing was a success.
+#[tokio::test]
+async fn a_snapshot_that_does_not_exist_is_not_found() {
+    let lab = Lab::with(&[]).await;
+    let alice = lab.login("alice").await;
+    let (id, job) = lab.create(&alice, "bare").await;
+    assert_eq!(lab.ended(job).await, "success");
+    let at = format!("/containers/{id}/snapshots/nope");
+    let rolled = lab.post(&format!("{at}/rollback"), &alice).send().await;
+    expect(rolled.unwrap(), 404).await;
+    expect(lab.delete(&at, &alice).send().await.unwrap(), 404).await;
 }

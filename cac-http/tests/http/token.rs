@@ -297,3 +297,20 @@ async fn sessions_are_listed_and_ended_one_by_one_or_all() {
         assert_eq!(status(&lab, "GET", "/containers", session).await, expected);
     }
 }
+
+/// Read as a form reads it, an empty time was none, and the token never ended.
+#[tokio::test]
+async fn an_empty_time_in_json_is_no_token_without_an_end() {
+    let lab = Lab::idle(&[]).await;
+    let alice = lab.login("alice").await;
+    for empty in ["", "  "] {
+        let body = json!({"name": "ci", "scopes": ["jobs"], "expires": empty});
+        let answer = lab.post("/tokens", &alice).json(&body).send().await;
+        let refused = expect(answer.unwrap(), 400).await;
+        assert!(refused["errors"]["expires"].is_string(), "{refused}");
+    }
+    // A browser sends every field of its form.
+    let form = [("name", "ci"), ("scopes", "jobs"), ("expires", "")];
+    let made = lab.post("/tokens", &alice).form(&form).send().await;
+    expect(made.unwrap(), 201).await;
+}

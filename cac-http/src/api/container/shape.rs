@@ -85,7 +85,7 @@ pub(crate) struct Container {
     pub(super) state: Option<String>,
     /// What Proxmox VE says now, such as `running`; absent when it cannot tell, and in answers that only repeat the row.
     pub(super) status: Option<String>,
-    /// The job that works on it, or did last.
+    /// The job that works on it; absent when none does.
     pub(super) job_id: Option<i64>,
     /// The template's volume id.
     pub(super) template: Option<String>,

@@ -1,0 +1,217 @@
+//! `cac login` and `cac logout`: from a Proxmox VE account to an API token, which alone is kept.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use chrono::{Duration, Utc};
+use clap::Args;
+use progenitor_client::Error;
+use reqwest::header::SET_COOKIE;
+use url::Url;
+
+use super::Common;
+use crate::api::types;
+use crate::context::{Context, Contexts};
+use crate::portal::{Portal, Proof, Told as _, refused};
+use crate::print::{self, Exit, Failure};
+
+#[derive(Args)]
+pub(crate) struct Login {
+    /// Such as https://portal.example.org
+    url: Url,
+    /// The Proxmox VE account; left out, it is asked for
+    #[arg(long, short)]
+    username: Option<String>,
+    /// A file with the password; `-` or nothing reads it from the terminal or standard input
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// The code of a second factor; left out, it is asked for if Proxmox VE asks
+    #[arg(long)]
+    code: Option<String>,
+    /// Keep this API token instead of making one; `-` reads it from standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["username", "password_file", "code"])]
+    token_file: Option<PathBuf>,
+    /// What the token may be used for, such as containers:write,jobs; left out: everything that you may do
+    #[arg(long, value_delimiter = ',', value_name = "SCOPE")]
+    scope: Vec<String>,
+    /// How long the token is good
+    #[arg(long, value_name = "DAYS", default_value_t = 90)]
+    days: u32,
+    /// What to call this portal here; left out: its host
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+}
+
+impl Login {
+    pub(crate) async fn run(self, common: &Common) -> Result<ExitCode, Failure> {
+        if !matches!(self.url.scheme(), "http" | "https") {
+            return Err(Exit::usage("Give an address that begins with https://."));
+        }
+        let url = self.url.as_str().trim_end_matches('/').to_owned();
+        let host = self.url.host_str().unwrap_or_default();
+        let here = host == "localhost" || host.starts_with("127.") || host == "[::1]";
+        if self.url.scheme() == "http" && !here {
+            print::note(
+                "Beware: without https: your password and the token can be read on the way.",
+            );
+        }
+        let name = match (&self.name, self.url.port()) {
+            (Some(name), _) => name.clone(),
+            (None, Some(port)) => format!("{host}:{port}"),
+            (None, None) => host.to_owned(),
+        };
+        let context = match &self.token_file {
+            Some(file) => kept(&url, file).await?,
+            None => self.made(&url).await?,
+        };
+        let mut contexts = Contexts::load()?;
+        contexts.contexts.insert(name.clone(), context.clone());
+        contexts.current = Some(name.clone());
+        contexts.store()?;
+        if common.json {
+            let told =
+                serde_json::json!({"context": name, "url": url, "username": context.username});
+            print::json(&told)?;
+        } else {
+            let who = context.username.as_deref();
+            let who = who.map(|who| format!(" as {who}")).unwrap_or_default();
+            print::data(&format!(
+                "Signed in at {url}{who}; the context is `{name}`.\n"
+            ))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Signs in, makes a token, and ends the session again.
+    async fn made(&self, url: &str) -> Result<Context, Failure> {
+        let username = match &self.username {
+            Some(username) => username.clone(),
+            None => super::asked("Proxmox VE account", "--username NAME")?,
+        };
+        let file = self.password_file.as_deref();
+        let password = super::secret("The password", "--password-file", file)?;
+        let portal = Portal::at(url, &Proof::Nothing)?;
+        let mut body = types::Credentials {
+            username: Some(username.clone()),
+            password: Some(password),
+            challenge: None,
+            code: None,
+            redirect: None,
+        };
+        let mut answer = portal.client.login_create().body(body.clone()).send().await;
+        if let Err(Error::ErrorResponse(problem)) = &answer
+            && let Some(challenge) = &problem.challenge
+        {
+            let code = match &self.code {
+                Some(code) => code.clone(),
+                None => super::asked("Code of your second factor", "--code CODE")?,
+            };
+            body.password = None;
+            body.challenge = Some(challenge.clone());
+            body.code = Some(code);
+            answer = portal.client.login_create().body(body).send().await;
+        }
+        let answer = answer.map_err(|error| match refused(error).downcast::<Exit>() {
+            // Not "sign in first": that is what was tried.
+            Ok(exit) if exit.status == 3 => {
+                Exit::not_signed_in(exit.to_string().lines().next().unwrap_or_default())
+            }
+            Ok(exit) => exit,
+            Err(other) => other,
+        })?;
+        let cookie = answer.headers().get(SET_COOKIE);
+        let cookie = cookie.and_then(|cookie| cookie.to_str().ok()?.split(';').next());
+        let cookie = cookie.ok_or("The portal set no cookie: is the address right?")?;
+        let portal = Portal::at(url, &Proof::Cookie(cookie))?;
+        let scopes = match self.scope.is_empty() {
+            true => vec!["admin".to_owned()],
+            false => self.scope.clone(),
+        };
+        let wanted = types::TokenRequest {
+            name: format!("cac on {}", machine()),
+            scopes,
+            expires: Some(Utc::now() + Duration::days(self.days.into())),
+        };
+        let made = portal
+            .client
+            .token_create()
+            .body(wanted)
+            .send()
+            .await
+            .told();
+        // The session has done its work, whatever came of it.
+        let ended = portal.client.login_delete().send().await;
+        let made = made?;
+        ended.told()?;
+        Ok(Context {
+            url: url.to_owned(),
+            username: Some(made.username),
+            token: made.token,
+            token_id: Some(made.id),
+        })
+    }
+}
+
+/// A token that was made elsewhere, if the portal knows it.
+async fn kept(url: &str, file: &std::path::Path) -> Result<Context, Failure> {
+    let token = super::secret("The token", "--token-file", Some(file))?;
+    let token = token.trim().to_owned();
+    let portal = Portal::at(url, &Proof::Token(&token))?;
+    let username = match portal.client.quota_own().send().await {
+        Ok(quota) => Some(quota.into_inner().username),
+        // It is good, but not for this.
+        Err(Error::ErrorResponse(problem)) if problem.status == 403 => None,
+        Err(error) => return Err(refused(error)),
+    };
+    Ok(Context {
+        url: url.to_owned(),
+        username,
+        token,
+        token_id: None,
+    })
+}
+
+/// This machine's name, as far as it has one.
+fn machine() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String = name.trim().chars().take(40).collect();
+    match name.as_str() {
+        "" => "a machine".to_owned(),
+        _ => name,
+    }
+}
+
+/// `cac logout`
+pub(crate) async fn out(common: &Common) -> Result<ExitCode, Failure> {
+    let mut contexts = Contexts::load()?;
+    let (name, context) = contexts.find(common.context.as_deref())?;
+    let (name, context) = (name.to_owned(), context.clone());
+    if let Some(id) = context.token_id {
+        let portal = Portal::at(&context.url, &Proof::Token(&context.token))?;
+        match portal.client.token_delete().id(id).send().await {
+            Ok(_) => {}
+            // It is worth nothing already.
+            Err(Error::ErrorResponse(problem)) if matches!(problem.status, 401 | 404) => {}
+            Err(error) => {
+                let why = refused(error);
+                print::note(&format!(
+                    "The token could not be deleted there: {why} Delete `{}…` at {} later.",
+                    context.token.get(..12).unwrap_or_default(),
+                    context.url
+                ));
+            }
+        }
+    }
+    contexts.contexts.remove(&name);
+    if contexts.current.as_deref() == Some(&name) {
+        contexts.current = contexts.contexts.keys().next().cloned();
+    }
+    contexts.store()?;
+    let next = contexts.current.as_deref();
+    let next = next.map(|name| format!(" Commands go to `{name}` now."));
+    print::note(&format!(
+        "Signed out of `{name}`.{}",
+        next.unwrap_or_default()
+    ));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,109 @@
+//! `cac quota`: how much each user may have.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::Common;
+use crate::api::types;
+use crate::portal::{Portal, Told as _};
+use crate::print::{self, Failure};
+
+#[derive(Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct Quota {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show your own, or for admins a user's
+    Show {
+        /// The user
+        user: Option<String>,
+    },
+    /// List everyone's, for admins
+    List,
+    /// Give a user limits of their own, for admins; what is left out is the configured limit
+    Set {
+        /// The user
+        user: String,
+        /// Containers
+        #[arg(long)]
+        containers: Option<i64>,
+        /// Processors
+        #[arg(long)]
+        cores: Option<i64>,
+        /// MiB
+        #[arg(long)]
+        memory: Option<i64>,
+        /// GiB
+        #[arg(long)]
+        disk: Option<i64>,
+    },
+}
+
+impl Quota {
+    pub(crate) async fn run(self, common: &Common) -> Result<ExitCode, Failure> {
+        let portal = Portal::open(common)?;
+        let client = &portal.client;
+        let one = match self.command {
+            Command::Show { user: None } => client.quota_own().send().await.told()?,
+            Command::Show { user: Some(user) } => {
+                client.quota_find().username(user).send().await.told()?
+            }
+            Command::List => {
+                let rows = client.quota_list().send().await.told()?;
+                match common.json {
+                    true => print::json(&rows)?,
+                    false => list(&rows)?,
+                }
+                return Ok(ExitCode::SUCCESS);
+            }
+            Command::Set {
+                user,
+                containers,
+                cores,
+                memory,
+                disk,
+            } => {
+                let body = types::QuotaRequest {
+                    containers,
+                    cores,
+                    memory,
+                    disk,
+                };
+                let request = client.quota_update().username(user).body(body);
+                request.send().await.told()?
+            }
+        };
+        match common.json {
+            true => print::json(&one)?,
+            false => list(std::slice::from_ref(&one))?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// `1 of 5`, or only what is used where nothing limits it.
+fn list(rows: &[types::Quota]) -> Result<(), Failure> {
+    let of = |used: Option<i64>, limit: Option<i64>| {
+        let used = used.unwrap_or(0);
+        limit.map_or(used.to_string(), |limit| format!("{used} of {limit}"))
+    };
+    let rows = rows.iter().map(|row| {
+        let (used, limits) = (&row.used, &row.limits);
+        [
+            row.username.clone(),
+            of(used.containers, limits.containers),
+            of(used.cores, limits.cores),
+            of(used.memory, limits.memory),
+            of(used.disk, limits.disk),
+        ]
+    });
+    print::table(
+        ["USER", "CONTAINERS", "CORES", "MEMORY (MiB)", "DISK (GiB)"],
+        rows,
+    )
+}

@@ -1,0 +1,107 @@
+//! Contexts: the portals that somebody has signed in at, with the API token of each, in a file that only they can read.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::print::{Exit, Failure};
+
+/// One portal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Context {
+    /// Without a slash at the end.
+    pub(crate) url: String,
+    pub(crate) username: Option<String>,
+    pub(crate) token: String,
+    /// Absent for a token that was made elsewhere, and so is not deleted at the logout.
+    pub(crate) token_id: Option<i64>,
+}
+
+/// All portals, and the one that commands go to.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Contexts {
+    pub(crate) current: Option<String>,
+    pub(crate) contexts: BTreeMap<String, Context>,
+}
+
+/// `contexts.json` in the user's folder for configuration (XDG base directory specification).
+fn file() -> Result<PathBuf, Failure> {
+    let named = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|dir| dir.is_absolute())
+    };
+    let home = || Some(named("HOME")?.join(".config"));
+    named("XDG_CONFIG_HOME")
+        .or_else(home)
+        .map(|dir| dir.join("cac/contexts.json"))
+        .ok_or_else(|| "There is no place for contexts: set HOME or XDG_CONFIG_HOME.".into())
+}
+
+impl Contexts {
+    pub(crate) fn load() -> Result<Self, Failure> {
+        let file = file()?;
+        let unusable = |why: String| format!("{}: {why}", file.display());
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(unusable(error.to_string()).into()),
+        };
+        let mode = fs::metadata(&file)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            let why = format!(
+                "others can read it, and it holds tokens: `chmod 600 {0}`, and make new tokens if somebody has (`cac login`).",
+                file.display()
+            );
+            return Err(unusable(why).into());
+        }
+        serde_json::from_str(&text).map_err(|error| {
+            unusable(format!(
+                "it is damaged ({error}); remove it and sign in again."
+            ))
+            .into()
+        })
+    }
+
+    /// Beside it first, then in its place, so that it is always whole.
+    pub(crate) fn store(&self) -> Result<(), Failure> {
+        let file = file()?;
+        let dir = file.parent().ok_or("no folder")?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|error| format!("{}: {error}", dir.display()))?;
+        let beside = dir.join(format!(".contexts.{}", std::process::id()));
+        let mut new = fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)
+            .map_err(|error| format!("{}: {error}", beside.display()))?;
+        new.write_all((serde_json::to_string_pretty(self)? + "\n").as_bytes())?;
+        new.sync_all()?;
+        fs::rename(&beside, &file)?;
+        Ok(())
+    }
+
+    /// The context of that name, else the current one.
+    pub(crate) fn find(&self, name: Option<&str>) -> Result<(&str, &Context), Failure> {
+        let Some(name) = name.or(self.current.as_deref()) else {
+            return Err(Exit::not_signed_in(
+                "You are not signed in anywhere: `cac login https://portal.example.org`. Scripts set CAC_URL and CAC_TOKEN.",
+            ));
+        };
+        match self.contexts.get_key_value(name) {
+            Some((name, context)) => Ok((name, context)),
+            None => Err(Exit::not_signed_in(&format!(
+                "There is no context `{name}`; `cac context list` shows those there are."
+            ))),
+        }
+    }
+}
