@@ -2,6 +2,7 @@
 //! once. poem-openapi's own `Form` goes round the schema.
 
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use cac_core::Error;
 use cac_core::error::Fields;
@@ -17,6 +18,8 @@ use crate::error::{ApiError, Result};
 
 /// The longest body that is read.
 pub(crate) const MAX_BODY: usize = 64 * 1024;
+/// How long a body may take.
+const BODY_TIME: Duration = Duration::from_secs(10);
 pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
 
 /// A body as it came; [`Input::read`] checks it.
@@ -181,9 +184,14 @@ pub(crate) fn content_type(request: &Request) -> String {
     kind.trim().to_ascii_lowercase()
 }
 
-/// The whole body, up to [`MAX_BODY`].
+/// The whole body, up to [`MAX_BODY`], if it comes within [`BODY_TIME`].
 pub(crate) async fn bounded(body: poem::Body) -> Result<Vec<u8>> {
-    match body.into_bytes_limit(MAX_BODY).await {
+    let read = tokio::time::timeout(BODY_TIME, body.into_bytes_limit(MAX_BODY));
+    let Ok(read) = read.await else {
+        let detail = format!("The body did not come within {} s.", BODY_TIME.as_secs());
+        return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, detail));
+    };
+    match read {
         Ok(bytes) => Ok(bytes.to_vec()),
         Err(poem::error::ReadBodyError::PayloadTooLarge) => Err(ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,

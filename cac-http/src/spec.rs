@@ -17,7 +17,7 @@ static EXAMPLES: LazyLock<Value> = LazyLock::new(|| {
 });
 
 /// Statuses with what they mean, whatever the operation.
-const ERRORS: [(&str, &str, &str); 11] = [
+const ERRORS: [(&str, &str, &str); 12] = [
     (
         "400",
         "BadRequest",
@@ -38,6 +38,7 @@ const ERRORS: [(&str, &str, &str); 11] = [
         "NotFound",
         "There is no such thing, or it is somebody else's",
     ),
+    ("408", "RequestTimeout", "The body came too slowly"),
     (
         "409",
         "Conflict",
@@ -179,7 +180,7 @@ fn errors(path: &str, method: &str, operation: &mut Value) {
         "403" => !asks_nobody || !reads,
         "404" => path.contains('{') || id == "mail_test",
         "409" => !reads,
-        "413" => !reads,
+        "408" | "413" => !reads,
         "415" => body,
         _ => true,
     };

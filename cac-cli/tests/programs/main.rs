@@ -9,5 +9,6 @@ mod demo;
 mod end_to_end;
 mod lab;
 mod local;
+mod payload;
 mod portal;
 mod runner;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Container, find, refused};
+use super::{Container, check as rules, find, refused};
 use crate::actor::Actor;
 use crate::db::Tx;
 use crate::error::Fields;
@@ -202,8 +202,8 @@ fn check(actor: &Actor, container: &Container, change: &ContainerChange) -> Resu
                 "username",
                 "Only admins may give a container to somebody else.",
             );
-        } else if owner.is_empty() || owner.len() > 64 || owner.chars().any(char::is_control) {
-            fields.add("username", "Give the new owner's name in Proxmox VE.");
+        } else {
+            rules::owner(owner, &mut fields);
         }
     }
     fields.into_result()?;

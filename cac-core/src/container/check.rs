@@ -33,9 +33,14 @@ pub(crate) fn label(core: &Core, field: &'static str, hostname: &str, fields: &m
 
 /// Whether this can be the name of an owner.
 pub(super) fn owner(username: &str, fields: &mut Fields) -> bool {
-    let good = (1..=64).contains(&username.len()) && !username.chars().any(char::is_control);
+    // What Proxmox VE takes as a user name; where it takes several they are parted by the last two.
+    let no = |c: char| c.is_control() || c.is_whitespace() || ":/,;".contains(c);
+    let good = (1..=64).contains(&username.len()) && !username.contains(no);
     if !good {
-        fields.add("username", "Give the owner's name in Proxmox VE.");
+        fields.add(
+            "username",
+            "Give the owner's name in Proxmox VE, of at most 64 characters, without spaces, `:`, `/`, `,` and `;`.",
+        );
     }
     good
 }

@@ -85,7 +85,11 @@ async fn asked(core: &Core, actor: &Actor, node: i64) -> Result<(Node, Pve)> {
 }
 
 fn told(node: &Node, error: &crate::pve::Error) -> Error {
-    Error::Upstream(format!("Node {}: {error}", node.name))
+    let text = format!("Node {}: {error}", node.name);
+    match error.is_transient() {
+        true => Error::Unreachable(text),
+        false => Error::Upstream(text),
+    }
 }
 
 /// One that is gone meanwhile is left out.
