@@ -4,6 +4,11 @@
 //! - `portal.rs` whom commands talk to, `api.rs` the generated client, `context.rs` who is signed in where, `follow.rs` a job as it goes on
 //! - `demo.rs` portal, runner, nginx and a simulated Proxmox VE in one process
 
+#![allow(
+    rustdoc::bare_urls,
+    reason = "what commands say of themselves is for terminals"
+)]
+
 mod api;
 mod cmd;
 mod context;

@@ -1,34 +1,28 @@
-//! cac-core inside another program: sign in, ask for a container, print its log until it is made.
+//! cac-core inside another program: make a container, say where it is reached, delete it again.
 //!
-//! `cargo run -p cac-core --example embed -- alice debian my-first 8080` with the variables of the README's table set.
+//! `cargo run -p cac-core --example embed -- USER OS HOSTNAME PORT` with the variables of the README's table set, beside or instead of our programs.
+
+use std::time::Duration;
 
 use cac_core::config::{Config, Program, environment};
 use cac_core::container::{self, NewContainer};
 use cac_core::job::Happening;
-use cac_core::pve::Secret;
-use cac_core::user::{self, SignIn};
-use cac_core::{Core, job};
+use cac_core::{Actor, Core, job};
 use tokio_util::sync::CancellationToken;
 
-type AnyError = Box<dyn std::error::Error>;
-
 #[tokio::main]
-async fn main() -> Result<(), AnyError> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [username, os, hostname, port] = words.as_slice() else {
-        return Err("usage: embed USER OS HOSTNAME PORT, the password on standard input".into());
+        return Err("usage: embed USER OS HOSTNAME PORT".into());
     };
     let core = Core::start(Config::load(&environment()?, Program::Http)?).await?;
     let stop = CancellationToken::new();
+    // Any number of runners of one database share the work.
     let runner = tokio::spawn(job::runner::run(core.clone(), stop.clone()));
 
-    let mut password = String::new();
-    std::io::stdin().read_line(&mut password)?;
-    let password = Secret::new(password.trim_end());
-    let SignIn::Done { actor, .. } = user::sign_in(&core, username, &password, None, None).await?
-    else {
-        return Err("this account has a second factor; sign in on the web".into());
-    };
+    // Whoever embeds the library says who acts; `user::sign_in` asks Proxmox VE instead.
+    let actor = Actor::new(username, false);
     let new = NewContainer {
         hostname: hostname.clone(),
         os_release: os.clone(),
@@ -44,7 +38,11 @@ async fn main() -> Result<(), AnyError> {
             }
         }
     }
+    let made = container::find(&core, &actor, created.id).await?;
+    println!("It is reached at {:?}.", core.config.reach().url(&made));
+
+    container::delete(&core, &actor, made.id, Duration::from_secs(60)).await?;
+    println!("It is gone.");
     stop.cancel();
-    runner.await?;
-    Ok(())
+    Ok(runner.await?)
 }

@@ -380,6 +380,12 @@ pub async fn output(core: &Core, id: i64, limit: u32, offset: u32) -> Result<Vec
     rows.iter().map(output_row).collect()
 }
 
+/// How many pieces of output there are. Rights: [`find`] was called before.
+pub async fn output_count(core: &Core, id: i64) -> Result<i64> {
+    let sql = r#"SELECT COUNT(*) AS "n" FROM "JobStatuses" WHERE "jobId" = ?"#;
+    Ok(core.db.one(sql, args![id]).await?.get("n")?)
+}
+
 /// Output after the row `after`, in order, at most `limit` rows.
 async fn output_after(db: &Db, id: i64, after: i64, limit: u32) -> Result<Vec<Output>> {
     let rows = db

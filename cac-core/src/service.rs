@@ -403,6 +403,7 @@ mod tests {
                 r#type,
                 internal_port,
                 ssh,
+                external_port: None,
             })
         };
         assert_eq!(protocols.parse("SSH"), port(ServiceType::Tcp, 22, true));

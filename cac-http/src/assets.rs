@@ -1,5 +1,6 @@
 //! Style and script, embedded and named by their content, so that browsers keep them for good; the specification and its UI.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use poem::http::{StatusCode, header};
@@ -9,32 +10,41 @@ use sha2::{Digest as _, Sha256};
 
 use crate::api;
 
+/// Whether files are read anew each time, so that whoever works on them sees a change at once: in an unoptimised build, where its
+/// checkout is. A release has everything in itself.
+pub(crate) const RELOAD: bool = cfg!(debug_assertions);
+
+/// A file of this package as it is now, or as it was built in.
+pub(crate) fn newest(path: &str, embedded: &str) -> String {
+    let checkout = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    match RELOAD {
+        true => std::fs::read_to_string(checkout.join(path)).unwrap_or_else(|_| embedded.into()),
+        false => embedded.to_owned(),
+    }
+}
+
+#[derive(Clone)]
 struct Asset {
     /// `style.0123456789abcdef.css`
     name: String,
     kind: &'static str,
-    text: &'static str,
+    text: String,
 }
 
-static STYLE: LazyLock<Asset> = LazyLock::new(|| {
-    asset(
-        "style",
-        "css",
-        "text/css; charset=utf-8",
-        include_str!("../assets/style.css"),
-    )
-});
-static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
-    asset(
-        "status",
-        "js",
-        "text/javascript; charset=utf-8",
-        include_str!("../assets/status.js"),
-    )
-});
+static EMBEDDED: LazyLock<[Asset; 2]> = LazyLock::new(all);
 
-fn asset(stem: &str, end: &str, kind: &'static str, text: &'static str) -> Asset {
-    let hash = cac_core::secret::hex(&Sha256::digest(text));
+fn all() -> [Asset; 2] {
+    let css = include_str!("../assets/style.css");
+    let js = include_str!("../assets/status.js");
+    [
+        asset("style", "css", "text/css; charset=utf-8", css),
+        asset("status", "js", "text/javascript; charset=utf-8", js),
+    ]
+}
+
+fn asset(stem: &str, end: &str, kind: &'static str, embedded: &str) -> Asset {
+    let text = newest(&format!("assets/{stem}.{end}"), embedded);
+    let hash = cac_core::secret::hex(&Sha256::digest(&text));
     Asset {
         name: format!("{stem}.{}.{end}", &hash[..16]),
         kind,
@@ -42,27 +52,33 @@ fn asset(stem: &str, end: &str, kind: &'static str, text: &'static str) -> Asset
     }
 }
 
+fn assets() -> Cow<'static, [Asset; 2]> {
+    match RELOAD {
+        true => Cow::Owned(all()),
+        false => Cow::Borrowed(&*EMBEDDED),
+    }
+}
+
 /// Where the style sheet is.
 pub(crate) fn style() -> String {
-    format!("/assets/{}", STYLE.name)
+    format!("/assets/{}", assets()[0].name)
 }
 
 /// Where the script of the progress page is.
 pub(crate) fn script() -> String {
-    format!("/assets/{}", SCRIPT.name)
+    format!("/assets/{}", assets()[1].name)
 }
 
 #[handler]
 pub(crate) fn file(Path(name): Path<String>) -> poem::Result<Response> {
-    let asset = [&*STYLE, &*SCRIPT]
-        .into_iter()
-        .find(|asset| asset.name == name);
+    let all = assets();
+    let asset = all.iter().find(|asset| asset.name == name);
     let asset = asset.ok_or(StatusCode::NOT_FOUND)?;
     Ok(Response::builder()
         .content_type(asset.kind)
         .header(header::CACHE_CONTROL, "public, max-age=31536000, immutable")
         .header(header::VARY, "Accept-Encoding")
-        .body(asset.text))
+        .body(asset.text.clone()))
 }
 
 /// The specification as it stands in the repository.
@@ -88,4 +104,19 @@ pub(crate) fn docs() -> impl Endpoint {
             .header(header::CACHE_CONTROL, "no-cache")
             .body(html.clone())
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_worked_on_is_read_anew_and_a_release_needs_none() {
+        assert_eq!(
+            newest("assets/style.css", "built in") == "built in",
+            !RELOAD
+        );
+        assert_eq!(newest("assets/nothing.css", "built in"), "built in");
+        assert_eq!(RELOAD, cfg!(debug_assertions));
+    }
 }

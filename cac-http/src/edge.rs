@@ -333,7 +333,10 @@ fn foreign(error: &poem::Error) -> ApiError {
     if let Some(error) = error.downcast_ref::<ParseParamError>() {
         let message = match error.name {
             "all" | "init" | "dryRun" | "forget" => "Give `true` or `false`.",
-            "limit" | "offset" | "wait" | "Last-Event-ID" => "Give a whole number from 0.",
+            "container" | "limit" | "offset" | "wait" | "Last-Event-ID" => {
+                "Give a whole number from 0."
+            }
+            "since" | "until" => "Give a time such as 2030-01-31T15:00:00Z.",
             _ => "This value is not understood.",
         };
         return ApiError::new(

@@ -32,8 +32,21 @@ pub(crate) struct Input<T> {
 }
 
 impl<T: ParseFromJSON> Input<T> {
-    /// The fields by their types; every field that does not fit gets its message.
+    /// The fields by their types; every field that does not fit, or that there is not, gets its message.
     pub(crate) fn read(&self) -> Result<T> {
+        let schema = Registry::new().create_fake_schema::<T>();
+        let known: Vec<&str> = schema.properties.iter().map(|(name, _)| *name).collect();
+        let unknown = |name: &&String| !self.form && !known.contains(&name.as_str());
+        if let Some(name) = self.raw.keys().find(unknown) {
+            let message = format!("There is no such field; use {}.", known.join(", "));
+            let detail = format!("{name}: {message}");
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, detail).field(name, message));
+        }
+        self.read_some()
+    }
+
+    /// The same, leaving aside what there is not: scripts send the original's own routes more than it says.
+    pub(crate) fn read_some(&self) -> Result<T> {
         let mut fields = Fields::default();
         let mut checked = Map::new();
         let schema = Registry::new().create_fake_schema::<T>();

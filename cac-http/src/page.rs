@@ -17,33 +17,37 @@ pub(crate) mod job;
 pub(crate) mod login;
 pub(crate) mod node;
 
-static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
+macro_rules! templates {
+    ($($name:literal),+) => {
+        [$(($name, include_str!(concat!("../templates/", $name)))),+]
+    };
+}
+
+const TEXTS: [(&str, &str); 10] = templates!(
+    "base.html",
+    "login.html",
+    "register.html",
+    "account.html",
+    "containers.html",
+    "container.html",
+    "new.html",
+    "status.html",
+    "nodes.html",
+    "error.html"
+);
+
+static EMBEDDED: LazyLock<Environment<'static>> =
+    LazyLock::new(|| templates().expect("the embedded templates are tested"));
+
+fn templates() -> Result<Environment<'static>, minijinja::Error> {
     let mut templates = Environment::new();
     templates.set_undefined_behavior(UndefinedBehavior::Chainable);
-    for (name, text) in [
-        ("base.html", include_str!("../templates/base.html")),
-        ("login.html", include_str!("../templates/login.html")),
-        ("register.html", include_str!("../templates/register.html")),
-        ("account.html", include_str!("../templates/account.html")),
-        (
-            "containers.html",
-            include_str!("../templates/containers.html"),
-        ),
-        (
-            "container.html",
-            include_str!("../templates/container.html"),
-        ),
-        ("new.html", include_str!("../templates/new.html")),
-        ("status.html", include_str!("../templates/status.html")),
-        ("nodes.html", include_str!("../templates/nodes.html")),
-        ("error.html", include_str!("../templates/error.html")),
-    ] {
-        templates
-            .add_template(name, text)
-            .expect("the embedded templates are tested");
+    for (name, text) in TEXTS {
+        let text = assets::newest(&format!("templates/{name}"), text);
+        templates.add_template_owned(name, text)?;
     }
-    templates
-});
+    Ok(templates)
+}
 
 /// A page for somebody, or for nobody in particular.
 fn render(name: &str, user: Option<&Actor>, mut with: Value) -> String {
@@ -52,9 +56,14 @@ fn render(name: &str, user: Option<&Actor>, mut with: Value) -> String {
         Value::Null,
         |user| json!({"username": user.username, "admin": user.admin}),
     );
-    let page = TEMPLATES
-        .get_template(name)
-        .and_then(|template| template.render(minijinja::Value::from(Serde(with))));
+    let page = |templates: &Environment| {
+        let template = templates.get_template(name)?;
+        template.render(minijinja::Value::from(Serde(with)))
+    };
+    let page = match assets::RELOAD {
+        true => templates().and_then(|templates| page(&templates)),
+        false => page(&EMBEDDED),
+    };
     page.unwrap_or_else(|error| {
         tracing::error!(name, %error, "a page cannot be shown");
         "This page cannot be shown now.".to_owned()

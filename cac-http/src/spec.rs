@@ -3,6 +3,8 @@
 
 use std::sync::LazyLock;
 
+use cac_core::token::Scope;
+use poem::http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use crate::api;
@@ -72,6 +74,14 @@ const ERRORS: [(&str, &str, &str); 12] = [
     ),
 ];
 
+/// Requests of the original's own routes: scripts may send more than they say.
+const LENIENT: [&str; 4] = [
+    "ContainerRequest",
+    "Credentials",
+    "NewJob",
+    "RegisterRequest",
+];
+
 /// The whole contract.
 pub(crate) fn contract() -> Value {
     let raw = api::service().spec();
@@ -96,7 +106,8 @@ pub(crate) fn contract() -> Value {
         )]);
     spec["components"]["responses"] = Value::Object(responses.collect());
     schemas(&mut spec["components"]["schemas"]);
-    nullable(&mut spec);
+    requests(&mut spec);
+    words(&mut spec);
     for (_, _, operation) in operations(&mut spec) {
         let id = operation["operationId"].as_str().map(ToOwned::to_owned);
         if let Some(body) = operation.get_mut("requestBody") {
@@ -105,9 +116,6 @@ pub(crate) fn contract() -> Value {
         for response in each(operation, "responses") {
             content(response, id.as_deref());
         }
-    }
-    for response in each(&mut spec["components"], "responses") {
-        content(response, None);
     }
     spec
 }
@@ -142,6 +150,12 @@ fn plain_media_types(operation: &mut Value) {
 /// The framework writes the names of headers in capitals.
 fn written_as_usual(operation: &mut Value) {
     for response in each(operation, "responses") {
+        for media in each(response, "content") {
+            // It is text, and generators would take it for a file of bytes.
+            if media["schema"]["format"] == "binary" {
+                media["schema"] = json!({"type": "string"});
+            }
+        }
         if let Some(response) = response.as_object_mut() {
             response.retain(|_, part| part.as_object().is_none_or(|part| !part.is_empty()));
         }
@@ -203,10 +217,19 @@ fn errors(path: &str, method: &str, operation: &mut Value) {
 }
 
 fn problem(status: &str, text: &str) -> Value {
+    let number: u16 = status.parse().unwrap_or_default();
+    let mut example = EXAMPLES["schemas"]["Problem"].clone();
+    if number != 400 {
+        let title = StatusCode::from_u16(number).ok();
+        let title = title.and_then(|status| status.canonical_reason());
+        example = json!({
+            "title": title, "status": number, "detail": format!("{text}."), "requestId": example["requestId"],
+        });
+    }
     let mut answer = json!({
         "description": text,
         "content": {
-            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}},
+            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example},
             "text/html": {"schema": {"type": "string"}},
         },
     });
@@ -282,8 +305,35 @@ fn schemas(schemas: &mut Value) {
     }
 }
 
-/// In a request `null` is the same as a field that is left out.
-fn nullable(spec: &mut Value) {
+/// Which words a request may use; answers may get further ones.
+fn words(spec: &mut Value) {
+    let scopes: Vec<&str> = Scope::ALL.iter().map(|scope| scope.name()).collect();
+    let schemas = &mut spec["components"]["schemas"];
+    schemas["TokenRequest"]["properties"]["scopes"]["items"]["enum"] = json!(scopes);
+    schemas["ServiceRequest"]["properties"]["type"]["enum"] = json!(["http", "tcp", "udp", null]);
+    for (at, name, words) in [
+        (
+            "/containers/{id}/usage",
+            "timeframe",
+            json!(["hour", "day", "week", "month", "year"]),
+        ),
+        (
+            "/account-requests",
+            "status",
+            json!(["pending", "declined", "approved", "done"]),
+        ),
+    ] {
+        let parameters = spec["paths"][at]["get"]["parameters"].as_array_mut();
+        for parameter in parameters.into_iter().flatten() {
+            if parameter["name"] == name {
+                parameter["schema"]["enum"] = words.clone();
+            }
+        }
+    }
+}
+
+/// In a request `null` is the same as a field that is left out, and a field that there is not is a mistake.
+fn requests(spec: &mut Value) {
     let bodies: Vec<String> = operations(spec)
         .filter_map(|(_, _, operation)| {
             let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
@@ -291,7 +341,10 @@ fn nullable(spec: &mut Value) {
         })
         .collect();
     for name in bodies {
-        let schema = &mut spec["components"]["schemas"][name];
+        let schema = &mut spec["components"]["schemas"][&name];
+        if !LENIENT.contains(&&*name) {
+            schema["additionalProperties"] = json!(false);
+        }
         let required = schema["required"].clone();
         let required = |name: &str| {
             let names = required.as_array();

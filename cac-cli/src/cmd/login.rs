@@ -124,8 +124,8 @@ impl Login {
         let cookie = cookie.ok_or("The portal set no cookie: is the address right?")?;
         let portal = Portal::at(url, &Proof::Cookie(cookie))?;
         let scopes = match self.scope.is_empty() {
-            true => vec!["admin".to_owned()],
-            false => self.scope.clone(),
+            true => super::token::scopes(&["admin".to_owned()])?,
+            false => super::token::scopes(&self.scope)?,
         };
         let wanted = types::TokenRequest {
             name: format!("cac on {}", machine()),

@@ -22,7 +22,7 @@ enum Command {
     List {
         /// Only those that are pending, declined, approved or done
         #[arg(long)]
-        status: Option<String>,
+        status: Option<types::AccountRequestListStatus>,
     },
     /// Show one request
     Show(Which),
@@ -82,7 +82,7 @@ impl Request {
             }
             Command::Decline { which, reason } => {
                 let request = client.account_request_decline().id(which.id);
-                let body = types::Answer { answer: reason };
+                let body = types::DeclineRequest { answer: reason };
                 show(&request.body(body).send().await.told()?, json)?;
             }
         }
@@ -90,7 +90,7 @@ impl Request {
     }
 }
 
-fn list(rows: &[types::Request], json: bool) -> Result<(), Failure> {
+fn list(rows: &[types::AccountRequest], json: bool) -> Result<(), Failure> {
     if json {
         return print::json(&rows);
     }
@@ -107,7 +107,7 @@ fn list(rows: &[types::Request], json: bool) -> Result<(), Failure> {
     print::table(["ID", "STATUS", "USER", "NAME", "MAIL", "ASKED"], rows)
 }
 
-fn show(row: &types::Request, json: bool) -> Result<(), Failure> {
+fn show(row: &types::AccountRequest, json: bool) -> Result<(), Failure> {
     if json {
         return print::json(row);
     }

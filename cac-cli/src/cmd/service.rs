@@ -102,7 +102,7 @@ fn wanted(protocol: String, hostname: Option<String>) -> types::ServiceRequest {
         .strip_suffix("/http")
         .and_then(|port| port.parse::<i64>().ok());
     types::ServiceRequest {
-        type_: web.map(|_| "http".to_owned()),
+        type_: web.map(|_| types::ServiceRequestType::Http),
         internal_port: web,
         protocol: web.is_none().then_some(protocol),
         external_hostname: hostname,

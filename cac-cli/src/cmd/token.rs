@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::{Common, time};
 use crate::api::types;
 use crate::portal::{Portal, Told as _};
-use crate::print::{self, Failure};
+use crate::print::{self, Exit, Failure};
 
 #[derive(Args)]
 #[command(arg_required_else_help = true)]
@@ -67,7 +67,7 @@ impl Token {
             } => {
                 let body = types::TokenRequest {
                     name,
-                    scopes: scope,
+                    scopes: scopes(&scope)?,
                     expires: expires.or(days.map(|days| Utc::now() + Duration::days(days.into()))),
                 };
                 let made = portal
@@ -93,6 +93,18 @@ impl Token {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// As the contract names them.
+pub(crate) fn scopes(words: &[String]) -> Result<Vec<types::TokenRequestScopesItem>, Failure> {
+    let parsed = words.iter().map(|word| {
+        word.trim().parse().map_err(|_| {
+            Exit::usage(&format!(
+                "`{word}` is no scope; `cac token create --help` shows those there are."
+            ))
+        })
+    });
+    parsed.collect()
 }
 
 fn list(rows: &[types::Token], json: bool) -> Result<(), Failure> {

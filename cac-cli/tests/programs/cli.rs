@@ -217,6 +217,7 @@ fn the_main_job_by_words_alone() {
         Value::Array(vec![])
     );
 
+    let hello = alice.json(&["container", "show", "hello"]);
     let url = alice.good(&["container", "open", "hello", "--print"]);
     assert_eq!(url.trim(), hello["url"].as_str().unwrap());
     let ssh = alice.good(&["container", "ssh", "hello", "--print", "-l", "me"]);

@@ -337,3 +337,48 @@ impl Drop for Nginx {
         assert!(quit.is_ok(), "nginx on {} is left", self.ip);
     }
 }
+
+/// The page of code that the library's examples show, against a simulated Proxmox VE.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_program_makes_a_container_and_deletes_it() {
+    let (simulator, proxmox) = simulator(&[]);
+    let dir = tempfile::tempdir().unwrap();
+    let database = format!("sqlite:{}", dir.path().join("cac.db").display());
+    let told = |field: &str| proxmox[field].as_str().unwrap();
+    let vars = [
+        ("DATABASE_URL", database.as_str()),
+        ("CAC_DATA_DIR", dir.path().to_str().unwrap()),
+        ("CONTAINER_NETWORKS", "127.0.0.0/8"),
+        ("CONTAINER_SSH_PORT", "2022"),
+    ];
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, told("tokenSecret")).unwrap();
+    let words = [
+        "node",
+        "--local",
+        "add",
+        "pve1",
+        "--api-url",
+        told("url"),
+        "--token-id",
+        told("tokenId"),
+        "--tls",
+        told("fingerprint"),
+        "--secret-file",
+        secret.to_str().unwrap(),
+    ];
+    good("cac", &words, &vars);
+    let out = good(
+        "examples/embed",
+        &["alice", "debian", "mine", "8080"],
+        &vars,
+    );
+    for line in [
+        "[1/7] choose a node",
+        "It is reached at Some(\"https://mine.cac.localhost/\").",
+        "It is gone.",
+    ] {
+        assert!(out.contains(line), "{line}: {out}");
+    }
+    simulator.stop();
+}

@@ -19,7 +19,17 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_BIN_EXE_cac")).parent().unwrap();
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "-p", "cac-http", "-p", "cac-runner"]);
+    build.args([
+        "build",
+        "--quiet",
+        "-p",
+        "cac-http",
+        "-p",
+        "cac-runner",
+        "-p",
+        "cac-core",
+    ]);
+    build.args(["--bins", "--example", "embed"]);
     build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
     build.env("CARGO_TARGET_DIR", folder.parent().unwrap());
     // What Cargo says of this package would make `ring` and all above it be built again, here and at the next test.

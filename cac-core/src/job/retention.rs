@@ -27,7 +27,7 @@ pub(super) async fn keep(core: &Core) {
     }
 }
 
-/// Removes up to [`STEP`] rows of jobs that ended long ago; how many it found.
+/// Removes one step of rows of jobs that ended long ago; how many it found.
 pub async fn step(core: &Core) -> Result<usize> {
     let Some(age) = core.config.runner.output_age else {
         return Ok(0);

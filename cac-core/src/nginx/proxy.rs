@@ -1,5 +1,5 @@
 //! One private nginx and the file it runs on: a new file is checked before it takes the place of the old one, and
-//! counts as applied when no worker of the old one takes connections any more. Who decides when is [`super::keep`].
+//! counts as applied when no worker of the old one takes connections any more. Who decides when is [`super::keep()`].
 
 use std::fs::{self, File, TryLockError};
 use std::io;

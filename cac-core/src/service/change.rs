@@ -171,11 +171,16 @@ fn check_new(
         fields.into_result()?;
         return service.map_err(|message| Error::invalid("protocol", message));
     }
-    let r#type = match given(&new.r#type).unwrap_or_default().parse() {
-        Ok(r#type) => r#type,
-        Err(message) => {
+    let r#type = match given(&new.r#type).map(|word| word.parse()) {
+        Some(Ok(r#type)) => r#type,
+        Some(Err(message)) => {
             fields.add("type", format!("{message}."));
             ServiceType::Tcp
+        }
+        None => {
+            let message =
+                "Give a protocol such as `rdp` or `8080/tcp`, or a type and an internal port.";
+            return Err(Error::invalid("protocol", message));
         }
     };
     let internal_port = internal_port(core, r#type, new.internal_port, &mut fields);

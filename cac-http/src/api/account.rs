@@ -68,7 +68,11 @@ pub(crate) struct Done {
 
 /// Somebody's request.
 #[derive(Object)]
-#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+#[oai(
+    rename = "AccountRequest",
+    rename_all = "camelCase",
+    skip_serializing_if_is_none
+)]
 pub(crate) struct Request {
     id: i64,
     name: String,
@@ -106,6 +110,7 @@ impl From<AccountRequest> for Request {
 
 /// Why a request is declined.
 #[derive(Object)]
+#[oai(rename = "DeclineRequest")]
 pub(crate) struct Answer {
     /// Required. The person reads it.
     answer: Option<String>,
@@ -113,6 +118,7 @@ pub(crate) struct Answer {
 
 /// The password that the person chose.
 #[derive(Object)]
+#[oai(rename = "PasswordRequest")]
 pub(crate) struct Password {
     /// Required. 8 to 64 characters; goes to Proxmox VE and is not kept.
     password: Option<String>,
@@ -196,7 +202,7 @@ impl Api {
             who.identity.tell(Told::default());
         }
         let asked = async {
-            let new = body.read()?.into();
+            let new = body.read_some()?.into();
             request::create(&who.core, &new)
                 .await
                 .map_err(ApiError::from)

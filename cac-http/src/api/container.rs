@@ -174,7 +174,7 @@ impl Api {
         };
         who.needs(Scope::ContainersWrite)?;
         if dry_run.0.unwrap_or(false) {
-            let place = container::preflight(&who.core, actor, &body.read()?.into()).await?;
+            let place = container::preflight(&who.core, actor, &body.read_some()?.into()).await?;
             return Ok(Asked::Answered(Json(AtOnce::Possible(Possible {
                 success: true,
                 node: place.node,
@@ -183,7 +183,7 @@ impl Api {
                 bridge: place.bridge,
             }))));
         }
-        let created = match body.read() {
+        let created = match body.read_some() {
             Ok(asked) => container::create(
                 &who.core,
                 actor,
@@ -318,7 +318,7 @@ async fn register(who: &Anyone, body: &Input<ContainerRequest>) -> Result<Asked>
             ..Told::default()
         });
     }
-    let row = container::register(&who.core, &actor, &body.read()?.into()).await?;
+    let row = container::register(&who.core, &actor, &body.read_some()?.into()).await?;
     Ok(Asked::Answered(Json(AtOnce::Registered(Registered {
         success: true,
         container_id: row.id,

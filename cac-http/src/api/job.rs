@@ -157,7 +157,7 @@ pub(crate) enum Found {
 pub(crate) enum Outputs {
     /// A page of output in order
     #[oai(status = 200)]
-    Rows(Json<Vec<JobOutput>>),
+    Rows(Json<Vec<JobOutput>>, #[oai(header = "X-Total-Count")] i64),
 }
 
 #[derive(ApiResponse)]
@@ -218,7 +218,7 @@ impl Api {
         idempotency_key: Header<Option<String>>,
         body: Input<NewJob>,
     ) -> Result<Added> {
-        let body = body.read()?;
+        let body = body.read_some()?;
         let parameters = body.parameters.unwrap_or_default().into_iter().collect();
         let work = match (&body.command, &body.task) {
             (_, None) => Work::Shell(body.command.as_deref().unwrap_or_default()),
@@ -239,6 +239,8 @@ impl Api {
     }
 
     /// One job
+    ///
+    /// To follow it live there are event streams, `/jobs/{id}/stream` and `/api/stream/{jobId}`.
     #[oai(
         path = "/jobs/:id",
         method = "get",
@@ -272,10 +274,10 @@ impl Api {
     ) -> Result<Outputs> {
         job::find(&who.core, &who.actor, id.0).await?;
         let (limit, offset) = bounds(limit.0, offset.0);
+        let total = job::output_count(&who.core, id.0).await?;
         let rows = job::output(&who.core, id.0, limit, offset).await?;
-        Ok(Outputs::Rows(Json(
-            rows.iter().map(JobOutput::from).collect(),
-        )))
+        let rows = rows.iter().map(JobOutput::from).collect();
+        Ok(Outputs::Rows(Json(rows), total))
     }
 
     /// Stop a job

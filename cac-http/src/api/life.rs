@@ -98,7 +98,7 @@ impl From<cac_core::pve::Sample> for Sample {
     }
 }
 
-/// How a change stands.
+/// How a change stands: `jobId` is there if and only if the status is 202.
 #[derive(Object)]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
 pub(crate) struct Progress {

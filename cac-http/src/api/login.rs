@@ -114,7 +114,7 @@ impl Api {
         redirect: Query<Option<String>>,
         body: Input<Credentials>,
     ) -> Result<Outcome> {
-        let asked = body.read()?;
+        let asked = body.read_some()?;
         let there = who.html || body.form && !who.json;
         let target = local_path(
             &who.core.config,

@@ -35,7 +35,7 @@ pub(crate) struct Template {
 
 /// What a template is.
 #[derive(Enum)]
-#[oai(rename_all = "camelCase")]
+#[oai(rename = "TemplateKind", rename_all = "camelCase")]
 pub(crate) enum Kind {
     Archive,
     Container,

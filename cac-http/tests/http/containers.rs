@@ -384,3 +384,20 @@ async fn what_proxmox_refuses_is_told_in_its_words() {
     )
     .await;
 }
+
+/// A misspelt field was no mistake, and nothing was changed.
+#[tokio::test]
+async fn a_field_that_there_is_not_is_named() {
+    let lab = Lab::idle(&[]).await;
+    let alice = lab.login("alice").await;
+    let (id, _) = lab.create(&alice, "typo").await;
+    let request = lab.ask(Method::PUT, &format!("/containers/{id}"), &alice);
+    let answer = request.json(&json!({"memroy": 4096})).send().await.unwrap();
+    let refused = expect(answer, 400).await;
+    let told = refused["errors"]["memroy"].as_str().unwrap();
+    assert!(told.contains("cores, memory, disk"), "{refused}");
+    // Scripts of the original's own routes send what they like.
+    let body = json!({"init": true, "hostname": "more", "osRelease": "debian", "httpPort": 8080, "colour": "red"});
+    let answer = lab.post("/containers", &alice).json(&body).send().await;
+    expect(answer.unwrap(), 202).await;
+}

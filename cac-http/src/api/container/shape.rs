@@ -170,7 +170,7 @@ pub(crate) struct ContainerRequest {
     pub(super) memory: Option<i64>,
     /// GiB
     pub(super) disk: Option<i64>,
-    /// A node's name.
+    /// A node's name. A registration needs it where neither `aiContainer` nor Proxmox VE tells the node.
     pub(super) node: Option<String>,
     /// A template as its node lists it.
     pub(super) template: Option<String>,
