@@ -47,17 +47,11 @@ pub(crate) struct Cac {
 /// What every command understands.
 #[derive(Args)]
 pub(crate) struct Common {
-    /// Data as JSON
+    /// Print data as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// The portal, as `cac context list` names it
-    #[arg(
-        long,
-        global = true,
-        value_name = "NAME",
-        env = "CAC_CONTEXT",
-        hide_env = true
-    )]
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) context: Option<String>,
 }
 
@@ -153,13 +147,14 @@ async fn core() -> Result<Core, Failure> {
 /// everybody on the machine.
 fn secret(what: &str, option: &str, file: Option<&Path>) -> Result<String, Failure> {
     let text = match file.filter(|file| *file != Path::new("-")) {
-        Some(file) => {
-            std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?
+        Some(file) => small(file)?,
+        None if std::io::stdin().is_terminal() => {
+            rpassword::prompt_password(format!("{what}: ")).unwrap_or_default()
         }
-        None if std::io::stdin().is_terminal() => rpassword::prompt_password(format!("{what}: "))?,
         None => {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text)?;
+            let read = std::io::stdin().take(SMALL).read_to_string(&mut text);
+            read.map_err(|error| Exit::usage(&format!("{what}: {error}")))?;
             text
         }
     };
@@ -171,16 +166,38 @@ fn secret(what: &str, option: &str, file: Option<&Path>) -> Result<String, Failu
     }
 }
 
+/// Bytes of a file that holds a secret or a key.
+const SMALL: u64 = 64 * 1024;
+
+/// The text of a small file.
+fn small(file: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = std::fs::File::open(file).and_then(|opened| {
+        let read = opened.take(SMALL).read_to_string(&mut text)?;
+        Ok(read as u64)
+    });
+    match read {
+        Ok(read) if read < SMALL => Ok(text),
+        Ok(_) => Err(Exit::usage(&format!(
+            "{}: it is too large.",
+            file.display()
+        ))),
+        Err(error) => Err(Exit::usage(&format!("{}: {error}", file.display()))),
+    }
+}
+
 /// Asks for a line on the terminal; without one it has to be an option.
 fn asked(what: &str, option: &str) -> Result<String, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Exit::usage(&format!("Give {option}.")));
     }
-    eprint!("{what}: ");
-    std::io::stderr().flush()?;
+    let _ = write!(std::io::stderr(), "{}: ", print::harmless(what));
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
-    Ok(line.trim().to_owned())
+    match line.trim() {
+        "" => Err(Exit::usage(&format!("Nothing was typed; give {option}."))),
+        line => Ok(line.to_owned()),
+    }
 }
 
 /// Something that cannot be taken back: `--yes`, or the name typed on a terminal.

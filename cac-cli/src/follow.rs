@@ -11,11 +11,22 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 
 use crate::api::types::{Job, JobOutput, JobState};
-use crate::portal::{Portal, Told as _, unreachable};
+use crate::portal::{Portal, Told as _, by_status, unreachable};
 use crate::print::{self, Exit, Failure};
 
 /// How often a broken stream is taken up in a row before it is given up; a second apart.
 const TRIES: u32 = 30;
+
+/// A line that is longer is shown in parts.
+const LONGEST_LINE: usize = 64 * 1024;
+
+/// What a job wrote: exactly so in a pipe, without what a terminal would obey on one.
+pub(crate) fn print_output(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().is_terminal() {
+        true => print::data(text),
+        false => print::raw(text),
+    }
+}
 
 /// How a job's lines are shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,7 +67,7 @@ impl Screen {
 
     fn output(&mut self, text: &str) -> Result<(), Failure> {
         if self.show == Show::Output {
-            return print::data(text);
+            return print_output(text);
         }
         self.rest.push_str(text);
         while let Some((line, rest)) = self.rest.split_once('\n') {
@@ -64,7 +75,22 @@ impl Screen {
             self.rest = rest;
             self.line(&line)?;
         }
+        if self.rest.len() > LONGEST_LINE {
+            let line = std::mem::take(&mut self.rest);
+            self.line(&line)?;
+        }
         Ok(())
+    }
+
+    /// Before its first step, and for work without any.
+    fn state(&self, job: &Job) {
+        if let Some(bar) = self
+            .bar
+            .as_ref()
+            .filter(|_| job.status != JobState::Pending)
+        {
+            bar.set_message("is running");
+        }
     }
 
     fn line(&self, line: &str) -> Result<(), Failure> {
@@ -77,7 +103,8 @@ impl Screen {
                 match step(&line) {
                     Some((number, of, title)) => {
                         bar.set_length(of);
-                        bar.set_position(number);
+                        // This one has only begun.
+                        bar.set_position(number.saturating_sub(1).min(of));
                         bar.set_message(title.to_owned());
                     }
                     None => bar.println(format!("  {line}")),
@@ -103,7 +130,8 @@ impl Screen {
 fn step(line: &str) -> Option<(u64, u64, &str)> {
     let (numbers, title) = line.strip_prefix('[')?.split_once("] ")?;
     let (number, of) = numbers.split_once('/')?;
-    Some((number.parse().ok()?, of.parse().ok()?, title))
+    let (number, of) = (number.parse().ok()?, of.parse().ok()?);
+    (number > 0 && number <= of).then_some((number, of, title))
 }
 
 /// Shows a job to its end; the job as it ended.
@@ -137,13 +165,13 @@ fn gone(id: i64, why: &str) -> Failure {
 /// Follows a job that must end well.
 pub(crate) async fn finished(portal: &Portal, id: i64, show: Show) -> Result<Job, Failure> {
     let job = follow(portal, id, show).await?;
+    if show == Show::Nothing && job.status != JobState::Success {
+        print::json(&job)?;
+    }
     let because = |job: &Job| job.reason.clone().unwrap_or_default();
     match job.status {
         JobState::Success => Ok(job),
-        JobState::Cancelled => Err(Exit::failed(&format!(
-            "Job {id} was cancelled. {}",
-            because(&job)
-        ))),
+        JobState::Cancelled => Err(Exit::failed(&format!("Job {id} was cancelled."))),
         _ => Err(Exit::failed(&format!("Job {id} failed: {}", because(&job)))),
     }
 }
@@ -174,10 +202,12 @@ async fn once(
     })?;
     if answer.status() != StatusCode::OK {
         // The same refusal in words, by an operation that has them.
-        return match portal.client.job_find().id(id).send().await.told() {
-            Err(failure) if answer.status().is_client_error() => Err(Broken::Refused(failure)),
-            _ => Err(Broken::Off(format!("status {}", answer.status()))),
-        };
+        let status = answer.status();
+        return Err(match portal.client.job_find().id(id).send().await.told() {
+            Err(failure) if status.is_client_error() => Broken::Refused(failure),
+            _ if status.is_server_error() => Broken::Off(format!("status {status}")),
+            _ => Broken::Refused(by_status(status.as_u16())),
+        });
     }
     let mut events = answer.bytes_stream().eventsource();
     while let Some(event) = events.next().await {
@@ -188,6 +218,7 @@ async fn once(
                 screen.output(&output.output).map_err(Broken::Refused)?;
                 *last = Some(event.id);
             }
+            "state" => screen.state(&read(&event.data)?),
             "end" => return Ok(Some(read(&event.data)?)),
             _ => {}
         }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use progenitor_client::{Error, ResponseValue};
-use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue};
+use progenitor_client::{ClientHooks, Error, OperationInfo, ResponseValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue};
+use url::Url;
 
 use crate::api::{Client, types};
 use crate::cmd::Common;
-use crate::context::Contexts;
+use crate::context::{Contexts, variable};
 use crate::print::{Exit, Failure};
 
 /// The longest silence; streams say something every 15 s.
@@ -28,23 +29,33 @@ pub(crate) enum Proof<'a> {
 }
 
 impl Portal {
-    /// The one of `CAC_URL` and `CAC_TOKEN`, else of `--context`, else the current one.
+    /// The one of `--context`, else of `CAC_URL` and `CAC_TOKEN` or of `CAC_CONTEXT`, else the current one.
     pub(crate) fn open(common: &Common) -> Result<Self, Failure> {
-        let named = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
-        if let (None, Some(url)) = (&common.context, named("CAC_URL")) {
-            let token = named("CAC_TOKEN").ok_or_else(|| {
-                Exit::not_signed_in(
-                    "CAC_URL is set and CAC_TOKEN is not: set both, or neither and use `cac login`.",
-                )
-            })?;
-            return Self::at(&url, &Proof::Token(&token));
-        }
+        let [url, token, context] = ["CAC_URL", "CAC_TOKEN", "CAC_CONTEXT"].map(variable);
+        let (url, token, context) = (url?, token?, context?);
+        let name = match (&common.context, url, token, context) {
+            (Some(name), ..) => Some(name.clone()),
+            (None, Some(url), Some(token), None) => {
+                return Self::at(&address("CAC_URL", &url)?, &Proof::Token(&token));
+            }
+            (None, None, None, context) => context,
+            (None, Some(_), Some(_), Some(_)) => {
+                return Err(Exit::usage(
+                    "CAC_CONTEXT and CAC_URL are both set: unset one of them.",
+                ));
+            }
+            (None, ..) => {
+                return Err(Exit::usage(
+                    "Set both CAC_URL and CAC_TOKEN, or neither and use `cac login`.",
+                ));
+            }
+        };
         let contexts = Contexts::load()?;
-        let (_, context) = contexts.find(common.context.as_deref())?;
+        let (_, context) = contexts.find(name.as_deref())?;
         Self::at(&context.url, &Proof::Token(&context.token))
     }
 
-    /// The one at this address.
+    /// The one at this [`address`].
     pub(crate) fn at(url: &str, proof: &Proof) -> Result<Self, Failure> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut headers = HeaderMap::new();
@@ -55,11 +66,10 @@ impl Portal {
         };
         if let Some((name, text)) = proved {
             let mut value = HeaderValue::from_str(&text)
-                .map_err(|_| "The token has characters that no token has.")?;
+                .map_err(|_| Exit::usage("The token has characters that no token has."))?;
             value.set_sensitive(true);
             headers.insert(name, value);
         }
-        let url = url.trim_end_matches('/').to_owned();
         let client = reqwest::Client::builder()
             .user_agent(concat!("cac/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)
@@ -68,39 +78,32 @@ impl Portal {
             .read_timeout(SILENCE)
             .build()?;
         Ok(Self {
-            client: Client::new_with_client(&url, client),
-            url,
+            client: Client::new_with_client(url, client),
+            url: url.to_owned(),
         })
     }
 
-    /// The row id of a container that is named by its id or its host name: one's own, for admins anybody's.
+    /// A container by its host name, one's own or for admins anybody's, or by its row id. A name wins, also one of digits.
     pub(crate) async fn container(&self, name: &str) -> Result<types::Container, Failure> {
-        if let Ok(id) = name.parse::<i64>() {
-            return self.client.container_find().id(id).send().await.told();
-        }
-        let own = self.containers(false, None).await?;
-        let found = own.into_iter().find(|one| one.hostname == name);
-        let found = match found {
-            Some(found) => Some(found),
+        let named = |rows: Vec<types::Container>| rows.into_iter().find(|one| one.hostname == name);
+        let mut found = named(self.containers(false, None).await?);
+        if found.is_none() {
             // Only admins may look through everybody's.
-            None => match self.containers(true, None).await {
-                Ok(all) => all.into_iter().find(|one| one.hostname == name),
-                Err(_) => None,
+            found = self.containers(true, None).await.ok().and_then(named);
+        }
+        let id = match found {
+            Some(found) => found.id,
+            None => match name.parse::<i64>() {
+                Ok(id) if id.to_string() == name => id,
+                _ => {
+                    return Err(Exit::not_found(&format!(
+                        "You have no container `{name}`; `cac container list` shows yours."
+                    )));
+                }
             },
         };
-        match found {
-            // The list has no live state of everything that one container has.
-            Some(found) => self
-                .client
-                .container_find()
-                .id(found.id)
-                .send()
-                .await
-                .told(),
-            None => Err(Exit::not_found(&format!(
-                "You have no container `{name}`; `cac container list` shows yours."
-            ))),
-        }
+        // The list has not everything.
+        self.client.container_find().id(id).send().await.told()
     }
 
     /// All of them, page by page.
@@ -122,7 +125,7 @@ impl Portal {
             let page = list.limit(PAGE).offset(offset).send().await.told()?;
             let last = i64::try_from(page.len())? < PAGE;
             rows.extend(page);
-            if last {
+            if last || rows.len() >= MOST {
                 return Ok(rows);
             }
         }
@@ -131,6 +134,54 @@ impl Portal {
 
 /// The largest page that the portal gives.
 const PAGE: i64 = 1000;
+/// More are not asked for, whatever a portal says.
+const MOST: usize = 100_000;
+
+/// A portal's address, without a slash at the end.
+pub(crate) fn address(what: &str, text: &str) -> Result<String, Failure> {
+    let url = Url::parse(text).ok().filter(|url| {
+        let plain = url.username().is_empty() && url.password().is_none();
+        let whole = url.query().is_none() && url.fragment().is_none();
+        matches!(url.scheme(), "http" | "https") && url.has_host() && plain && whole
+    });
+    match url {
+        Some(url) => Ok(url.as_str().trim_end_matches('/').to_owned()),
+        None => Err(Exit::usage(&format!(
+            "{what}: give an address such as https://portal.example.org, without a user, `?` and `#`."
+        ))),
+    }
+}
+
+/// A word that becomes a part of a path: `.` and `..` would lead elsewhere.
+pub(crate) fn segment<'a>(what: &str, text: &'a str) -> Result<&'a str, Failure> {
+    match text {
+        "" | "." | ".." => Err(Exit::usage(&format!("`{text}` is no name of {what}."))),
+        text => Ok(text),
+    }
+}
+
+/// How an answer that is not the portal's is told by [`ClientHooks::post`]; its status follows.
+const FOREIGN: &str = "status ";
+
+impl ClientHooks for Client {
+    /// A problem is JSON; a reverse proxy's page is not.
+    async fn post<E>(
+        &self,
+        result: &reqwest::Result<reqwest::Response>,
+        _: &OperationInfo,
+    ) -> Result<(), Error<E>> {
+        let Ok(answer) = result else { return Ok(()) };
+        let kind = answer.headers().get(CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if answer.status().is_success() || kind.contains("json") {
+            return Ok(());
+        }
+        Err(Error::Custom(format!(
+            "{FOREIGN}{}",
+            answer.status().as_u16()
+        )))
+    }
+}
 
 /// An answer, or a failure with its exit status.
 pub(crate) trait Told<T> {
@@ -151,12 +202,33 @@ pub(crate) fn refused(error: Error<types::Problem>) -> Failure {
     match error {
         Error::ErrorResponse(answer) => problem(&answer),
         Error::CommunicationError(error) | Error::InvalidUpgrade(error) => unreachable(&error),
-        Error::UnexpectedResponse(answer) => Exit::failed(&format!(
-            "The portal answers with status {}, which this `cac` does not know: is the address right, and are both of one version?",
-            answer.status()
-        )),
+        Error::UnexpectedResponse(answer) => by_status(answer.status().as_u16()),
         Error::InvalidRequest(text) => Exit::usage(&text),
-        other => Exit::failed(&format!("The portal's answer is not understood: {other}")),
+        // Never the body itself: it may hold a token.
+        Error::InvalidResponsePayload(_, error) => Exit::failed(&format!(
+            "The portal's answer is not understood ({error}): are both of one version?"
+        )),
+        Error::ResponseBodyError(error) => unreachable(&error),
+        Error::Custom(text) => {
+            let status = text
+                .strip_prefix(FOREIGN)
+                .and_then(|text| text.parse().ok());
+            by_status(status.unwrap_or_default())
+        }
+    }
+}
+
+/// A status whose answer is not the portal's: a reverse proxy's, or another program's.
+pub(crate) fn by_status(status: u16) -> Failure {
+    let text = format!(
+        "The answer with status {status} is not the portal's: is the address right, and are both of one version?"
+    );
+    match status {
+        401 | 403 => Exit::not_signed_in(&text),
+        404 => Exit::not_found(&text),
+        409 => Exit::conflict(&text),
+        408 | 429 | 502..=504 => Exit::try_again(&text),
+        _ => Exit::failed(&text),
     }
 }
 
@@ -182,12 +254,12 @@ fn problem(problem: &types::Problem) -> Failure {
         text = format!("Please correct:\n{}", lines.join("\n"));
     }
     match problem.status {
-        400 => Exit::usage(&text),
+        400 | 413 => Exit::usage(&text),
         401 => Exit::not_signed_in(&format!("{text}\nSign in: `cac login URL`.")),
         403 => Exit::not_signed_in(&text),
         404 => Exit::not_found(&text),
         409 => Exit::conflict(&text),
-        429 | 503 => Exit::try_again(&text),
+        408 | 429 | 502..=504 => Exit::try_again(&text),
         _ => Exit::failed(&match &problem.request_id {
             Some(id) => format!("{text} (request {id})"),
             None => text,

@@ -16,7 +16,7 @@ pub(crate) struct Exit {
     text: String,
 }
 
-/// As the help of `cac` lists them.
+/// As every help lists them.
 pub(crate) const STATUSES: &str = "Exit status:
   0  done
   1  failed, or a problem was found
@@ -24,7 +24,12 @@ pub(crate) const STATUSES: &str = "Exit status:
   3  not signed in, or not allowed
   4  there is no such thing
   5  already taken, or the state does not allow it
-  6  the portal cannot be reached or is busy: try again";
+  6  the portal cannot be reached or is busy: try again
+
+Environment:
+  CAC_URL, CAC_TOKEN  a portal and an API token for it, instead of a context
+  CAC_CONTEXT         the context, where --context is not given
+Contexts are kept in cac/contexts.json in $XDG_CONFIG_HOME, by default ~/.config.";
 
 impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -35,7 +40,7 @@ impl std::fmt::Display for Exit {
 impl Error for Exit {}
 
 impl Exit {
-    fn with(status: u8, text: &str) -> Failure {
+    pub(crate) fn with(status: u8, text: &str) -> Failure {
         let text = text.trim().to_owned();
         Box::new(Self { status, text })
     }
@@ -81,28 +86,47 @@ pub(crate) fn status(error: &(dyn Error + 'static)) -> u8 {
     }
 }
 
-/// Writes data. A reader that has seen enough, such as `head`, is no failure.
-pub(crate) fn data(text: &str) -> Result<(), Failure> {
+/// Writes exactly these bytes. A reader that has seen enough, such as `head`, ends the command and is no failure.
+pub(crate) fn raw(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Exit::with(0, "")),
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(()),
     }
+}
+
+/// Writes lines for people, without what a terminal would obey.
+pub(crate) fn data(text: &str) -> Result<(), Failure> {
+    let lines = text.split_inclusive('\n');
+    let line = |line: &str| match line.strip_suffix('\n') {
+        Some(line) => harmless(line) + "\n",
+        None => harmless(line),
+    };
+    raw(&lines.map(line).collect::<String>())
 }
 
 /// Writes a value as JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
-    data(&(serde_json::to_string_pretty(value)? + "\n"))
+    raw(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
-/// Text of somebody else's without the control characters that a terminal would obey.
+/// Says that it is done: in words beside the data, or as JSON.
+pub(crate) fn done(text: &str, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        return json(&serde_json::json!({"success": true}));
+    }
+    note(text);
+    Ok(())
+}
+
+/// Text of somebody else's without the characters that a terminal would obey, and those that turn a line around or cannot be seen.
 pub(crate) fn harmless(text: &str) -> String {
-    let shown = |c: char| {
-        if c.is_control() && c != '\t' {
-            '\u{fffd}'
-        } else {
-            c
-        }
+    let hides = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let shown = |c: char| match c {
+        '\t' => c,
+        c if c.is_control() || hides(c) => '\u{fffd}',
+        c => c,
     };
     text.trim_end_matches('\r').chars().map(shown).collect()
 }
@@ -136,14 +160,16 @@ pub(crate) fn sheet<const N: usize>(rows: [(&str, String); N]) -> Result<(), Fai
     data(&lines)
 }
 
-/// Says something to the person, beside the data.
+/// Says something to the person, beside the data. Nobody may be there to read it.
 pub(crate) fn note(text: &str) {
-    eprintln!("{text}");
+    for line in text.lines() {
+        let _ = writeln!(std::io::stderr(), "{}", harmless(line));
+    }
 }
 
 /// Says why a command failed.
 pub(crate) fn error(error: &dyn Error) {
     for line in error.to_string().lines() {
-        eprintln!("cac: {}", harmless(line));
+        note(&format!("cac: {line}"));
     }
 }

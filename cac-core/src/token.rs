@@ -197,7 +197,7 @@ pub async fn create(
             Some(scope) => wanted.push(scope),
             None => fields.add(
                 "scopes",
-                format!("`{text}` is no scope; choose of {known}."),
+                format!("`{text}` is not a scope; choose from {known}."),
             ),
         }
     }

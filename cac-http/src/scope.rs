@@ -33,7 +33,7 @@ pub(crate) fn missing(needed: &[Scope]) -> ApiError {
     ApiError::new(
         StatusCode::FORBIDDEN,
         format!(
-            "This API token has not the scope {}; make one that has (POST /tokens).",
+            "This API token does not have the scope {}; make one that has (POST /tokens).",
             names.join(" or ")
         ),
     )

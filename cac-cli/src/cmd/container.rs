@@ -1,10 +1,11 @@
 //! `cac container`: LXC containers, over a portal's API.
 
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use url::Url;
 
 use super::{Common, shown, sure, time};
 use crate::api::types;
@@ -43,7 +44,7 @@ enum Command {
         /// Do not ask
         #[arg(long)]
         yes: bool,
-        /// For admins: let go of the row alone, when Proxmox VE does not have its container
+        /// For admins: forget the container here, when Proxmox VE does not have it any more
         #[arg(long)]
         forget: bool,
     },
@@ -53,9 +54,9 @@ enum Command {
     Stop(Named),
     /// Restart a container
     Restart(Named),
-    /// Change sizes, protection, owner
+    /// Change sizes, delete protection or the owner
     Resize(Resize),
-    /// Show what the job wrote that works on the container, or did last
+    /// Show what the job wrote that works on the container, or did last; see also `cac job follow`
     Logs {
         #[command(flatten)]
         container: Named,
@@ -75,13 +76,13 @@ enum Command {
     Ssh {
         #[command(flatten)]
         container: Named,
-        /// The user there
-        #[arg(long, short, default_value = "root")]
+        /// The user in the container
+        #[arg(long, short, default_value = "root", value_name = "USER")]
         login: String,
         /// Only print the command
         #[arg(long)]
         print: bool,
-        /// More words for ssh, after `--`
+        /// A command to run there, after `--`
         #[arg(last = true)]
         words: Vec<String>,
     },
@@ -134,13 +135,13 @@ struct Create {
 
 #[derive(Args)]
 struct Sizes {
-    /// Processors
+    /// How many processors
     #[arg(long)]
     cores: Option<i64>,
-    /// MiB
+    /// Memory in MiB
     #[arg(long)]
     memory: Option<i64>,
-    /// GiB
+    /// Root disk in GiB
     #[arg(long)]
     disk: Option<i64>,
 }
@@ -172,7 +173,8 @@ impl Container {
         match self.command {
             Command::Create(new) => new.run(&portal, json).await?,
             Command::List { all, user } => {
-                list(&portal.containers(all, user.as_deref()).await?, json)?;
+                let rows = portal.containers(all, user.as_deref()).await?;
+                list(&rows, all || user.is_some(), json)?;
             }
             Command::Show(one) => show(&portal.container(&one.name).await?, json)?,
             Command::Delete {
@@ -209,12 +211,17 @@ impl Container {
                 let url = url.ok_or_else(|| {
                     Exit::not_found("This container has no site: `cac service add` adds one.")
                 })?;
+                // A portal says where; what a browser gets is a page nevertheless.
+                let url = Url::parse(&url)
+                    .ok()
+                    .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+                let url = url.ok_or("The portal's address of the site is none of a web page.")?;
                 if json {
                     print::json(&serde_json::json!({"url": url}))?;
                 } else if print {
                     print::data(&format!("{url}\n"))?;
                 } else {
-                    open::that_detached(&url).map_err(|error| {
+                    open::that_detached(url.as_str()).map_err(|error| {
                         format!("No browser could be started ({error}): open {url}")
                     })?;
                 }
@@ -238,11 +245,7 @@ impl Container {
 
 impl Create {
     async fn run(self, portal: &Portal, json: bool) -> Result<(), Failure> {
-        let key = self.ssh_key.as_deref().map(|file| {
-            std::fs::read_to_string(file)
-                .map(|text| text.trim().to_owned())
-                .map_err(|error| Exit::usage(&format!("{}: {error}", file.display())))
-        });
+        let key = self.ssh_key.as_deref().map(public_key);
         let wanted = types::ContainerRequest {
             init: Some(true),
             hostname: self.hostname.clone(),
@@ -297,6 +300,13 @@ impl Create {
 
 impl Resize {
     async fn run(self, portal: &Portal, json: bool) -> Result<(), Failure> {
+        let sizes = &self.sizes;
+        let any = sizes.cores.or(sizes.memory).or(sizes.disk).is_some();
+        if !any && self.protected.is_none() && self.owner.is_none() {
+            return Err(Exit::usage(
+                "Give what is to be changed: --cores, --memory, --disk, --protected or --owner.",
+            ));
+        }
         let change = types::ContainerUpdate {
             cores: self.sizes.cores,
             memory: self.sizes.memory,
@@ -308,6 +318,19 @@ impl Resize {
         let request = portal.client.container_update().id(id).body(change);
         changed(portal, id, request.send().await, json).await
     }
+}
+
+/// One line, and never a private key: it would be sent.
+fn public_key(file: &Path) -> Result<String, Failure> {
+    let text = super::small(file)?;
+    let key = text.trim();
+    if key.contains("PRIVATE KEY") || key.lines().count() != 1 {
+        return Err(Exit::usage(&format!(
+            "{}: give the public key, a file of one line such as ~/.ssh/id_ed25519.pub.",
+            file.display()
+        )));
+    }
+    Ok(key.to_owned())
 }
 
 /// Waits for the job that goes on with a change, and shows the container as it is then.
@@ -348,14 +371,17 @@ async fn delete(
     }
 }
 
-fn list(rows: &[types::Container], json: bool) -> Result<(), Failure> {
+fn list(rows: &[types::Container], others: bool, json: bool) -> Result<(), Failure> {
     if json {
         return print::json(&rows);
     }
     if rows.is_empty() {
-        print::note(
-            "There is no container yet: `cac container create NAME --os debian --port 80`.",
-        );
+        print::note(match others {
+            true => "There is no such container.",
+            false => {
+                "There is no container yet: `cac container create NAME --os debian --port 80`."
+            }
+        });
         return Ok(());
     }
     let rows = rows.iter().map(|row| {
@@ -422,13 +448,22 @@ fn ssh(
         .ssh
         .as_deref()
         .ok_or_else(|| Exit::not_found("This container has no ssh service that is reached yet."))?;
-    let port_and_host = command
+    let place = command
         .strip_prefix("ssh -p ")
-        .and_then(|rest| rest.split_once(" root@"));
-    let Some((port, host)) = port_and_host else {
+        .and_then(|rest| rest.split_once(" root@"))
+        .and_then(|(port, host)| Some((port.parse::<u16>().ok()?, host)));
+    let plain = |text: &str, more: &str| {
+        let good = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
+        !text.is_empty() && !text.starts_with('-') && text.chars().all(good)
+    };
+    let Some((port, host)) = place.filter(|(_, host)| plain(host, ".:-")) else {
         return Err("The portal's ssh command is not understood.".into());
     };
+    if !plain(login, "._-") {
+        return Err(Exit::usage(&format!("`{login}` is no user's name.")));
+    }
     let to = format!("{login}@{host}");
+    let port = port.to_string();
     if json {
         return print::json(&serde_json::json!({"host": host, "port": port, "login": login}));
     }
@@ -436,7 +471,6 @@ fn ssh(
         return print::data(&format!("ssh -p {port} {to}\n"));
     }
     let mut ssh = std::process::Command::new("ssh");
-    // What comes from the portal is one word each, and none of them an option.
-    let failed = ssh.args(["-p", port]).args(words).arg("--").arg(&to).exec();
+    let failed = ssh.args(["-p", &port, "--", &to]).args(words).exec();
     Err(format!("ssh cannot be started: {failed}").into())
 }

@@ -18,24 +18,26 @@ pub(crate) struct Context {
 
 #[derive(Subcommand)]
 enum Command {
-    /// List them; commands go to the one with a star
+    /// List the contexts; commands go to the one with a star
     List,
-    /// Let commands go to this one from now on
+    /// Let commands go to another portal from now on
     Use {
-        /// Its name
+        /// The context's name
         name: String,
     },
 }
 
 impl Context {
     pub(crate) fn run(self, common: &Common) -> Result<ExitCode, Failure> {
-        let mut contexts = Contexts::load()?;
         match self.command {
-            Command::List => list(&contexts, common.json)?,
+            Command::List => list(&Contexts::load()?, common.json)?,
             Command::Use { name } => {
-                let (found, _) = contexts.find(Some(&name))?;
-                contexts.current = Some(found.to_owned());
-                contexts.store()?;
+                Contexts::change(|contexts| {
+                    let (found, _) = contexts.find(Some(&name))?;
+                    contexts.current = Some(found.to_owned());
+                    Ok(())
+                })?;
+                print::done(&format!("Commands go to `{name}` now."), common.json)?;
             }
         }
         Ok(ExitCode::SUCCESS)

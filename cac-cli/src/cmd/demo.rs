@@ -94,6 +94,9 @@ fn ready(demo: &demo::Demo) -> String {
     let _ = writeln!(text, "  Data         {}\n", config.data_dir.display());
     text += "Try it: sign in as alice, ask for a container named hello (debian, web port 8080), watch it being made, open it.\n";
     text += "Or in another terminal:\n\n";
+    let _ = writeln!(text, "  cac login {portal}   (as alice)");
+    text += "  cac container create hello --os debian --port 8080\n";
+    text += "\nOr as a script would:\n\n";
     let alice = &demo.accounts[0].password;
     let _ = writeln!(
         text,

@@ -25,7 +25,7 @@ impl Completions {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let mut text = Vec::new();
         clap_complete::generate(self.shell, &mut Cac::command(), "cac", &mut text);
-        print::data(&String::from_utf8_lossy(&text))?;
+        print::raw(&String::from_utf8_lossy(&text))?;
         Ok(ExitCode::SUCCESS)
     }
 }

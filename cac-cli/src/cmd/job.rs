@@ -27,12 +27,12 @@ enum Command {
         #[arg(long, value_name = "CONTAINER")]
         container: Option<String>,
         /// How many at most, from the newest back
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1000))]
         limit: i64,
     },
     /// Show one job
     Show(Which),
-    /// Print what a job wrote
+    /// Print what a job wrote, however it ended
     Logs {
         #[command(flatten)]
         job: Which,
@@ -147,7 +147,6 @@ pub(crate) async fn newest(
     container: Option<i64>,
     limit: i64,
 ) -> Result<Vec<types::Job>, Failure> {
-    let limit = limit.clamp(1, 1000);
     let page = |offset: i64| {
         let mut request = portal.client.job_list().limit(limit).offset(offset);
         if let Some(container) = container {
@@ -227,12 +226,8 @@ pub(crate) async fn output(
         let page = page.send().await.told()?;
         let last = page.len() < 1000;
         if !json {
-            print::data(
-                &page
-                    .iter()
-                    .map(|row| row.output.as_str())
-                    .collect::<String>(),
-            )?;
+            let text = page.iter().map(|row| row.output.as_str());
+            follow::print_output(&text.collect::<String>())?;
         }
         all.extend(page);
         if last {

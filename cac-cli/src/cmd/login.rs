@@ -7,18 +7,18 @@ use chrono::{Duration, Utc};
 use clap::Args;
 use progenitor_client::Error;
 use reqwest::header::SET_COOKIE;
-use url::Url;
+use url::{Host, Url};
 
 use super::Common;
 use crate::api::types;
-use crate::context::{Context, Contexts};
-use crate::portal::{Portal, Proof, Told as _, refused};
+use crate::context::{Context, Contexts, variable};
+use crate::portal::{Portal, Proof, Told as _, address, refused};
 use crate::print::{self, Exit, Failure};
 
 #[derive(Args)]
 pub(crate) struct Login {
     /// Such as https://portal.example.org
-    url: Url,
+    url: String,
     /// The Proxmox VE account; left out, it is asked for
     #[arg(long, short)]
     username: Option<String>,
@@ -28,14 +28,14 @@ pub(crate) struct Login {
     /// The code of a second factor; left out, it is asked for if Proxmox VE asks
     #[arg(long)]
     code: Option<String>,
-    /// Keep this API token instead of making one; `-` reads it from standard input
+    /// A file with an API token to keep, instead of making one; `-` reads it from standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["username", "password_file", "code"])]
     token_file: Option<PathBuf>,
-    /// What the token may be used for, such as containers:write,jobs; left out: everything that you may do
+    /// What the token may be used for, as `cac token create --help` lists it; left out: everything that you may do
     #[arg(long, value_delimiter = ',', value_name = "SCOPE")]
     scope: Vec<String>,
-    /// How long the token is good
-    #[arg(long, value_name = "DAYS", default_value_t = 90)]
+    /// Days until the token expires
+    #[arg(long, value_name = "DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=36500))]
     days: u32,
     /// What to call this portal here; left out: its host
     #[arg(long, value_name = "NAME")]
@@ -44,30 +44,44 @@ pub(crate) struct Login {
 
 impl Login {
     pub(crate) async fn run(self, common: &Common) -> Result<ExitCode, Failure> {
-        if !matches!(self.url.scheme(), "http" | "https") {
-            return Err(Exit::usage("Give an address that begins with https://."));
-        }
-        let url = self.url.as_str().trim_end_matches('/').to_owned();
-        let host = self.url.host_str().unwrap_or_default();
-        let here = host == "localhost" || host.starts_with("127.") || host == "[::1]";
-        if self.url.scheme() == "http" && !here {
+        let url = address("The portal", &self.url)?;
+        let parsed = Url::parse(&url)?;
+        let here = match parsed.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        };
+        if parsed.scheme() == "http" && !here {
             print::note(
                 "Beware: without https: your password and the token can be read on the way.",
             );
         }
-        let name = match (&self.name, self.url.port()) {
-            (Some(name), _) => name.clone(),
+        let host = parsed.host_str().unwrap_or_default();
+        let name = match (&self.name, parsed.port()) {
+            (Some(name), _) => named(name)?,
             (None, Some(port)) => format!("{host}:{port}"),
             (None, None) => host.to_owned(),
         };
+        // Whether it can be kept, before a token is made that nobody would know of.
+        let before = Contexts::change(|contexts| Ok(contexts.contexts.get(&name).cloned()))?;
         let context = match &self.token_file {
             Some(file) => kept(&url, file).await?,
             None => self.made(&url).await?,
         };
-        let mut contexts = Contexts::load()?;
-        contexts.contexts.insert(name.clone(), context.clone());
-        contexts.current = Some(name.clone());
-        contexts.store()?;
+        let kept = Contexts::change(|contexts| {
+            contexts.contexts.insert(name.clone(), context.clone());
+            contexts.current = Some(name.clone());
+            Ok(())
+        });
+        if let Err(failure) = kept {
+            forget(&context).await?;
+            return Err(failure);
+        }
+        if let Some(before) = before {
+            // It would be good for long, and nobody would know of it.
+            let _ = forget(&before).await;
+        }
         if common.json {
             let told =
                 serde_json::json!({"context": name, "url": url, "username": context.username});
@@ -85,9 +99,12 @@ impl Login {
     /// Signs in, makes a token, and ends the session again.
     async fn made(&self, url: &str) -> Result<Context, Failure> {
         let username = match &self.username {
-            Some(username) => username.clone(),
+            Some(username) => username.trim().to_owned(),
             None => super::asked("Proxmox VE account", "--username NAME")?,
         };
+        if username.is_empty() {
+            return Err(Exit::usage("Give the name of your Proxmox VE account."));
+        }
         let file = self.password_file.as_deref();
         let password = super::secret("The password", "--password-file", file)?;
         let portal = Portal::at(url, &Proof::Nothing)?;
@@ -181,37 +198,56 @@ fn machine() -> String {
     }
 }
 
+/// What a context may be called.
+fn named(name: &str) -> Result<String, Failure> {
+    let odd = |c: char| c.is_control() || c.is_whitespace();
+    if name.is_empty() || name.len() > 100 || name.starts_with('-') || name.contains(odd) {
+        return Err(Exit::usage(
+            "A context's name has 1 to 100 characters, no spaces, and no `-` at its begin.",
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+/// Deletes a context's token at its portal, if `cac login` made it.
+async fn forget(context: &Context) -> Result<(), Failure> {
+    let Some(id) = context.token_id else {
+        return Ok(());
+    };
+    let portal = Portal::at(&context.url, &Proof::Token(&context.token))?;
+    match portal.client.token_delete().id(id).send().await {
+        Ok(_) => Ok(()),
+        // It is worth nothing already.
+        Err(Error::ErrorResponse(problem)) if matches!(problem.status, 401 | 404) => Ok(()),
+        Err(error) => Err(refused(error)),
+    }
+}
+
 /// `cac logout`
 pub(crate) async fn out(common: &Common) -> Result<ExitCode, Failure> {
-    let mut contexts = Contexts::load()?;
-    let (name, context) = contexts.find(common.context.as_deref())?;
-    let (name, context) = (name.to_owned(), context.clone());
-    if let Some(id) = context.token_id {
-        let portal = Portal::at(&context.url, &Proof::Token(&context.token))?;
-        match portal.client.token_delete().id(id).send().await {
-            Ok(_) => {}
-            // It is worth nothing already.
-            Err(Error::ErrorResponse(problem)) if matches!(problem.status, 401 | 404) => {}
-            Err(error) => {
-                let why = refused(error);
-                print::note(&format!(
-                    "The token could not be deleted there: {why} Delete `{}…` at {} later.",
-                    context.token.get(..12).unwrap_or_default(),
-                    context.url
-                ));
-            }
+    let name = match &common.context {
+        Some(name) => Some(name.clone()),
+        None => variable("CAC_CONTEXT")?,
+    };
+    let (context, next) = Contexts::change(|contexts| {
+        let (name, context) = contexts.find(name.as_deref())?;
+        let (name, context) = (name.to_owned(), context.clone());
+        contexts.contexts.remove(&name);
+        if contexts.current.as_deref() == Some(&name) {
+            contexts.current = None;
         }
+        Ok((context, contexts.contexts.keys().next().cloned()))
+    })?;
+    if let Err(why) = forget(&context).await {
+        return Err(format!(
+            "You are signed out here, but the token could not be deleted: {why} Delete `{}…` at {} later.",
+            context.token.get(..12).unwrap_or_default(),
+            context.url
+        )
+        .into());
     }
-    contexts.contexts.remove(&name);
-    if contexts.current.as_deref() == Some(&name) {
-        contexts.current = contexts.contexts.keys().next().cloned();
-    }
-    contexts.store()?;
-    let next = contexts.current.as_deref();
-    let next = next.map(|name| format!(" Commands go to `{name}` now."));
-    print::note(&format!(
-        "Signed out of `{name}`.{}",
-        next.unwrap_or_default()
-    ));
+    let next = next.map(|name| format!(" `cac context use {name}` takes another one."));
+    let text = format!("Signed out of {}.{}", context.url, next.unwrap_or_default());
+    print::done(&text, common.json)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -106,8 +106,7 @@ fn agreed() -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Ok(true);
     }
-    eprint!("Is the original stopped? [y/N] ");
-    std::io::stderr().flush()?;
+    let _ = write!(std::io::stderr(), "Is the original stopped? [y/N] ");
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

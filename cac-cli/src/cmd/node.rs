@@ -53,7 +53,7 @@ enum Command {
     Test(Which),
     /// List the templates that there are
     Templates,
-    /// List the containers of a host that are in no row
+    /// List the containers of a host that are not managed here
     Importable(Which),
     /// Take over a container of a host
     Import {
@@ -71,7 +71,7 @@ enum Command {
         #[arg(long, value_name = "PROTOCOL")]
         service: Vec<String>,
     },
-    /// Compare the books with Proxmox VE: what differs, and how to repair it
+    /// Compare the database with Proxmox VE: what differs, and how to repair it
     Reconcile,
 }
 
@@ -101,7 +101,7 @@ struct Settings {
     /// An API token's id, such as cac@pve!web
     #[arg(long)]
     token_id: Option<String>,
-    /// A file with the token's secret; `-` or nothing reads it from the terminal or standard input
+    /// A file with the token's secret; `-` reads it from standard input, and `add` asks for it where it is left out
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
     /// How its certificate is trusted: `system`, `off`, or its SHA-256 fingerprint
@@ -110,10 +110,10 @@ struct Settings {
     /// The label that requests name as `aiContainer`
     #[arg(long, value_name = "LABEL")]
     ai_container: Option<String>,
-    /// Where root disks go; left out: the storage with the most room
+    /// Where root disks go; a new node's default is the storage with the most room
     #[arg(long)]
     storage: Option<String>,
-    /// The bridge that containers are on; left out: vmbr0
+    /// The bridge that containers are on; a new node's default is vmbr0
     #[arg(long)]
     bridge: Option<String>,
     /// Which template an osRelease means there: `debian=lxc/160, rocky=rockylinux-9-default_20240912_amd64.tar.xz`
@@ -126,8 +126,9 @@ impl Settings {
     fn tls(&self) -> (Option<bool>, Option<String>) {
         match self.tls.as_deref() {
             None => (None, None),
-            Some("system") => (Some(true), None),
-            Some("off") => (Some(false), None),
+            // An empty fingerprint takes away the one that was there.
+            Some("system") => (Some(true), Some(String::new())),
+            Some("off") => (Some(false), Some(String::new())),
             Some(pinned) => (Some(true), Some(pinned.to_owned())),
         }
     }
@@ -244,12 +245,10 @@ impl Node {
             }
             Command::Delete { which, yes } => {
                 let id = find(&portal, &which.name).await?.id;
-                let what = format!("Node {} will be forgotten here.", which.name);
+                let what = format!("Node {} will be removed here.", which.name);
                 sure(&which.name, &what, yes)?;
                 client.node_delete().id(id).send().await.told()?;
-                if !json {
-                    print::note("The node is forgotten.");
-                }
+                print::done("The node is removed.", json)?;
             }
             Command::Test(which) => {
                 let id = find(&portal, &which.name).await?.id;
@@ -401,7 +400,7 @@ fn differences(rows: &[types::Finding], json: bool) -> Result<ExitCode, Failure>
     if json {
         print::json(&rows)?;
     } else if rows.is_empty() {
-        print::note("The books and Proxmox VE agree.");
+        print::note("The database and Proxmox VE agree.");
     } else {
         let rows = rows.iter().map(|row| {
             [

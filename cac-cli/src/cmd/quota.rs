@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::Common;
 use crate::api::types;
-use crate::portal::{Portal, Told as _};
+use crate::portal::{Portal, Told as _, segment};
 use crate::print::{self, Failure};
 
 #[derive(Args)]
@@ -20,25 +20,25 @@ pub(crate) struct Quota {
 enum Command {
     /// Show your own, or for admins a user's
     Show {
-        /// The user
+        /// The user's name
         user: Option<String>,
     },
     /// List everyone's, for admins
     List,
-    /// Give a user limits of their own, for admins; what is left out is the configured limit
+    /// Give a user limits of their own, for admins; limits that are left out go back to the configured ones
     Set {
-        /// The user
+        /// The user's name
         user: String,
-        /// Containers
+        /// At most this many containers
         #[arg(long)]
         containers: Option<i64>,
-        /// Processors
+        /// At most this many processors
         #[arg(long)]
         cores: Option<i64>,
-        /// MiB
+        /// At most this much memory, in MiB
         #[arg(long)]
         memory: Option<i64>,
-        /// GiB
+        /// At most this much disk, in GiB
         #[arg(long)]
         disk: Option<i64>,
     },
@@ -50,9 +50,12 @@ impl Quota {
         let client = &portal.client;
         let one = match self.command {
             Command::Show { user: None } => client.quota_own().send().await.told()?,
-            Command::Show { user: Some(user) } => {
-                client.quota_find().username(user).send().await.told()?
-            }
+            Command::Show { user: Some(user) } => client
+                .quota_find()
+                .username(segment("a user", &user)?)
+                .send()
+                .await
+                .told()?,
             Command::List => {
                 let rows = client.quota_list().send().await.told()?;
                 match common.json {
@@ -74,7 +77,10 @@ impl Quota {
                     memory,
                     disk,
                 };
-                let request = client.quota_update().username(user).body(body);
+                let request = client
+                    .quota_update()
+                    .username(segment("a user", &user)?)
+                    .body(body);
                 request.send().await.told()?
             }
         };

@@ -54,8 +54,7 @@ impl Secret {
                 "secrets were encrypted.",
             ),
             Command::Rotate { key_file } => {
-                let text = std::fs::read_to_string(&key_file)
-                    .map_err(|error| format!("{}: {error}", key_file.display()))?;
+                let text = super::small(&key_file)?;
                 (
                     cipher::rotate(&super::core().await?, &Text::new(text.trim())).await?,
                     "secrets have the new key. Set it for all programs (CAC_SECRET_KEY) and start them again.",

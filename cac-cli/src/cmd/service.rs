@@ -8,7 +8,7 @@ use super::container::Named;
 use super::{Common, shown};
 use crate::api::types;
 use crate::portal::{Portal, Told as _};
-use crate::print::{self, Failure};
+use crate::print::{self, Exit, Failure};
 
 #[derive(Args)]
 #[command(arg_required_else_help = true)]
@@ -75,6 +75,11 @@ impl Service {
                 port,
                 hostname,
             } => {
+                if port.is_none() && hostname.is_none() {
+                    return Err(Exit::usage(
+                        "Give what is to be changed: --port or --hostname.",
+                    ));
+                }
                 let id = portal.container(&which.container.name).await?.id;
                 let body = types::ServiceUpdate {
                     internal_port: port,
@@ -87,9 +92,7 @@ impl Service {
                 let id = portal.container(&which.container.name).await?.id;
                 let request = portal.client.service_delete().id(id).sid(which.service);
                 request.send().await.told()?;
-                if !json {
-                    print::note("The service is gone.");
-                }
+                print::done("The service is removed.", json)?;
             }
         }
         Ok(ExitCode::SUCCESS)

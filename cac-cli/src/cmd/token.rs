@@ -36,13 +36,13 @@ enum Command {
         /// When it ends, such as 2030-01-31T15:00:00Z
         #[arg(long, value_name = "TIME", conflicts_with = "days")]
         expires: Option<DateTime<Utc>>,
-        /// How long it is good; with neither it does not end
-        #[arg(long)]
+        /// Days until it expires; with neither it does not
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=36500))]
         days: Option<u32>,
     },
     /// Delete a token
     Delete {
-        /// Its id
+        /// The token's id
         #[arg(value_name = "TOKEN")]
         id: i64,
     },
@@ -86,9 +86,7 @@ impl Token {
             }
             Command::Delete { id } => {
                 portal.client.token_delete().id(id).send().await.told()?;
-                if !common.json {
-                    print::note("The token is worth nothing any more.");
-                }
+                print::done("The token is deleted.", common.json)?;
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -100,7 +98,7 @@ pub(crate) fn scopes(words: &[String]) -> Result<Vec<types::TokenRequestScopesIt
     let parsed = words.iter().map(|word| {
         word.trim().parse().map_err(|_| {
             Exit::usage(&format!(
-                "`{word}` is no scope; `cac token create --help` shows those there are."
+                "`{word}` is not a scope; `cac token create --help` shows those there are."
             ))
         })
     });

@@ -1,99 +1,11 @@
-//! `cac` as a client of a portal: the whole main job, an admin's day, who is signed in where, and how commands end.
+//! `cac` as a client of a portal: the whole main job, an admin's day, and how commands end.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::lab::{Running, command, own_address, text};
-
-/// A demo, and a home for somebody who works with it.
-struct Desk {
-    _demo: Running,
-    url: String,
-    _data: TempDir,
-}
-
-/// Somebody with a home of their own.
-struct Person {
-    home: TempDir,
-}
-
-impl Desk {
-    fn new() -> Self {
-        let (data, ip) = (tempfile::tempdir().unwrap(), own_address());
-        let listen = format!("{ip}:8080");
-        let dir = data.path().to_str().unwrap().to_owned();
-        let words = [
-            "demo",
-            "--no-nginx",
-            "--listen",
-            &listen,
-            "--data-dir",
-            &dir,
-        ];
-        let mut demo = Running::start("cac", &words, &[]);
-        demo.until(|out| out.contains("Ctrl-C ends it.\n").then_some(()));
-        Self {
-            _demo: demo,
-            url: format!("http://{listen}"),
-            _data: data,
-        }
-    }
-
-    fn person(&self, name: &str) -> Person {
-        let person = Person {
-            home: tempfile::tempdir().unwrap(),
-        };
-        let password = person.file("password", &format!("{name}-demo\n"));
-        let password = password.to_str().unwrap();
-        let said = person.good(&["login", &self.url, "-u", name, "--password-file", password]);
-        assert!(said.contains(&format!("as {name}")), "{said}");
-        person
-    }
-}
-
-impl Person {
-    fn file(&self, name: &str, content: &str) -> PathBuf {
-        let file = self.home.path().join(name);
-        std::fs::write(&file, content).unwrap();
-        file
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        command(
-            "cac",
-            words,
-            &[("HOME", self.home.path().to_str().unwrap())],
-        )
-    }
-
-    fn run(&self, words: &[&str]) -> Output {
-        self.command(words).output().unwrap()
-    }
-
-    fn good(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        let (out, err) = (text(&output.stdout), text(&output.stderr));
-        assert!(output.status.success(), "{words:?}: {out}{err}");
-        out
-    }
-
-    fn json(&self, words: &[&str]) -> Value {
-        let out = self.good(&[words, &["--json"]].concat());
-        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{words:?}: {error}: {out}"))
-    }
-
-    /// Standard error of a command that must end so.
-    fn bad(&self, status: i32, words: &[&str]) -> String {
-        let output = self.run(words);
-        let (out, err) = (text(&output.stdout), text(&output.stderr));
-        assert_eq!(output.status.code(), Some(status), "{words:?}: {out}{err}");
-        assert!(!err.is_empty(), "{words:?} says nothing");
-        err
-    }
-}
+use crate::desk::{Desk, Person};
+use crate::lab::{command, text};
 
 #[test]
 fn the_main_job_by_words_alone() {
@@ -397,13 +309,7 @@ fn every_end_has_its_status_and_says_what_to_do() {
         3,
         &["login", &desk.url, "--token-file", file.to_str().unwrap()],
     );
-    assert!(
-        !stranger
-            .home
-            .path()
-            .join(".config/cac/contexts.json")
-            .exists()
-    );
+    assert_eq!(stranger.json(&["context", "list"]), Value::Array(vec![]));
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -532,82 +438,6 @@ fn an_admins_day() {
             .good(&["container", "delete", "hers", "--yes"])
             .contains("is gone")
     );
-}
-
-/// The file of contexts is the user's alone, and nobody's token is used who signed out.
-#[test]
-fn several_portals_and_a_file_that_nobody_else_reads() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let desks = [Desk::new(), Desk::new()];
-    let alice = desks[0].person("alice");
-    let file = alice.home.path().join(".config/cac/contexts.json");
-    let mode = |file: &Path| std::fs::metadata(file).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
-    let password = alice.file("password", "alice-demo");
-    let password = password.to_str().unwrap();
-    alice.good(&[
-        "login",
-        &desks[1].url,
-        "-u",
-        "alice",
-        "--password-file",
-        password,
-        "--name",
-        "second",
-        "--scope",
-        "containers:read",
-    ]);
-    assert_eq!(mode(&file), 0o600);
-    alice.bad(
-        3,
-        &[
-            "container",
-            "create",
-            "no",
-            "--os",
-            "debian",
-            "--port",
-            "8080",
-        ],
-    );
-    let first = desks[0].url.trim_start_matches("http://").to_owned();
-    alice.good(&[
-        "container",
-        "create",
-        "yes",
-        "--os",
-        "debian",
-        "--port",
-        "8080",
-        "--context",
-        &first,
-    ]);
-    alice.good(&["context", "use", &first]);
-    let all = alice.json(&["context", "list"]);
-    assert_eq!(all.as_array().unwrap().len(), 2);
-    assert!(!all.to_string().contains("cac_"), "{all}");
-    assert!(alice.good(&["container", "list"]).contains("yes"));
-    alice.bad(3, &["context", "use", "third"]);
-    // The token goes with the sign-out.
-    let kept: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
-    let token = kept["contexts"][&first]["token"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    alice.good(&["logout"]);
-    let late = command(
-        "cac",
-        &["container", "list"],
-        &[("CAC_URL", &desks[0].url), ("CAC_TOKEN", &token)],
-    );
-    assert_eq!({ late }.output().unwrap().status.code(), Some(3));
-    assert!(
-        alice
-            .good(&["container", "list", "--context", "second"])
-            .is_empty()
-    );
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
-    assert!(alice.bad(1, &["container", "list"]).contains("chmod 600"));
 }
 
 #[test]

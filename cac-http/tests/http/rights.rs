@@ -279,7 +279,7 @@ async fn a_token_without_the_scope_does_nothing() {
             refused["detail"]
                 .as_str()
                 .unwrap()
-                .contains("has not the scope"),
+                .contains("does not have the scope"),
             "{method} {path}: {refused}"
         );
         tried += 1;

@@ -314,3 +314,32 @@ async fn an_empty_time_in_json_is_no_token_without_an_end() {
     let made = lab.post("/tokens", &alice).form(&form).send().await;
     expect(made.unwrap(), 201).await;
 }
+
+/// `cac logout` could not delete a token that was only for jobs.
+#[tokio::test]
+async fn a_token_may_end_itself_and_no_other() {
+    let lab = Lab::idle(&[]).await;
+    let alice = lab.login("alice").await;
+    let (own, other) = (
+        lab.token(&alice, &["jobs"]).await,
+        lab.token(&alice, &["jobs"]).await,
+    );
+    let list = expect(lab.get("/tokens", &alice).send().await.unwrap(), 200).await;
+    let id = |text: &str| {
+        let all = list.as_array().unwrap().iter();
+        let mut mine = all.filter(|row| text.starts_with(row["beginning"].as_str().unwrap()));
+        mine.next().unwrap()["id"].clone()
+    };
+    let delete = async |id: &Value| {
+        let path = format!("/tokens/{id}");
+        lab.delete(&path, &own)
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
+    };
+    assert_eq!(delete(&id(&other)).await, 403);
+    assert_eq!(delete(&id(&own)).await, 204);
+    assert_eq!(delete(&id(&own)).await, 401);
+}

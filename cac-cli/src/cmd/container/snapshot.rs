@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use super::{Named, changed};
 use crate::api::types;
 use crate::cmd::{shown, sure, time};
-use crate::portal::{Portal, Told as _};
+use crate::portal::{Portal, Told as _, segment};
 use crate::print::{self, Failure};
 
 #[derive(Args)]
@@ -19,7 +19,7 @@ pub(crate) struct Snapshot {
 enum Command {
     /// List the snapshots
     List(Named),
-    /// Take one
+    /// Take a snapshot
     Create {
         #[command(flatten)]
         container: Named,
@@ -29,9 +29,9 @@ enum Command {
         #[arg(long)]
         description: Option<String>,
     },
-    /// Delete one
+    /// Delete a snapshot
     Delete(Which),
-    /// Roll back to one: what was written since is lost
+    /// Roll back to a snapshot: what was written since is lost
     Rollback {
         #[command(flatten)]
         which: Which,
@@ -78,7 +78,11 @@ impl Snapshot {
             }
             Command::Delete(which) => {
                 let id = portal.container(&which.container.name).await?.id;
-                let request = portal.client.snapshot_delete().id(id).name(which.snapshot);
+                let request = portal
+                    .client
+                    .snapshot_delete()
+                    .id(id)
+                    .name(segment("a snapshot", &which.snapshot)?);
                 changed(portal, id, request.send().await, json).await
             }
             Command::Rollback { which, yes } => {
@@ -89,7 +93,7 @@ impl Snapshot {
                     .client
                     .snapshot_rollback()
                     .id(id)
-                    .name(which.snapshot);
+                    .name(segment("a snapshot", &which.snapshot)?);
                 changed(portal, id, request.send().await, json).await
             }
         }

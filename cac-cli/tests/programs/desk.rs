@@ -1,0 +1,96 @@
+//! A demo, and people who work with it by `cac`.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::lab::{Running, command, own_address, text};
+
+/// A demo, and a home for somebody who works with it.
+pub(crate) struct Desk {
+    _demo: Running,
+    pub(crate) url: String,
+    _data: TempDir,
+}
+
+/// Somebody with a home of their own.
+pub(crate) struct Person {
+    pub(crate) home: TempDir,
+}
+
+impl Desk {
+    pub(crate) fn new() -> Self {
+        let (data, ip) = (tempfile::tempdir().unwrap(), own_address());
+        let listen = format!("{ip}:8080");
+        let dir = data.path().to_str().unwrap().to_owned();
+        let words = [
+            "demo",
+            "--no-nginx",
+            "--listen",
+            &listen,
+            "--data-dir",
+            &dir,
+        ];
+        let mut demo = Running::start("cac", &words, &[]);
+        demo.until(|out| out.contains("Ctrl-C ends it.\n").then_some(()));
+        Self {
+            _demo: demo,
+            url: format!("http://{listen}"),
+            _data: data,
+        }
+    }
+
+    pub(crate) fn person(&self, name: &str) -> Person {
+        let person = Person {
+            home: tempfile::tempdir().unwrap(),
+        };
+        let password = person.file("password", &format!("{name}-demo\n"));
+        let password = password.to_str().unwrap();
+        let said = person.good(&["login", &self.url, "-u", name, "--password-file", password]);
+        assert!(said.contains(&format!("as {name}")), "{said}");
+        person
+    }
+}
+
+impl Person {
+    pub(crate) fn file(&self, name: &str, content: &str) -> PathBuf {
+        let file = self.home.path().join(name);
+        std::fs::write(&file, content).unwrap();
+        file
+    }
+
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        command(
+            "cac",
+            words,
+            &[("HOME", self.home.path().to_str().unwrap())],
+        )
+    }
+
+    pub(crate) fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    pub(crate) fn good(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{words:?}: {out}{err}");
+        out
+    }
+
+    pub(crate) fn json(&self, words: &[&str]) -> Value {
+        let out = self.good(&[words, &["--json"]].concat());
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{words:?}: {error}: {out}"))
+    }
+
+    /// Standard error of a command that must end so.
+    pub(crate) fn bad(&self, status: i32, words: &[&str]) -> String {
+        let output = self.run(words);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(status), "{words:?}: {out}{err}");
+        assert!(!err.is_empty(), "{words:?} says nothing");
+        err
+    }
+}
