@@ -13,4 +13,5 @@ mod local;
 mod payload;
 mod portal;
 mod runner;
+mod secret;
 mod trust;
