@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use cac_core::audit::{NewEntry, Via};
 use cac_core::config::{Config, Program, environment};
 use cac_core::{Core, program};
 use clap::{Args, Parser, Subcommand};
@@ -141,6 +142,25 @@ fn config() -> Result<Config, Failure> {
 /// The library on the configured database.
 async fn core() -> Result<Core, Failure> {
     Ok(Core::start(config()?).await?)
+}
+
+/// Keeps in the audit log what was done on this machine, past every portal.
+async fn record(core: &Core, action: &str, target: String) {
+    let user = |name| std::env::var(name).ok().filter(|name| !name.is_empty());
+    // Whoever may do this could write anything here: it is a help, not a proof.
+    let who = user("SUDO_USER").or_else(|| user("USER"));
+    let entry = NewEntry {
+        username: None,
+        via: Via::Local,
+        token: None,
+        address: None,
+        action: action.to_owned(),
+        target,
+        status: 200,
+        detail: who.map(|who| format!("by the operating system's user {who}")),
+        request: None,
+    };
+    cac_core::audit::record(core, &entry).await;
 }
 
 /// A secret from a file, from the terminal without showing it, or from standard input; never an argument: those can be read by

@@ -79,6 +79,7 @@ pub struct Parts {
     pub(crate) feeds: job::Feeds,
     pub(crate) credentials: credential::Recent,
     pub(crate) live: container::Live,
+    pub(crate) newest: routes::Newest,
 }
 
 impl std::fmt::Debug for Core {
@@ -121,6 +122,7 @@ impl Core {
             feeds: job::Feeds::default(),
             credentials: credential::Recent::default(),
             live: container::Live::default(),
+            newest: routes::Newest::default(),
         })))
     }
 }

@@ -1,8 +1,8 @@
 //! What nginx is to serve now: the published services rendered with the configured settings.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -17,10 +17,66 @@ use crate::{Core, Error, Result, service};
 /// How often a change that another process made is looked for.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long a file is good that nobody here has changed: rows are changed by hand, too.
+const RECENT: Duration = Duration::from_millis(500);
+
 /// The whole file as it should be now.
 pub async fn render(core: &Core) -> Result<Rendered> {
     let settings = settings(&core.config).map_err(|error| Error::Internal(error.to_string()))?;
     render_with(core, &settings).await
+}
+
+/// As [`render`], from what was read within [`RECENT`] if nothing has changed here since: for many who ask again and again.
+pub async fn newest(core: &Core) -> Result<Arc<Rendered>> {
+    if let Some(known) = core.newest.known() {
+        return Ok(known);
+    }
+    // Whoever comes second waits for the first one's file.
+    let _one = core.newest.reading.lock().await;
+    if let Some(known) = core.newest.known() {
+        return Ok(known);
+    }
+    // Before it is read, so that a change meanwhile is seen.
+    let mut changed = core.wake.watch_routes();
+    changed.mark_unchanged();
+    let file = Arc::new(render(core).await?);
+    core.newest.keep(Arc::clone(&file), changed);
+    Ok(file)
+}
+
+/// The file that was read last.
+#[derive(Debug, Default)]
+pub(crate) struct Newest {
+    known: RwLock<Option<Known>>,
+    reading: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Known {
+    at: Instant,
+    file: Arc<Rendered>,
+    changed: watch::Receiver<u64>,
+}
+
+impl Newest {
+    fn known(&self) -> Option<Arc<Rendered>> {
+        let known = self.known.read().expect("nothing panics while it holds it");
+        let known = known.as_ref()?;
+        let good = known.at.elapsed() < RECENT && !known.changed.has_changed().unwrap_or(true);
+        good.then(|| Arc::clone(&known.file))
+    }
+
+    fn keep(&self, file: Arc<Rendered>, changed: watch::Receiver<u64>) {
+        let known = Known {
+            at: Instant::now(),
+            file,
+            changed,
+        };
+        *self
+            .known
+            .write()
+            .expect("nothing panics while it holds it") = Some(known);
+    }
 }
 
 /// The same for an nginx with settings of its own, as the demo has one.

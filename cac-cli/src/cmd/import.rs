@@ -29,6 +29,10 @@ impl Import {
         let core = super::core().await?;
         let node = self.node.as_deref();
         let taken = container::take(&core, &Actor::local(), &text, node, self.dry_run).await?;
+        let imported = taken.iter().filter(|one| one.outcome == Outcome::Imported);
+        for id in imported.filter_map(|one| one.id) {
+            super::record(&core, "container_import", format!("/containers/{id}")).await;
+        }
         if common.json {
             print::json(&taken)?;
         } else {

@@ -6,7 +6,7 @@ use cac_core::testing::{self, TestDb};
 
 use crate::lab::{bad, good, simulator};
 
-fn url(database: &TestDb) -> [(&'static str, &str); 1] {
+pub(crate) fn url(database: &TestDb) -> [(&'static str, &str); 1] {
     [("DATABASE_URL", &database.url)]
 }
 
@@ -38,7 +38,7 @@ async fn a_schema_goes_up_and_its_last_change_down() {
             );
         }
         assert!(status().ends_with(&pending(&titles[1..])), "{}", status());
-        let said = bad("cac", &["migrate", "down"], &vars, 1);
+        let said = bad("cac", &["migrate", "down"], &vars, 5);
         assert!(said.contains("0001_original cannot be undone"), "{said}");
         good("cac", &["migrate", "up"], &vars);
     }
@@ -149,141 +149,6 @@ async fn nodes_are_added_listed_and_tested() {
     simulator.stop();
 }
 
-/// Everything that an operator would look at one by one, at once; and what to do about each.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_doctor_says_what_is_wrong_and_what_to_do() {
-    let (simulator, proxmox) = simulator(&[]);
-    let told = |field: &str| proxmox[field].as_str().unwrap().to_owned();
-    let (api, pin) = (told("url"), told("fingerprint"));
-    let secret = simulator_secret(&told("tokenSecret"));
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap().to_string();
-    drop(free);
-    let examine = |vars: &[(&str, &str)], status: i32| -> Vec<(String, String, String)> {
-        let output = crate::lab::run("cac", &["doctor", "--json"], vars);
-        let text = crate::lab::text(&output.stdout);
-        assert_eq!(
-            output.status.code(),
-            Some(status),
-            "{text}{}",
-            crate::lab::text(&output.stderr)
-        );
-        let found: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
-        let field = |one: &serde_json::Value, name: &str| one[name].as_str().unwrap().to_owned();
-        found
-            .iter()
-            .map(|one| {
-                (
-                    field(one, "about"),
-                    field(one, "state"),
-                    field(one, "message"),
-                )
-            })
-            .collect()
-    };
-    let has = |found: &[(String, String, String)], about: &str, state: &str, part: &str| {
-        let hit = found
-            .iter()
-            .any(|one| one.0 == about && one.1 == state && one.2.contains(part));
-        assert!(hit, "{about} {state} {part}: {found:#?}");
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let nowhere = format!("sqlite:{}", dir.path().join("none.db").display());
-    let found = examine(&[("DATABASE_URL", &nowhere), ("CAC_LISTEN", &address)], 1);
-    has(&found, "database", "bad", "run `cac migrate up`");
-    assert!(!dir.path().join("none.db").exists());
-    for database in testing::empty_databases().await {
-        let session = "a secret for tests only";
-        let mut vars: Vec<(&str, &str)> = vec![
-            ("DATABASE_URL", &database.url),
-            ("CAC_LISTEN", &address),
-            ("SESSION_SECRET", session),
-        ];
-        has(
-            &examine(&vars, 1),
-            "database",
-            "bad",
-            "run `cac migrate up`",
-        );
-        good("cac", &["migrate", "up"], &vars);
-        has(&examine(&vars, 1), "nodes", "bad", "`cac node add --local`");
-        add_node(&api, &pin, &secret, &vars);
-        let key = "0123456789abcdef".repeat(4);
-        if database.name != "sqlite" {
-            has(
-                &examine(&vars, 1),
-                "secrets",
-                "bad",
-                "run `cac secret encrypt`",
-            );
-            vars.push(("CAC_SECRET_KEY", &key));
-            good("cac", &["secret", "encrypt"], &vars);
-        }
-        let found = examine(&vars, 0);
-        for (about, state, part) in [
-            ("configuration", "good", ""),
-            ("database", "good", "migrations applied"),
-            ("clock", "good", "within"),
-            ("secrets", "good", "1 encrypted"),
-            ("node pve1", "good", "Proxmox VE 8.4"),
-            ("login", "good", ""),
-            ("jobs", "good", ""),
-            ("mail", "note", "SMTP_URL is not set"),
-            ("port", "note", "cac-http does not run here"),
-        ] {
-            has(&found, about, state, part);
-        }
-        let text = good("cac", &["doctor"], &vars);
-        assert!(
-            text.contains("good  node pve1: ") && text.contains("note  mail: "),
-            "{text}"
-        );
-        // One thing after another goes wrong.
-        let blocker = std::net::TcpListener::bind(&address).unwrap();
-        let refuser = blocker.try_clone().unwrap();
-        std::thread::spawn(move || drop(refuser.accept()));
-        has(&examine(&vars, 1), "port", "bad", "another program has");
-        drop(blocker);
-        let mut wrong = vars.clone();
-        wrong.extend([
-            ("SMTP_URL", "smtp://127.0.0.1:1"),
-            ("MAIL_FROM", "a@example.org"),
-            ("SSH_PORTS", "9-1"),
-        ]);
-        let found = examine(&wrong, 1);
-        has(&found, "configuration", "bad", "SSH_PORTS");
-        let mut wrong = vars.clone();
-        wrong.extend([
-            ("SMTP_URL", "smtp://127.0.0.1:1"),
-            ("MAIL_FROM", "a@example.org"),
-        ]);
-        has(&examine(&wrong, 1), "mail", "bad", "SMTP_URL's host");
-        let old = chrono::Utc::now() - chrono::Duration::minutes(5);
-        let sql = r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt") VALUES ('true', 'pending', ?, ?)"#;
-        database
-            .db
-            .exec(sql, cac_core::args![old, old])
-            .await
-            .unwrap();
-        has(&examine(&vars, 1), "jobs", "bad", "is cac-runner running");
-        database
-            .db
-            .exec(r#"DELETE FROM "Jobs""#, vec![])
-            .await
-            .unwrap();
-        let sql = r#"UPDATE "Nodes" SET "tlsFingerprint" = ?"#;
-        let other = "AB:".repeat(31) + "CD";
-        database.db.exec(sql, cac_core::args![other]).await.unwrap();
-        has(
-            &examine(&vars, 1),
-            "node pve1",
-            "bad",
-            "The certificate has changed",
-        );
-    }
-    simulator.stop();
-}
-
 /// A database without the key reveals no secret.
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_are_encrypted_rotated_and_exported() {
@@ -316,7 +181,7 @@ async fn secrets_are_encrypted_rotated_and_exported() {
             assert_eq!(mode & 0o777, 0o600);
             std::fs::read_to_string(file).unwrap()
         } else {
-            let said = bad("cac", &["secret", "encrypt"], &bare, 1);
+            let said = bad("cac", &["secret", "encrypt"], &bare, 2);
             assert!(said.contains("cac secret new"), "{said}");
             key
         };
@@ -328,7 +193,7 @@ async fn secrets_are_encrypted_rotated_and_exported() {
         let cac = |words: &[&str], vars: &[(&str, String)], fails: bool| {
             let vars: Vec<(&str, &str)> = vars.iter().map(|(n, v)| (*n, v.as_str())).collect();
             if fails {
-                bad("cac", words, &vars, 1)
+                bad("cac", words, &vars, 5)
             } else {
                 good("cac", words, &vars)
             }
@@ -343,7 +208,7 @@ async fn secrets_are_encrypted_rotated_and_exported() {
         assert!(plain.is_none() && sealed.is_some());
         assert!(cac(&["node", "--local", "test", "pve1"], &vars, false).contains("Proxmox VE 8.4"));
         if !sqlite {
-            let said = bad("cac", &["node", "--local", "test", "pve1"], &bare, 1);
+            let said = bad("cac", &["node", "--local", "test", "pve1"], &bare, 2);
             assert!(said.contains("this program needs CAC_SECRET_KEY"), "{said}");
         }
         let other = good("cac", &["secret", "new"], &[]).trim().to_owned();
@@ -376,7 +241,12 @@ async fn secrets_are_encrypted_rotated_and_exported() {
 }
 
 /// Adds `pve1` of a simulator.
-fn add_node(api: &str, pin: &str, secret: &tempfile::NamedTempFile, vars: &[(&str, &str)]) {
+pub(crate) fn add_node(
+    api: &str,
+    pin: &str,
+    secret: &tempfile::NamedTempFile,
+    vars: &[(&str, &str)],
+) {
     let file = secret.path().to_str().unwrap();
     let words = [
         "node",
@@ -397,7 +267,7 @@ fn add_node(api: &str, pin: &str, secret: &tempfile::NamedTempFile, vars: &[(&st
     );
 }
 
-fn simulator_secret(text: &str) -> tempfile::NamedTempFile {
+pub(crate) fn simulator_secret(text: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{text}\n")).unwrap();
     file
@@ -457,3 +327,70 @@ fn a_check_tells_every_problem_and_changes_nothing() {
         "{said}"
     );
 }
+
+/// What is done past every portal is in the audit log all the same, and `cac audit` shows it; the port map of the original is imported by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_port_map_is_imported_and_the_audit_log_says_so() {
+    let (simulator, proxmox) = simulator(&[]);
+    let told = |field: &str| proxmox[field].as_str().unwrap().to_owned();
+    let secret = simulator_secret(&told("tokenSecret"));
+    let map = tempfile::NamedTempFile::new().unwrap();
+    let entries = serde_json::json!({
+        "shop": {"ip": "127.9.0.1", "user": "alice", "os_release": "debian", "ctid": 4001, "mac": "BC:24:11:00:40:01",
+                 "ports": {"ssh": 2344, "http": 8080}},
+        "odd_name": {"ip": "127.9.0.2", "user": "alice", "os_release": "debian", "ctid": 4002, "mac": "BC:24:11:00:40:02"},
+    });
+    std::fs::write(map.path(), entries.to_string()).unwrap();
+    let file = map.path().to_str().unwrap();
+    for database in testing::empty_databases().await {
+        let vars = [
+            url(&database)[0],
+            ("CONTAINER_NETWORKS", "127.0.0.0/8"),
+            ("CAC_SECRET_KEY", KEY),
+        ];
+        add_node(&told("url"), &told("fingerprint"), &secret, &vars);
+        let import = |more: &[&str]| {
+            let words = [&["import", file, "--json"][..], more].concat();
+            let output = crate::lab::run("cac", &words, &vars);
+            assert_eq!(
+                output.status.code(),
+                Some(1),
+                "{}",
+                crate::lab::text(&output.stderr)
+            );
+            serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+        };
+        let dry = import(&["--dry-run"]);
+        assert_eq!(
+            (&dry[1]["outcome"], &dry[1]["id"]),
+            (&"imported".into(), &serde_json::Value::Null)
+        );
+        let done = import(&[]);
+        assert_eq!(done[0]["outcome"], "refused");
+        assert_eq!(done[1]["services"][1], "tcp 2344 → 22");
+        assert_eq!(import(&[])[1]["outcome"], "known");
+        let shown = good("cac", &["audit"], &vars);
+        assert!(
+            shown.contains("node_create") && shown.contains("container_import"),
+            "{shown}"
+        );
+        let log = good("cac", &["audit", "--json", "--limit", "1"], &vars);
+        let log: serde_json::Value = serde_json::from_str(&log).unwrap();
+        assert_eq!(log[0]["via"], "local");
+        assert_eq!(log[0]["target"], format!("/containers/{}", done[1]["id"]));
+        assert_eq!(log.as_array().unwrap().len(), 1);
+        let none = good(
+            "cac",
+            &["audit", "--action", "secret_export", "--json"],
+            &vars,
+        );
+        assert_eq!(none, "[]\n");
+        good("cac", &["secret", "export", "--in-plain-text"], &vars);
+        let one = good("cac", &["audit", "--action", "secret_export"], &vars);
+        assert_eq!(one.lines().count(), 2, "{one}");
+    }
+    simulator.stop();
+}
+
+/// 64 hexadecimal digits.
+const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";

@@ -7,6 +7,7 @@ mod cli;
 mod crash;
 mod demo;
 mod desk;
+mod doctor;
 mod end_to_end;
 mod lab;
 mod local;

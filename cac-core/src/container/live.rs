@@ -12,7 +12,7 @@ use crate::pve::LxcStatus;
 use crate::{Core, node};
 
 /// How old a node's list may be.
-const FRESH: Duration = Duration::from_secs(5);
+const FRESH: Duration = Duration::from_secs(2);
 
 /// The lists of all nodes, by their row ids.
 #[derive(Debug, Default)]
@@ -23,6 +23,13 @@ pub struct Live(Mutex<HashMap<i64, Arc<tokio::sync::Mutex<Seen>>>>);
 struct Seen {
     at: Option<(Instant, DateTime<Utc>)>,
     containers: HashMap<u32, LxcStatus>,
+}
+
+impl Seen {
+    fn of(&self, row: &Container) -> Option<(i64, LxcStatus)> {
+        let status = self.containers.get(&row.container_id?)?;
+        Some((row.id, status.clone()))
+    }
 }
 
 impl Live {
@@ -47,10 +54,18 @@ async fn on(core: &Core, id: i64, containers: &[Container]) -> Vec<(i64, LxcStat
     let seen = core.live.of(id);
     // Whoever comes second waits for the first one's answer.
     let mut seen = seen.lock().await;
-    let Ok(node) = node::find(core, id).await else {
-        return Vec::new();
-    };
-    let Ok(pve) = core.pve(&node) else {
+    let ours = || containers.iter().filter(|row| row.node_id == Some(id));
+    let known = seen.at.filter(|(at, _)| at.elapsed() < FRESH);
+    if known.is_some_and(|(_, at)| ours().all(|row| row.updated_at < at || row.state.is_some())) {
+        return ours().filter_map(|row| seen.of(row)).collect();
+    }
+    let node = node::find(core, id).await;
+    let reached = node.and_then(|node| Ok((core.pve(&node)?, node)));
+    let Ok((pve, node)) = reached else {
+        *seen = Seen {
+            at: Some((Instant::now(), core.clock.now())),
+            ..Seen::default()
+        };
         return Vec::new();
     };
     if seen.at.is_none_or(|(at, _)| at.elapsed() >= FRESH) {
@@ -62,7 +77,7 @@ async fn on(core: &Core, id: i64, containers: &[Container]) -> Vec<(i64, LxcStat
     }
     let asked = seen.at.map(|(_, at)| at);
     let mut found = Vec::new();
-    for row in containers.iter().filter(|row| row.node_id == Some(id)) {
+    for row in ours() {
         let Some(vmid) = row.container_id else {
             continue;
         };
@@ -73,18 +88,14 @@ async fn on(core: &Core, id: i64, containers: &[Container]) -> Vec<(i64, LxcStat
                 seen.containers.insert(vmid, own);
             }
         }
-        if let Some(status) = seen.containers.get(&vmid) {
-            found.push((row.id, status.clone()));
-        }
+        found.extend(seen.of(row));
     }
     found
 }
 
-/// What Proxmox VE says of it now, such as `running` or `stopped`; absent where nothing can be said within 2 s.
+/// What Proxmox VE says of it, such as `running` or `stopped`, as [`live`] does; absent where nothing can be said.
 pub async fn live_status(core: &Core, container: &Container) -> Option<String> {
-    let (node, vmid) = (container.node_id?, container.container_id?);
-    let node = node::find(core, node).await.ok()?;
-    let pve = core.pve(&node).ok()?;
-    let answer = tokio::time::timeout(node::AWAY, pve.lxc_status(&node.name, vmid)).await;
-    Some(answer.ok()?.ok()?.status)
+    let id = container.node_id?;
+    let mut found = on(core, id, std::slice::from_ref(container)).await;
+    Some(found.pop()?.1.status)
 }

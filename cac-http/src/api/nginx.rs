@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use cac_core::nginx::Rendered;
 use cac_core::routes;
 use poem::http::StatusCode;
 use poem_openapi::param::{Header, Query};
@@ -64,10 +63,11 @@ impl Api {
         let mut changed = who.core.wake.watch_routes();
         loop {
             changed.mark_unchanged();
-            let Rendered { text, etag, .. } = routes::render(&who.core).await?;
+            let newest = routes::newest(&who.core).await?;
+            let etag = newest.etag.clone();
             if !names(&has, &etag) {
                 return Ok(Configuration::File(
-                    PlainText(text),
+                    PlainText(newest.text.clone()),
                     etag,
                     "no-cache".to_owned(),
                 ));

@@ -5,6 +5,7 @@ mod account;
 mod audit;
 mod compat;
 mod containers;
+mod contract;
 mod jobs;
 mod lab;
 mod life;

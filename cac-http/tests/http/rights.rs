@@ -269,7 +269,7 @@ async fn a_token_without_the_scope_does_nothing() {
         if !operation["security"].is_array() || operation["operationId"] == "container_create" {
             continue;
         }
-        let path = path.replace("{id}", "1").replace("{jobId}", "1");
+        let path = path.replace("{id}", "4711").replace("{jobId}", "1");
         let mut request = lab.ask(method.clone(), &path, &token);
         if operation["requestBody"].is_object() {
             request = request.json(&json!({}));

@@ -1,0 +1,141 @@
+//! `cac doctor`: what an installation stands on, and what to do.
+
+use cac_core::testing;
+
+use crate::lab::{good, simulator};
+use crate::local::{add_node, simulator_secret};
+
+/// Everything that an operator would look at one by one, at once; and what to do about each.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_says_what_is_wrong_and_what_to_do() {
+    let (simulator, proxmox) = simulator(&[]);
+    let told = |field: &str| proxmox[field].as_str().unwrap().to_owned();
+    let (api, pin) = (told("url"), told("fingerprint"));
+    let secret = simulator_secret(&told("tokenSecret"));
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let examine = |vars: &[(&str, &str)], status: i32| -> Vec<(String, String, String)> {
+        let output = crate::lab::run("cac", &["doctor", "--json"], vars);
+        let text = crate::lab::text(&output.stdout);
+        assert_eq!(
+            output.status.code(),
+            Some(status),
+            "{text}{}",
+            crate::lab::text(&output.stderr)
+        );
+        let found: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+        let field = |one: &serde_json::Value, name: &str| one[name].as_str().unwrap().to_owned();
+        found
+            .iter()
+            .map(|one| {
+                (
+                    field(one, "about"),
+                    field(one, "state"),
+                    field(one, "message"),
+                )
+            })
+            .collect()
+    };
+    let has = |found: &[(String, String, String)], about: &str, state: &str, part: &str| {
+        let hit = found
+            .iter()
+            .any(|one| one.0 == about && one.1 == state && one.2.contains(part));
+        assert!(hit, "{about} {state} {part}: {found:#?}");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let nowhere = format!("sqlite:{}", dir.path().join("none.db").display());
+    let found = examine(&[("DATABASE_URL", &nowhere), ("CAC_LISTEN", &address)], 1);
+    has(&found, "database", "bad", "run `cac migrate up`");
+    assert!(!dir.path().join("none.db").exists());
+    for database in testing::empty_databases().await {
+        let session = "a secret for tests only";
+        let mut vars: Vec<(&str, &str)> = vec![
+            ("DATABASE_URL", &database.url),
+            ("CAC_LISTEN", &address),
+            ("SESSION_SECRET", session),
+        ];
+        has(
+            &examine(&vars, 1),
+            "database",
+            "bad",
+            "run `cac migrate up`",
+        );
+        good("cac", &["migrate", "up"], &vars);
+        has(&examine(&vars, 1), "nodes", "bad", "`cac node add --local`");
+        add_node(&api, &pin, &secret, &vars);
+        let key = "0123456789abcdef".repeat(4);
+        if database.name != "sqlite" {
+            has(
+                &examine(&vars, 1),
+                "secrets",
+                "bad",
+                "run `cac secret encrypt`",
+            );
+            vars.push(("CAC_SECRET_KEY", &key));
+            good("cac", &["secret", "encrypt"], &vars);
+        }
+        let found = examine(&vars, 0);
+        for (about, state, part) in [
+            ("configuration", "good", ""),
+            ("database", "good", "migrations applied"),
+            ("clock", "good", "within"),
+            ("secrets", "good", "1 encrypted"),
+            ("node pve1", "good", "Proxmox VE 8.4"),
+            ("login", "good", ""),
+            ("jobs", "good", ""),
+            ("mail", "note", "SMTP_URL is not set"),
+            ("port", "note", "cac-http does not run here"),
+        ] {
+            has(&found, about, state, part);
+        }
+        let text = good("cac", &["doctor"], &vars);
+        assert!(
+            text.contains("good  node pve1: ") && text.contains("note  mail: "),
+            "{text}"
+        );
+        // One thing after another goes wrong.
+        let blocker = std::net::TcpListener::bind(&address).unwrap();
+        let refuser = blocker.try_clone().unwrap();
+        std::thread::spawn(move || drop(refuser.accept()));
+        has(&examine(&vars, 1), "port", "bad", "another program has");
+        drop(blocker);
+        let mut wrong = vars.clone();
+        wrong.extend([
+            ("SMTP_URL", "smtp://127.0.0.1:1"),
+            ("MAIL_FROM", "a@example.org"),
+            ("SSH_PORTS", "9-1"),
+        ]);
+        let found = examine(&wrong, 1);
+        has(&found, "configuration", "bad", "SSH_PORTS");
+        let mut wrong = vars.clone();
+        wrong.extend([
+            ("SMTP_URL", "smtp://127.0.0.1:1"),
+            ("MAIL_FROM", "a@example.org"),
+        ]);
+        has(&examine(&wrong, 1), "mail", "bad", "SMTP_URL's host");
+        let old = chrono::Utc::now() - chrono::Duration::minutes(5);
+        let sql = r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt") VALUES ('true', 'pending', ?, ?)"#;
+        database
+            .db
+            .exec(sql, cac_core::args![old, old])
+            .await
+            .unwrap();
+        has(&examine(&vars, 1), "jobs", "bad", "is cac-runner running");
+        database
+            .db
+            .exec(r#"DELETE FROM "Jobs""#, vec![])
+            .await
+            .unwrap();
+        let sql = r#"UPDATE "Nodes" SET "tlsFingerprint" = ?"#;
+        let other = "AB:".repeat(31) + "CD";
+        database.db.exec(sql, cac_core::args![other]).await.unwrap();
+        has(
+            &examine(&vars, 1),
+            "node pve1",
+            "bad",
+            "The certificate has changed",
+        );
+    }
+    simulator.stop();
+}
