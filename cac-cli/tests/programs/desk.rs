@@ -10,7 +10,7 @@ use crate::lab::{Running, command, own_address, text};
 
 /// A demo, and a home for somebody who works with it.
 pub(crate) struct Desk {
-    _demo: Running,
+    pub(crate) demo: Running,
     pub(crate) url: String,
     _data: TempDir,
 }
@@ -22,6 +22,11 @@ pub(crate) struct Person {
 
 impl Desk {
     pub(crate) fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// With these variables.
+    pub(crate) fn with(vars: &[(&str, &str)]) -> Self {
         let (data, ip) = (tempfile::tempdir().unwrap(), own_address());
         let listen = format!("{ip}:8080");
         let dir = data.path().to_str().unwrap().to_owned();
@@ -33,10 +38,10 @@ impl Desk {
             "--data-dir",
             &dir,
         ];
-        let mut demo = Running::start("cac", &words, &[]);
+        let mut demo = Running::start("cac", &words, vars);
         demo.until(|out| out.contains("Ctrl-C ends it.\n").then_some(()));
         Self {
-            _demo: demo,
+            demo,
             url: format!("http://{listen}"),
             _data: data,
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::lab::{Running, own_address};
+use crate::desk::Desk;
 use crate::portal::{Portal, json as read};
 
 const HOSTILE: [&str; 9] = [
@@ -126,19 +126,8 @@ fn filled(path: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_text_stays_text_everywhere() {
-    let dir = tempfile::tempdir().unwrap();
-    let listen = format!("{}:8080", own_address());
-    let words = [
-        "demo",
-        "--no-nginx",
-        "--listen",
-        &listen,
-        "--data-dir",
-        dir.path().to_str().unwrap(),
-    ];
-    let mut demo = Running::start("cac", &words, &[("CAC_LOG", "debug,hyper=info,sqlx=info")]);
-    demo.until(|out| out.contains("Ctrl-C ends it.\n").then_some(()));
-    let portal = Portal::new(format!("http://{listen}"));
+    let desk = Desk::with(&[("CAC_LOG", "debug,hyper=info,sqlx=info")]);
+    let portal = Portal::new(&*desk.url);
     let session = portal.login("admin", "admin-demo").await.unwrap();
     let (id, job) = portal.create(&session, "target").await;
     portal.follow(&session, job).await;
@@ -249,7 +238,7 @@ async fn hostile_text_stays_text_everywhere() {
     let still = read(portal.get("/containers/1", &session).await, 200).await;
     assert_eq!(still["hostname"], "target");
     // One line of the log is one line of ours.
-    let log = demo.err();
+    let log = desk.demo.err();
     assert!(log.lines().count() > 500, "{} lines", log.lines().count());
     for line in log.lines() {
         assert!(
@@ -264,24 +253,14 @@ async fn hostile_text_stays_text_everywhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_and_deep_bodies_end() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let dir = tempfile::tempdir().unwrap();
-    let listen = format!("{}:8080", own_address());
-    let words = [
-        "demo",
-        "--no-nginx",
-        "--listen",
-        &listen,
-        "--data-dir",
-        dir.path().to_str().unwrap(),
-    ];
-    let mut demo = Running::start("cac", &words, &[]);
-    demo.until(|out| out.contains("Ctrl-C ends it.\n").then_some(()));
-    let mut slow = tokio::net::TcpStream::connect(&listen).await.unwrap();
+    let desk = Desk::with(&[]);
+    let listen = desk.url.trim_start_matches("http://");
+    let mut slow = tokio::net::TcpStream::connect(listen).await.unwrap();
     let head = format!(
         "POST /register HTTP/1.1\r\nHost: {listen}\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{{"
     );
     slow.write_all(head.as_bytes()).await.unwrap();
-    let portal = Portal::new(format!("http://{listen}"));
+    let portal = Portal::new(&*desk.url);
     for deep in ["[".repeat(60_000), "{\"a\":".repeat(12_000)] {
         let request = portal
             .request(Method::POST, "/register")

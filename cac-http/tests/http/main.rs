@@ -18,4 +18,5 @@ mod registration;
 mod rights;
 mod spec;
 mod stop;
+mod streams;
 mod token;
