@@ -26,7 +26,7 @@ pub async fn render(core: &Core) -> Result<Rendered> {
     render_with(core, &settings).await
 }
 
-/// As [`render`], from what was read within [`RECENT`] if nothing has changed here since: for many who ask again and again.
+/// As [`render`], from what was read in the last half second if nothing has changed here since: for many who ask again and again.
 pub async fn newest(core: &Core) -> Result<Arc<Rendered>> {
     if let Some(known) = core.newest.known() {
         return Ok(known);

@@ -52,6 +52,9 @@ pub(crate) fn for_generators() -> Value {
     for schema in each(&mut spec["components"], "schemas") {
         for property in each(schema, "properties") {
             property.as_object_mut().map(|one| one.remove("nullable"));
+            if let Some(words) = property.get_mut("enum").and_then(Value::as_array_mut) {
+                words.retain(|word| !word.is_null());
+            }
         }
     }
     unused(&mut spec);
