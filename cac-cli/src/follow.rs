@@ -140,12 +140,11 @@ pub(crate) async fn follow(portal: &Portal, id: i64, show: Show) -> Result<Job, 
     let mut last = None;
     let mut tries = 0;
     let ended = loop {
-        let before = last.clone();
-        match once(portal, id, &mut last, &mut screen).await {
+        match once(portal, id, (&mut last, &mut tries), &mut screen).await {
             Ok(Some(job)) => break job,
             Err(Broken::Refused(failure)) => return Err(failure),
             Ok(None) | Err(Broken::Off(_)) if tries < TRIES => {
-                tries = if last == before { tries + 1 } else { 0 };
+                tries += 1;
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             Ok(None) => return Err(gone(id, "it ends the stream again and again")),
@@ -186,7 +185,7 @@ enum Broken {
 async fn once(
     portal: &Portal,
     id: i64,
-    last: &mut Option<String>,
+    (last, tries): (&mut Option<String>, &mut u32),
     screen: &mut Screen,
 ) -> Result<Option<Job>, Broken> {
     let mut request = portal
@@ -212,6 +211,8 @@ async fn once(
     let mut events = answer.bytes_stream().eventsource();
     while let Some(event) = events.next().await {
         let event = event.map_err(|error| Broken::Off(error.to_string()))?;
+        // It is there again.
+        *tries = 0;
         match event.event.as_str() {
             "output" => {
                 let output: JobOutput = read(&event.data)?;

@@ -9,7 +9,7 @@ use url::Url;
 use crate::api::{Client, types};
 use crate::cmd::Common;
 use crate::context::{Contexts, variable};
-use crate::print::{Exit, Failure};
+use crate::print::{Exit, Failure, status};
 
 /// The longest silence; streams say something every 15 s.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -88,8 +88,12 @@ impl Portal {
         let named = |rows: Vec<types::Container>| rows.into_iter().find(|one| one.hostname == name);
         let mut found = named(self.containers(false, None).await?);
         if found.is_none() {
-            // Only admins may look through everybody's.
-            found = self.containers(true, None).await.ok().and_then(named);
+            found = match self.containers(true, None).await {
+                Ok(all) => named(all),
+                // Only admins may look through everybody's.
+                Err(failure) if status(&*failure) == 3 => None,
+                Err(failure) => return Err(failure),
+            };
         }
         let id = match found {
             Some(found) => found.id,

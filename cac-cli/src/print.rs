@@ -1,7 +1,8 @@
 //! What is told: data on standard output, everything else on standard error; and how a command ends.
 
 use std::error::Error;
-use std::io::{ErrorKind, Write as _};
+use std::fmt::Write as _;
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -108,7 +109,25 @@ pub(crate) fn data(text: &str) -> Result<(), Failure> {
 
 /// Writes a value as JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
-    raw(&(serde_json::to_string_pretty(value)? + "\n"))
+    let text = serde_json::to_string_pretty(value)? + "\n";
+    if !std::io::stdout().is_terminal() {
+        return raw(&text);
+    }
+    // The same JSON, for a terminal that would obey or hide some of it.
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => escaped.push(c),
+            c if c.is_control() || is_hidden(c) => write!(escaped, "\\u{:04x}", u32::from(c))?,
+            c => escaped.push(c),
+        }
+    }
+    raw(&escaped)
+}
+
+/// What turns a line around or cannot be seen.
+fn is_hidden(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Says that it is done: in words beside the data, or as JSON.
@@ -122,10 +141,9 @@ pub(crate) fn done(text: &str, as_json: bool) -> Result<(), Failure> {
 
 /// Text of somebody else's without the characters that a terminal would obey, and those that turn a line around or cannot be seen.
 pub(crate) fn harmless(text: &str) -> String {
-    let hides = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
     let shown = |c: char| match c {
         '\t' => c,
-        c if c.is_control() || hides(c) => '\u{fffd}',
+        c if c.is_control() || is_hidden(c) => '\u{fffd}',
         c => c,
     };
     text.trim_end_matches('\r').chars().map(shown).collect()

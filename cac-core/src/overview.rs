@@ -35,8 +35,8 @@ pub async fn find(core: &Core) -> Result<Overview> {
     );
     let settings = routes::settings(&core.config);
     let settings = settings.map_err(|error| crate::Error::Internal(error.to_string()))?;
-    let left_out = routes::left_out(core, &settings).await?;
-    let revision = routes::render_with(core, &settings).await?.etag;
+    let (file, left_out) = routes::read(core, &settings).await?;
+    let revision = file.etag;
     let proxies = proxy::all(core).await?.into_iter();
     let enabled = core.db.one(
         r#"SELECT COUNT(*) AS "n" FROM "Nodes" WHERE "enabled" = ?"#,

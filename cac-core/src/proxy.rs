@@ -7,8 +7,10 @@ use serde::Serialize;
 use crate::actor::Actor;
 use crate::db::Row;
 use crate::error::Fields;
-use crate::{Core, Result, args, transaction};
+use crate::{Core, Error, Result, args, transaction};
 
+/// Proxies that are kept.
+const MOST: i64 = 1000;
 /// Characters of a reason that are kept.
 const REASON: usize = 4000;
 
@@ -84,6 +86,11 @@ pub async fn report(core: &Core, name: &str, report: &Report) -> Result<Proxy> {
         let before = match tx.opt(sql, args![name]).await? {
             Some(row) => row,
             None => {
+                let count = tx.one(r#"SELECT COUNT(*) AS "n" FROM "Proxies""#, args![]).await?;
+                if count.get::<i64>("n")? >= MOST {
+                    let message = format!("{MOST} proxies have reported already; an admin can forget one (DELETE /proxies/NAME).");
+                    return Err(Error::conflict("name", message));
+                }
                 let insert = r#"INSERT INTO "Proxies" ("name", "reportedAt", "createdAt", "updatedAt") VALUES (?, ?, ?, ?)"#;
                 tx.exec(insert, args![name, now, now, now]).await?;
                 tx.one(sql, args![name]).await?
@@ -136,7 +143,7 @@ pub async fn delete(core: &Core, actor: &Actor, name: &str) -> Result<()> {
     actor.must_be_admin()?;
     let sql = r#"DELETE FROM "Proxies" WHERE "name" = ?"#;
     match core.db.exec(sql, args![name]).await? {
-        0 => Err(crate::Error::NotFound(format!("There is no proxy {name}."))),
+        0 => Err(Error::NotFound(format!("There is no proxy {name}."))),
         _ => Ok(()),
     }
 }

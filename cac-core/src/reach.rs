@@ -49,14 +49,11 @@ impl Reach {
     /// Where a service is reached: a site's URL, else host and port; absent while nothing leads there.
     #[must_use]
     pub fn service(&self, row: &Container, service: &Service) -> Option<String> {
-        let direct = || {
-            let address = row.ipv4_address.as_deref()?;
-            Some(format!("{address}:{}", service.internal_port))
-        };
+        // Without an address nothing leads there, whatever its names are.
+        let address = row.ipv4_address.as_deref()?;
+        let direct = format!("{address}:{}", service.internal_port);
         if let Some(name) = service.external_hostname.as_deref() {
-            return self
-                .site(name)
-                .or_else(|| Some(format!("http://{}/", direct()?)));
+            return Some(self.site(name).unwrap_or(format!("http://{direct}/")));
         }
         match self.web {
             Some(_) => Some(format!(
@@ -64,7 +61,7 @@ impl Reach {
                 self.full_name(&row.hostname),
                 service.external_port?
             )),
-            None => direct(),
+            None => Some(direct),
         }
     }
 

@@ -89,7 +89,8 @@ pub async fn left_out(core: &Core, settings: &Settings) -> Result<Vec<String>> {
     Ok(read(core, settings).await?.1)
 }
 
-async fn read(core: &Core, settings: &Settings) -> Result<(Rendered, Vec<String>)> {
+/// The file, and what [`left_out`] says.
+pub(crate) async fn read(core: &Core, settings: &Settings) -> Result<(Rendered, Vec<String>)> {
     let published = service::published(core).await?;
     let rendered = nginx::render(settings, &published.http, &published.streams);
     let rows = published.left_out.iter();

@@ -153,7 +153,7 @@ pub async fn create(
                 external_port,
             } => {
                 let port = match external_port {
-                    Some(port) => wanted_port(tx, *r#type, *port).await?,
+                    Some(port) => wanted_port(tx, &core.config, *r#type, *port).await?,
                     None => free_port(tx, &core.config, *r#type, *ssh).await?,
                 };
                 (
@@ -182,7 +182,11 @@ pub async fn create(
 }
 
 /// A port that must be this one, if nobody has it.
-async fn wanted_port(tx: &mut Tx, kind: ServiceType, port: u16) -> Result<u16> {
+async fn wanted_port(tx: &mut Tx, config: &Config, kind: ServiceType, port: u16) -> Result<u16> {
+    if kind == ServiceType::Tcp && own_ports(config).any(|own| own == port) {
+        let message = format!("Port {port}/tcp is the reverse proxy's or the portal's own.");
+        return Err(Error::conflict("ports", message));
+    }
     let sql = r#"SELECT "containerId" FROM "Services" WHERE "type" = ? AND "externalPort" = ?"#;
     match tx.opt(sql, args![kind.as_str(), port]).await? {
         None => Ok(port),
@@ -192,6 +196,16 @@ async fn wanted_port(tx: &mut Tx, kind: ServiceType, port: u16) -> Result<u16> {
             Err(Error::conflict("ports", message))
         }
     }
+}
+
+/// nginx itself, and we, listen there.
+fn own_ports(config: &Config) -> impl Iterator<Item = u16> {
+    let nginx = config
+        .nginx
+        .http_ports
+        .iter()
+        .chain(&config.nginx.https_ports);
+    nginx.copied().chain([config.listen.port()])
 }
 
 async fn free_port(tx: &mut Tx, config: &Config, kind: ServiceType, ssh: bool) -> Result<u16> {
@@ -211,15 +225,7 @@ async fn free_port(tx: &mut Tx, config: &Config, kind: ServiceType, ssh: bool) -
         taken.insert(row.get::<u16>("externalPort")?);
     }
     if kind == ServiceType::Tcp {
-        // nginx itself, and we, listen there.
-        taken.extend(
-            config
-                .nginx
-                .http_ports
-                .iter()
-                .chain(&config.nginx.https_ports),
-        );
-        taken.insert(config.listen.port());
+        taken.extend(own_ports(config));
     }
     range.clone().find(|port| !taken.contains(port)).ok_or_else(|| {
         let message = format!(

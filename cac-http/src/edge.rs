@@ -182,7 +182,7 @@ impl<E: Endpoint> Edge<E> {
             return;
         };
         // A puller says how things stand at each reload; nobody's things are changed by that.
-        if action == "proxy_report" {
+        if action == "proxy_report" && response.status().is_success() {
             return;
         }
         let who = seen.identity.told();

@@ -111,11 +111,12 @@ impl<K: Hash + Eq + Clone> Budget<K> {
     }
 }
 
-/// Whether a request is of those that nobody counts: files, health, allowed pulls.
+/// Whether a request is of those that nobody counts: files, health, allowed pulls and scrapes.
 fn free(core: &Core, request: &Request, source: Source) -> bool {
     let path = request.uri().path();
     let pull = path == "/nginx.conf" && source.is_in(&core.config.nginx_conf_allow);
-    pull || path.starts_with("/assets/") || matches!(path, "/healthz" | "/readyz" | "/metrics")
+    let scrape = path == "/metrics" && source.is_in(&core.config.metrics_allow);
+    pull || scrape || path.starts_with("/assets/") || matches!(path, "/healthz" | "/readyz")
 }
 
 impl Limits {

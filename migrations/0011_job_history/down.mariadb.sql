@@ -1,1 +1,1 @@
-DROP INDEX IF EXISTS `jobs_container` ON `Jobs`;
+DROP INDEX `jobs_container` ON `Jobs`;

@@ -17,7 +17,7 @@ pub(crate) struct Import {
     /// Only say what would happen
     #[arg(long)]
     dry_run: bool,
-    /// The node that all are on, where nothing else tells
+    /// All are on this node; left out, Proxmox VE is asked, or there is only one
     #[arg(long)]
     node: Option<String>,
 }

@@ -215,8 +215,8 @@ pub(crate) async fn output(
         follow::follow(portal, id, Show::Nothing).await?;
     }
     let mut all = Vec::new();
+    let mut offset = 0;
     loop {
-        let offset = i64::try_from(all.len())?;
         let page = portal
             .client
             .job_output_list()
@@ -229,7 +229,10 @@ pub(crate) async fn output(
             let text = page.iter().map(|row| row.output.as_str());
             follow::print_output(&text.collect::<String>())?;
         }
-        all.extend(page);
+        offset += i64::try_from(page.len())?;
+        if json {
+            all.extend(page);
+        }
         if last {
             break;
         }

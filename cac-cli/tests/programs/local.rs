@@ -208,7 +208,7 @@ async fn secrets_are_encrypted_rotated_and_exported() {
         assert!(plain.is_none() && sealed.is_some());
         assert!(cac(&["node", "--local", "test", "pve1"], &vars, false).contains("Proxmox VE 8.4"));
         if !sqlite {
-            let said = bad("cac", &["node", "--local", "test", "pve1"], &bare, 2);
+            let said = bad("cac", &["node", "--local", "test", "pve1"], &bare, 1);
             assert!(said.contains("this program needs CAC_SECRET_KEY"), "{said}");
         }
         let other = good("cac", &["secret", "new"], &[]).trim().to_owned();

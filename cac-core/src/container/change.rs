@@ -74,9 +74,10 @@ pub async fn update(
     limit: Duration,
 ) -> Result<Changed> {
     let container = find(core, actor, id).await?;
-    let resize = check(actor, &container, change)?;
-    let owner = change.username.as_deref().map(str::trim);
-    let new_owner = owner.filter(|owner| *owner != container.username);
+    let (resize, owner) = check(core, actor, &container, change)?;
+    let owner = owner.as_deref();
+    let user = |name: &str| core.proxmox_user(name);
+    let new_owner = owner.filter(|owner| user(owner) != user(&container.username));
     if let Some(owner) = new_owner {
         give_role(core, &container, owner).await?;
     }
@@ -180,7 +181,13 @@ fn made(container: &Container) -> Result<(i64, u32)> {
     place.ok_or_else(|| Error::conflict("id", message))
 }
 
-fn check(actor: &Actor, container: &Container, change: &ContainerChange) -> Result<Option<Change>> {
+/// The change of sizes, and the stored form of the new owner's name.
+fn check(
+    core: &Core,
+    actor: &Actor,
+    container: &Container,
+    change: &ContainerChange,
+) -> Result<(Option<Change>, Option<String>)> {
     let mut fields = Fields::default();
     let mut size = |field: &'static str, value: Option<i64>, (min, max): (u32, u32), what: &str| {
         let fits = u32::try_from(value?).ok();
@@ -195,15 +202,15 @@ fn check(actor: &Actor, container: &Container, change: &ContainerChange) -> Resu
     let memory = size("memory", change.memory, (64, 1 << 20), number);
     let grown = (container.disk.unwrap_or(1), 16384);
     let disk = size("disk", change.disk, grown, "A disk can only grow: give GiB");
-    if let Some(owner) = &change.username {
-        let owner = owner.trim();
+    let mut owner = None;
+    if let Some(typed) = &change.username {
         if !actor.admin {
             fields.add(
                 "username",
                 "Only admins may give a container to somebody else.",
             );
         } else {
-            rules::owner(owner, &mut fields);
+            owner = Some(rules::owner(core, typed, &mut fields));
         }
     }
     fields.into_result()?;
@@ -211,11 +218,12 @@ fn check(actor: &Actor, container: &Container, change: &ContainerChange) -> Resu
     let memory = memory.filter(|memory| Some(*memory) != container.memory);
     let disk = disk.filter(|disk| Some(*disk) != container.disk);
     let any = cores.is_some() || memory.is_some() || disk.is_some();
-    Ok(any.then_some(Change::Resize {
+    let resize = any.then_some(Change::Resize {
         cores,
         memory,
         disk,
-    }))
+    });
+    Ok((resize, owner))
 }
 
 /// What Proxmox VE takes as a configuration id.

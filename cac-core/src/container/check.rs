@@ -5,6 +5,7 @@ use super::is_label;
 use crate::db::Tx;
 use crate::error::Fields;
 use crate::service::{NewService, ServiceType};
+use crate::user;
 use crate::{Core, Error, Result, args};
 
 /// A label that somebody may have.
@@ -31,18 +32,20 @@ pub(crate) fn label(core: &Core, field: &'static str, hostname: &str, fields: &m
     }
 }
 
-/// Whether this can be the name of an owner.
-pub(super) fn owner(username: &str, fields: &mut Fields) -> bool {
-    // What Proxmox VE takes as a user name; where it takes several they are parted by the last two.
-    let no = |c: char| c.is_control() || c.is_whitespace() || ":/,;".contains(c);
-    let good = (1..=64).contains(&username.len()) && !username.contains(no);
-    if !good {
-        fields.add(
-            "username",
-            "Give the owner's name in Proxmox VE, of at most 64 characters, without spaces, `:`, `/`, `,` and `;`.",
-        );
+/// The stored form of an owner's name, by Proxmox VE's rules.
+pub(super) fn owner(core: &Core, typed: &str, fields: &mut Fields) -> String {
+    // Where Proxmox VE takes several users they are parted by these.
+    let several = typed.contains([',', ';']);
+    match user::canonical(core, typed) {
+        Ok(name) if !several => name,
+        _ => {
+            fields.add(
+                "username",
+                "Give the owner's name in Proxmox VE, such as `alice` or `alice@pam`.",
+            );
+            String::new()
+        }
     }
-    good
 }
 
 /// The port of a web service in the container.

@@ -158,8 +158,7 @@ async fn name_is_taken(core: &Core, hostname: &str) -> Result<bool> {
 pub async fn import(core: &Core, actor: &Actor, node: i64, wanted: &Wanted) -> Result<Container> {
     let (node, pve) = asked(core, actor, node).await?;
     let mut fields = Fields::default();
-    let username = wanted.username.trim().to_owned();
-    check::owner(&username, &mut fields);
+    let username = check::owner(core, &wanted.username, &mut fields);
     let http_port = wanted
         .http_port
         .map(|port| check::port(core, "httpPort", Some(port), &mut fields));

@@ -18,9 +18,11 @@ const FRESH: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub struct Live(Mutex<HashMap<i64, Arc<tokio::sync::Mutex<Seen>>>>);
 
-/// A node's list; empty while the node is away.
+/// A node's list.
 #[derive(Debug, Default)]
 struct Seen {
+    /// Whether the node gave none.
+    away: bool,
     at: Option<(Instant, DateTime<Utc>)>,
     containers: HashMap<u32, LxcStatus>,
 }
@@ -71,26 +73,23 @@ async fn on(core: &Core, id: i64, containers: &[Container]) -> Vec<(i64, LxcStat
     if seen.at.is_none_or(|(at, _)| at.elapsed() >= FRESH) {
         let now = core.clock.now();
         let list = tokio::time::timeout(node::AWAY, pve.lxc_list(&node.name)).await;
-        let list = list.ok().and_then(Result::ok).unwrap_or_default();
-        seen.containers = list.into_iter().map(|row| (row.vmid, row)).collect();
+        let list = list.ok().and_then(Result::ok);
+        seen.away = list.is_none();
+        let list = list.into_iter().flatten();
+        seen.containers = list.map(|row| (row.vmid, row)).collect();
         seen.at = Some((Instant::now(), now));
     }
     let asked = seen.at.map(|(_, at)| at);
-    let mut found = Vec::new();
-    for row in ours() {
-        let Some(vmid) = row.container_id else {
-            continue;
-        };
-        let changed = row.state.is_none() && asked.is_some_and(|at| row.updated_at >= at);
-        if changed && !seen.containers.is_empty() {
-            let own = tokio::time::timeout(node::AWAY, pve.lxc_status(&node.name, vmid)).await;
-            if let Ok(Ok(own)) = own {
-                seen.containers.insert(vmid, own);
-            }
-        }
-        found.extend(seen.of(row));
+    let changed = |row: &&Container| {
+        !seen.away && row.state.is_none() && asked.is_some_and(|at| row.updated_at >= at)
+    };
+    let looks = ours().filter(changed).filter_map(|row| row.container_id);
+    let looks = looks.map(|vmid| pve.lxc_status(&node.name, vmid));
+    let own = tokio::time::timeout(node::AWAY, join_all(looks)).await;
+    for own in own.into_iter().flatten().flatten() {
+        seen.containers.insert(own.vmid, own);
     }
-    found
+    ours().filter_map(|row| seen.of(row)).collect()
 }
 
 /// What Proxmox VE says of it, such as `running` or `stopped`, as [`live`] does; absent where nothing can be said.

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::import;
 use super::register::{self, Checked, Registration, insert, take_address};
 use crate::actor::Actor;
+use crate::db::Retry;
 use crate::node;
 use crate::service::{NewService, ServiceType};
 use crate::{Core, Error, Result, args};
@@ -52,7 +53,7 @@ pub enum Outcome {
 }
 
 /// Takes over every entry of the file that can be, in order of the names; a dry run changes nothing. What an entry leaves out is looked up by
-/// its name in the Proxmox VE of the nodes. `node` is the one that all are on, where nothing else tells.
+/// its name in the Proxmox VE of the nodes. `node` says that all are on this one.
 pub async fn take(
     core: &Core,
     actor: &Actor,
@@ -68,6 +69,7 @@ pub async fn take(
         )
     })?;
     let mut seen = BTreeSet::new();
+    let mut away = None;
     let mut all = Vec::with_capacity(file.len());
     for (hostname, entry) in file {
         let mut taken = Taken {
@@ -77,21 +79,27 @@ pub async fn take(
             services: Vec::new(),
             reason: None,
         };
-        match one(
+        if let Some(away) = &away {
+            taken.outcome = Outcome::Refused;
+            taken.reason = Some(format!("It was not tried: {away}"));
+            all.push(taken);
+            continue;
+        }
+        let ways = (node, dry_run);
+        if let Err(error) = one(
             core,
             actor,
             (&hostname, entry),
-            (node, dry_run),
+            ways,
             (&mut seen, &mut taken),
         )
         .await
         {
-            Ok(()) => {}
+            taken.outcome = Outcome::Refused;
+            taken.reason = Some(error.to_string());
             // The database is away, or something is broken: the next entries fare no better.
-            Err(error @ (Error::Internal(_) | Error::Unreachable(_))) => return Err(error),
-            Err(error) => {
-                taken.outcome = Outcome::Refused;
-                taken.reason = Some(error.to_string());
+            if matches!(error, Error::Internal(_) | Error::Unreachable(_)) {
+                away = Some(error.to_string());
             }
         }
         all.push(taken);
@@ -140,41 +148,65 @@ async fn one(
         .retain(|service| matches!(service, NewService::Http { .. }));
     new.services.extend(services);
     twice(&new, seen)?;
-    store(core, &new, dry_run, taken).await
+    let mut retry = Retry::default();
+    loop {
+        match store(core, &new, dry_run, taken).await {
+            Err(Error::Busy { .. }) if retry.again().await => {}
+            outcome => return outcome,
+        }
+    }
 }
 
-/// What the entry leaves out, by its name in Proxmox VE.
+/// What the entry leaves out, from the one container of its name that what it says is true of.
 async fn look_up(
     core: &Core,
     hostname: &str,
     entry: &mut Entry,
     node: &mut Option<String>,
 ) -> Result<()> {
+    let mut all = Vec::new();
     for one in node::all(core).await? {
-        if !one.enabled || node.as_ref().is_some_and(|name| *name != one.name) {
+        if node.as_ref().is_some_and(|name| *name != one.name) {
             continue;
         }
         let Ok(pve) = core.pve(&one) else { continue };
-        let Ok(all) = pve.lxc_list(&one.name).await else {
+        let Ok(list) = pve.lxc_list(&one.name).await else {
             continue;
         };
-        let named = |status: &crate::pve::LxcStatus| {
+        let named = list.into_iter().filter(|status| {
             let name = status.name.as_deref().unwrap_or_default();
             name.eq_ignore_ascii_case(hostname) && status.template != Some(true)
-        };
-        let Some(status) = all.into_iter().find(named) else {
-            continue;
-        };
-        if let Some(found) = import::look(core, &one, &pve, status).await {
-            entry.ip = entry.ip.take().or(found.ipv4_address);
-            entry.mac = entry.mac.take().or(found.mac_address);
-            entry.os_release = entry.os_release.take().or(found.os_release);
-            entry.ctid = entry.ctid.take().or(Some(found.vmid.into()));
-            *node = Some(one.name);
-            return Ok(());
+        });
+        for status in named {
+            let found = import::look(core, &one, &pve, status).await;
+            all.extend(
+                found
+                    .filter(|found| agrees(entry, found))
+                    .map(|found| (one.name.clone(), found)),
+            );
         }
     }
+    if all.len() > 1 {
+        let message = format!("Several containers are named `{hostname}`: give `ctid` and `mac`.");
+        return Err(Error::invalid("entry", message));
+    }
+    if let Some((on, found)) = all.pop() {
+        entry.ip = entry.ip.take().or(found.ipv4_address);
+        entry.mac = entry.mac.take().or(found.mac_address);
+        entry.os_release = entry.os_release.take().or(found.os_release);
+        entry.ctid = entry.ctid.take().or(Some(found.vmid.into()));
+        *node = Some(on);
+    }
     Ok(())
+}
+
+/// Whether this can be the container that the entry means.
+fn agrees(entry: &Entry, found: &import::Importable) -> bool {
+    let vmid = entry.ctid.as_ref().and_then(number);
+    let mac = |text: &str| text.trim().to_uppercase().replace('-', ":");
+    let given = entry.mac.as_deref().map(mac);
+    vmid.is_none_or(|vmid| vmid == i64::from(found.vmid))
+        && given.is_none_or(|given| found.mac_address.as_deref().map(mac) == Some(given))
 }
 
 fn number(value: &Value) -> Option<i64> {

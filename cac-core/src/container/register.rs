@@ -120,8 +120,8 @@ pub(super) async fn check(
         ),
         Err(_) => fields.add("ipv4Address", "Give an IPv4 address, such as 192.0.2.7."),
     }
-    let username = given.username.trim().to_owned();
-    if check::owner(&username, &mut fields) && !actor.may_see(Some(&username)) {
+    let username = check::owner(core, &given.username, &mut fields);
+    if !username.is_empty() && !actor.may_see(Some(&username)) {
         return Err(Error::Forbidden(
             "Only admins may register a container for somebody else.".to_owned(),
         ));

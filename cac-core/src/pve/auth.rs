@@ -1,5 +1,6 @@
 //! Logging in, and keeping a login: who the calls act as. Passwords stay in memory only for [`super::Auth::Password`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -103,7 +104,7 @@ fn second_factors(challenge: &str) -> Vec<String> {
         .and_then(|(_, rest)| rest.split_once(':'))
         .map(|(json, _)| percent_decode_str(json).decode_utf8_lossy());
     let offers = json
-        .and_then(|json| serde_json::from_str::<serde_json::Map<_, _>>(&json).ok())
+        .and_then(|json| serde_json::from_str::<BTreeMap<String, _>>(&json).ok())
         .unwrap_or_default();
     let useful = |value: &serde_json::Value| match value {
         serde_json::Value::Null => false,

@@ -35,7 +35,10 @@ pub(crate) enum Answer {
 #[derive(ApiResponse)]
 pub(crate) enum Metrics {
     /// In the text format of OpenMetrics
-    #[oai(status = 200)]
+    #[oai(
+        status = 200,
+        content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    )]
     Text(PlainText<String>),
 }
 
