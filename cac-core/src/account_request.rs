@@ -145,6 +145,11 @@ pub async fn list(
     (limit, offset): (u32, u32),
 ) -> Result<(Vec<AccountRequest>, i64)> {
     actor.must_be_admin()?;
+    let known = ["pending", "declined", "approved", "done"];
+    if status.is_some_and(|status| !known.contains(&status)) {
+        let message = "Use `pending`, `declined`, `approved` or `done`.";
+        return Err(Error::invalid("status", message));
+    }
     let (any, status) = (status.is_none(), status.unwrap_or_default());
     let mut tx = core.db.read().await?;
     let sql = r#"SELECT COUNT(*) AS "n" FROM "AccountRequests" WHERE (? OR "status" = ?)"#;

@@ -36,7 +36,11 @@ impl<T: ParseFromJSON> Input<T> {
     pub(crate) fn read(&self) -> Result<T> {
         let schema = Registry::new().create_fake_schema::<T>();
         let known: Vec<&str> = schema.properties.iter().map(|(name, _)| *name).collect();
-        let unknown = |name: &&String| !self.form && !known.contains(&name.as_str());
+        // A form's own words about itself, such as `_method`, are no fields.
+        let unknown = |name: &&String| {
+            let about = self.form && name.starts_with('_');
+            !about && !known.contains(&name.as_str())
+        };
         if let Some(name) = self.raw.keys().find(unknown) {
             let message = format!("There is no such field; use {}.", known.join(", "));
             let detail = format!("{name}: {message}");

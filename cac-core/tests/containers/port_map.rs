@@ -34,6 +34,7 @@ async fn ports_stay_and_what_cannot_be_taken_says_why() {
             "nobody": {"ip": "127.9.0.6", "os_release": "debian", "ctid": 1006, "mac": "BC:24:11:00:00:06"},
             "bad-port": entry(7, &json!({"ssh": 70000})),
             "odd": 7,
+            "portals": entry(10, &json!({"app": 443})),
             "outside": {"ip": "198.51.100.7", "user": "alice", "os_release": "debian", "ctid": 1008, "mac": "BC:24:11:00:00:08"},
         });
         let dry = take(&core, &file, true).await;
@@ -61,6 +62,7 @@ async fn ports_stay_and_what_cannot_be_taken_says_why() {
             ("nobody", "username"),
             ("bad-port", "`ssh` is no number from 1 to 65535"),
             ("odd", "not understood"),
+            ("portals", "443/tcp is the reverse proxy's"),
             ("outside", "CONTAINER_NETWORKS"),
         ] {
             let one = taken.iter().find(|one| one.hostname == hostname).unwrap();

@@ -440,6 +440,7 @@ async fn accounts_tokens_audit_and_nodes() {
     assert_eq!(get(&lab, "/containers", &token, 200).await, json!([]));
     let log = get(&lab, "/audit?action=node_create", &admin, 200).await;
     assert_eq!(log.as_array().unwrap().len(), 1, "{log}");
+    get(&lab, "/account-requests?status=odd", &admin, 400).await;
     for path in ["/nodes", "/account-requests", "/audit", "/tokens?all=true"] {
         get(&lab, path, &alice, 403).await;
     }

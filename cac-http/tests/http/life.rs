@@ -347,6 +347,33 @@ async fn a_container_is_given_only_to_somebody_whom_proxmox_knows() {
     assert_eq!(still["username"], "alice");
     assert_eq!(give("bob", 200).await["container"]["username"], "bob");
     assert_eq!(give("alice", 200).await["container"]["username"], "alice");
+    // By her whole name it became another one's, and the role went away that had just been given.
+    assert_eq!(
+        give("alice@pve", 200).await["container"]["username"],
+        "alice"
+    );
+    expect(lab.get(&at, &alice).send().await.unwrap(), 200).await;
+    give("alice@pve,bob@pve", 400).await;
+}
+
+/// The address of its site was told while nothing led there.
+#[tokio::test]
+async fn a_container_that_is_stopped_is_reached_nowhere() {
+    let lab = Lab::with(&[]).await;
+    let alice = lab.login("alice").await;
+    let (id, job) = lab.create(&alice, "resting").await;
+    assert_eq!(lab.ended(job).await, "success");
+    let at = format!("/containers/{id}");
+    let found = async || expect(lab.get(&at, &alice).send().await.unwrap(), 200).await;
+    assert!(found().await["url"].is_string());
+    let stop = lab.post(&format!("{at}/stop"), &alice).send().await;
+    expect(stop.unwrap(), 200).await;
+    let stopped = found().await;
+    assert!(
+        stopped["url"].is_null() && stopped["ssh"].is_null(),
+        "{stopped}"
+    );
+    assert_eq!(stopped["status"], "stopped");
 }
 
 /// It was 500, and a deletion of nothing was a success.

@@ -95,3 +95,21 @@ async fn the_answer_says_how_much_is_left_and_when_to_go_on() {
         assert_eq!(header(&answer, "ratelimit-limit"), 4);
     }
 }
+
+/// A stranger could ask for metrics as often as they liked, each time with another token for the database to look up.
+#[tokio::test]
+async fn only_allowed_scrapes_are_not_counted() {
+    let lab = Lab::idle(&[("RATE_LIMIT", "3"), ("METRICS_ALLOW", "127.0.0.1")]).await;
+    for _ in 0..5 {
+        let scrape = lab.get("/metrics", "").send().await.unwrap();
+        assert_eq!(scrape.status(), 200);
+    }
+    let mut last = 0;
+    for _ in 0..5 {
+        let request = lab
+            .get("/metrics", "cac_wrong")
+            .header("x-forwarded-for", "198.51.100.7");
+        last = request.send().await.unwrap().status().as_u16();
+    }
+    assert_eq!(last, 429);
+}
