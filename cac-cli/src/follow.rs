@@ -39,6 +39,13 @@ pub(crate) enum Show {
     Nothing,
 }
 
+impl Show {
+    /// Nothing where the result is JSON.
+    pub(crate) fn unless(self, json: bool) -> Self {
+        if json { Self::Nothing } else { self }
+    }
+}
+
 /// What shows it.
 struct Screen {
     show: Show,

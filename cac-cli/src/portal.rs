@@ -227,12 +227,20 @@ pub(crate) fn by_status(status: u16) -> Failure {
     let text = format!(
         "The answer with status {status} is not the portal's: is the address right, and are both of one version?"
     );
+    ended(status, &text, None)
+}
+
+/// How a command ends by an HTTP status that was nobody's typing; the request's id helps where nothing else does.
+fn ended(status: u16, text: &str, request: Option<&str>) -> Failure {
     match status {
-        401 | 403 => Exit::not_signed_in(&text),
-        404 => Exit::not_found(&text),
-        409 => Exit::conflict(&text),
-        408 | 429 | 502..=504 => Exit::try_again(&text),
-        _ => Exit::failed(&text),
+        401 | 403 => Exit::not_signed_in(text),
+        404 => Exit::not_found(text),
+        409 => Exit::conflict(text),
+        408 | 429 | 502..=504 => Exit::try_again(text),
+        _ => Exit::failed(&match request {
+            Some(id) => format!("{text} (request {id})"),
+            None => text.to_owned(),
+        }),
     }
 }
 
@@ -260,13 +268,6 @@ fn problem(problem: &types::Problem) -> Failure {
     match problem.status {
         400 | 413 => Exit::usage(&text),
         401 => Exit::not_signed_in(&format!("{text}\nSign in: `cac login URL`.")),
-        403 => Exit::not_signed_in(&text),
-        404 => Exit::not_found(&text),
-        409 => Exit::conflict(&text),
-        408 | 429 | 502..=504 => Exit::try_again(&text),
-        _ => Exit::failed(&match &problem.request_id {
-            Some(id) => format!("{text} (request {id})"),
-            None => text,
-        }),
+        status => ended(status, &text, problem.request_id.as_deref()),
     }
 }

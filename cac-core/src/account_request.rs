@@ -15,6 +15,8 @@ use crate::job::account_mail;
 use crate::pve::{NewUser, Secret};
 use crate::{Core, Error, Result, args, mail, secret, transaction, user};
 
+/// How a request can stand.
+pub const STATUSES: [&str; 4] = ["pending", "declined", "approved", "done"];
 /// How long a link works.
 pub const LINK_DAYS: i64 = 7;
 /// Requests that may wait for a decision at once.
@@ -145,8 +147,7 @@ pub async fn list(
     (limit, offset): (u32, u32),
 ) -> Result<(Vec<AccountRequest>, i64)> {
     actor.must_be_admin()?;
-    let known = ["pending", "declined", "approved", "done"];
-    if status.is_some_and(|status| !known.contains(&status)) {
+    if status.is_some_and(|status| !STATUSES.contains(&status)) {
         let message = "Use `pending`, `declined`, `approved` or `done`.";
         return Err(Error::invalid("status", message));
     }

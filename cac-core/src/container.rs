@@ -21,7 +21,7 @@ mod live;
 mod port_map;
 mod register;
 
-pub use change::{Changed, ContainerChange, change, snapshots, update, usage};
+pub use change::{Changed, ContainerChange, TIMEFRAMES, change, snapshots, update, usage};
 pub use create::{Created, NewContainer, Preflight, create, preflight};
 pub(crate) use delete::add_undo;
 pub use delete::{Deletion, delete, forget};

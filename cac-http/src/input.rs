@@ -9,7 +9,7 @@ use cac_core::error::Fields;
 use poem::http::StatusCode;
 use poem::http::header::CONTENT_TYPE;
 use poem::{Request, RequestBody};
-use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry};
+use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::types::{ParseFromJSON, Type};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde_json::{Map, Value};
@@ -46,14 +46,17 @@ impl<T: ParseFromJSON> Input<T> {
             let detail = format!("{name}: {message}");
             return Err(ApiError::new(StatusCode::BAD_REQUEST, detail).field(name, message));
         }
-        self.read_some()
+        self.typed(&schema)
     }
 
     /// The same, leaving aside what there is not: scripts send the original's own routes more than it says.
     pub(crate) fn read_some(&self) -> Result<T> {
+        self.typed(&Registry::new().create_fake_schema::<T>())
+    }
+
+    fn typed(&self, schema: &MetaSchema) -> Result<T> {
         let mut fields = Fields::default();
         let mut checked = Map::new();
-        let schema = Registry::new().create_fake_schema::<T>();
         for (name, property) in &schema.properties {
             let MetaSchemaRef::Inline(property) = property else {
                 return Err(ApiError::internal(format!("{name} is no plain field")));

@@ -4,6 +4,7 @@
 use std::sync::LazyLock;
 
 use cac_core::token::Scope;
+use cac_core::{account_request, container};
 use poem::http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -313,12 +314,12 @@ fn words(spec: &mut Value) {
         (
             "/containers/{id}/usage",
             "timeframe",
-            json!(["hour", "day", "week", "month", "year"]),
+            json!(container::TIMEFRAMES),
         ),
         (
             "/account-requests",
             "status",
-            json!(["pending", "declined", "approved", "done"]),
+            json!(account_request::STATUSES),
         ),
     ] {
         let parameters = spec["paths"][at]["get"]["parameters"].as_array_mut();

@@ -291,8 +291,7 @@ impl Create {
                 "Container {id} is being made by job {job}: `cac job follow {job}`.\n"
             ));
         }
-        let show_as = if json { Show::Nothing } else { Show::Progress };
-        follow::finished(portal, job, show_as).await?;
+        follow::finished(portal, job, Show::Progress.unless(json)).await?;
         let made = portal.client.container_find().id(id).send().await.told()?;
         show(&made, json)
     }
@@ -337,8 +336,7 @@ fn public_key(file: &Path) -> Result<String, Failure> {
 async fn changed(portal: &Portal, id: i64, answer: Answer, json: bool) -> Result<(), Failure> {
     let answer = answer.told()?;
     if let Some(job) = answer.job_id {
-        let show_as = if json { Show::Nothing } else { Show::Progress };
-        follow::finished(portal, job, show_as).await?;
+        follow::finished(portal, job, Show::Progress.unless(json)).await?;
     }
     let now = portal.client.container_find().id(id).send().await.told()?;
     show(&now, json)
@@ -362,8 +360,7 @@ async fn delete(
     }
     let answer = request.send().await.told()?;
     if let Some(job) = answer.job_id {
-        let show_as = if json { Show::Nothing } else { Show::Progress };
-        follow::finished(portal, job, show_as).await?;
+        follow::finished(portal, job, Show::Progress.unless(json)).await?;
     }
     match json {
         true => print::json(&serde_json::json!({"success": true, "id": found.id})),

@@ -100,8 +100,7 @@ impl Job {
             }
             Command::Logs { job, follow } => output(&portal, job.id, follow, json).await?,
             Command::Follow(one) => {
-                let show_as = if json { Show::Nothing } else { Show::Progress };
-                let job = follow::finished(&portal, one.id, show_as).await?;
+                let job = follow::finished(&portal, one.id, Show::Progress.unless(json)).await?;
                 if json {
                     print::json(&job)?;
                 }
@@ -135,8 +134,7 @@ impl Run {
         if self.detach {
             return show(&job, json);
         }
-        let show_as = if json { Show::Nothing } else { Show::Output };
-        let job = follow::finished(portal, job.id, show_as).await?;
+        let job = follow::finished(portal, job.id, Show::Output.unless(json)).await?;
         if json { print::json(&job) } else { Ok(()) }
     }
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::lab::{Running, answers, command, good, own_address, simulator, text, until};
+use crate::local::{add_node, simulator_secret};
 use crate::portal::{Browser, Portal, greeting, json, ssh_port};
 
 const HTTPS: u16 = 8443;
@@ -351,23 +352,8 @@ async fn another_program_makes_a_container_and_deletes_it() {
         ("CONTAINER_NETWORKS", "127.0.0.0/8"),
         ("CONTAINER_SSH_PORT", "2022"),
     ];
-    let secret = dir.path().join("secret");
-    std::fs::write(&secret, told("tokenSecret")).unwrap();
-    let words = [
-        "node",
-        "--local",
-        "add",
-        "pve1",
-        "--api-url",
-        told("url"),
-        "--token-id",
-        told("tokenId"),
-        "--tls",
-        told("fingerprint"),
-        "--secret-file",
-        secret.to_str().unwrap(),
-    ];
-    good("cac", &words, &vars);
+    let secret = simulator_secret(told("tokenSecret"));
+    add_node(told("url"), told("fingerprint"), &secret, &vars);
     let out = good(
         "examples/embed",
         &["alice", "debian", "mine", "8080"],

@@ -146,9 +146,12 @@ async fn snapshots_of(core: &Core, container: &Container) -> Result<Vec<Snapshot
     asked.map_err(|error| told(&error))
 }
 
-/// What the container used; `timeframe` is `hour`, `day`, `week`, `month` or `year`.
+/// How far back Proxmox VE's series go.
+pub const TIMEFRAMES: [&str; 5] = ["hour", "day", "week", "month", "year"];
+
+/// What the container used; `timeframe` is one of [`TIMEFRAMES`].
 pub async fn usage(core: &Core, actor: &Actor, id: i64, timeframe: &str) -> Result<Vec<Sample>> {
-    if !["hour", "day", "week", "month", "year"].contains(&timeframe) {
+    if !TIMEFRAMES.contains(&timeframe) {
         let message = "Use `hour`, `day`, `week`, `month` or `year`.";
         return Err(Error::invalid("timeframe", message));
     }

@@ -28,6 +28,11 @@ struct Seen {
 }
 
 impl Seen {
+    /// Whether we changed this container since its node was asked.
+    fn misses(&self, row: &Container) -> bool {
+        row.state.is_none() && self.at.is_some_and(|(_, asked)| row.updated_at >= asked)
+    }
+
     fn of(&self, row: &Container) -> Option<(i64, LxcStatus)> {
         let status = self.containers.get(&row.container_id?)?;
         Some((row.id, status.clone()))
@@ -57,8 +62,8 @@ async fn on(core: &Core, id: i64, containers: &[Container]) -> Vec<(i64, LxcStat
     // Whoever comes second waits for the first one's answer.
     let mut seen = seen.lock().await;
     let ours = || containers.iter().filter(|row| row.node_id == Some(id));
-    let known = seen.at.filter(|(at, _)| at.elapsed() < FRESH);
-    if known.is_some_and(|(_, at)| ours().all(|row| row.updated_at < at || row.state.is_some())) {
+    let fresh = seen.at.is_some_and(|(at, _)| at.elapsed() < FRESH);
+    if fresh && !ours().any(|row| seen.misses(row)) {
         return ours().filter_map(|row| seen.of(row)).collect();
     }
     let node = node::find(core, id).await;
@@ -70,7 +75,7 @@ async fn on(core: &Core, id: i64, containers: &[Container]) -> Vec<(i64, LxcStat
         };
         return Vec::new();
     };
-    if seen.at.is_none_or(|(at, _)| at.elapsed() >= FRESH) {
+    if !fresh {
         let now = core.clock.now();
         let list = tokio::time::timeout(node::AWAY, pve.lxc_list(&node.name)).await;
         let list = list.ok().and_then(Result::ok);
@@ -79,11 +84,8 @@ async fn on(core: &Core, id: i64, containers: &[Container]) -> Vec<(i64, LxcStat
         seen.containers = list.map(|row| (row.vmid, row)).collect();
         seen.at = Some((Instant::now(), now));
     }
-    let asked = seen.at.map(|(_, at)| at);
-    let changed = |row: &&Container| {
-        !seen.away && row.state.is_none() && asked.is_some_and(|at| row.updated_at >= at)
-    };
-    let looks = ours().filter(changed).filter_map(|row| row.container_id);
+    let missed = ours().filter(|row| !seen.away && seen.misses(row));
+    let looks = missed.filter_map(|row| row.container_id);
     let looks = looks.map(|vmid| pve.lxc_status(&node.name, vmid));
     let own = tokio::time::timeout(node::AWAY, join_all(looks)).await;
     for own in own.into_iter().flatten().flatten() {
