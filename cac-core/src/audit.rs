@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::actor::Actor;
 use crate::db::{Arg, Row};
-use crate::{Core, Error, Result, args};
+use crate::{Core, Error, Result, args, container};
 
 /// Characters of a detail that are kept.
 const DETAIL: usize = 1000;
@@ -135,11 +135,7 @@ impl Filter {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let target = text(&self.target).trim_end_matches('/').to_owned();
         // No wildcard of the caller's: `!` takes their meaning away.
-        let below: String = target
-            .chars()
-            .flat_map(|c| "!%_".contains(c).then_some('!').into_iter().chain([c]))
-            .chain("/%".chars())
-            .collect();
+        let below = format!("{}/%", container::without_wildcards(&target));
         let (since, until) = (self.since, self.until);
         args![
             self.username.is_none(),
@@ -187,6 +183,27 @@ pub async fn list(core: &Core, actor: &Actor, filter: &Filter) -> Result<(Vec<En
             "Only admins may read the audit log.".to_owned(),
         ));
     }
+    page(core, filter).await
+}
+
+/// The newest entries about a container, for whoever may see it, and how many there are.
+pub async fn of_container(
+    core: &Core,
+    actor: &Actor,
+    id: i64,
+    limit: u32,
+) -> Result<(Vec<Entry>, i64)> {
+    let row = container::find(core, actor, id).await?;
+    let filter = Filter {
+        target: Some(format!("/containers/{}", row.id)),
+        newest: true,
+        limit,
+        ..Filter::default()
+    };
+    page(core, &filter).await
+}
+
+async fn page(core: &Core, filter: &Filter) -> Result<(Vec<Entry>, i64)> {
     let mut tx = core.db.read().await?;
     let count = matching!(r#"SELECT COUNT(*) AS "n""#, "");
     let total = tx.one(count, filter.args()).await?.get("n")?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
+use crate::container::Sizes;
 use crate::pve::{Fingerprint, Secret, Tls};
 use crate::quota::Limits;
 use crate::reach::{self, Reach, Web};
@@ -111,6 +112,8 @@ pub struct Containers {
     pub cores: u32,
     pub memory: u32,
     pub disk: u32,
+    /// What users may choose by name.
+    pub sizes: Sizes,
     /// How many containers one node makes at once.
     pub creates_per_node: u32,
 }

@@ -20,6 +20,8 @@ mod import;
 mod live;
 mod port_map;
 mod register;
+mod size;
+mod suggest;
 
 pub use change::{Changed, ContainerChange, TIMEFRAMES, change, snapshots, update, usage};
 pub use create::{Created, NewContainer, Preflight, create, preflight};
@@ -29,6 +31,8 @@ pub use import::{Importable, Wanted, import, importable};
 pub use live::{Live, live, live_status};
 pub use port_map::{Outcome, Taken, take};
 pub use register::{Registration, register};
+pub use size::{Size, Sizes};
+pub use suggest::suggest;
 
 /// A row of `Containers` with its services.
 #[derive(Debug, Clone, Serialize)]
@@ -119,8 +123,30 @@ pub struct Filter {
     pub all: bool,
     /// One owner's, for admins.
     pub user: Option<String>,
+    /// Only those in whose name, owner, system, address or public names this text stands, in any case.
+    pub search: Option<String>,
     pub limit: u32,
     pub offset: u32,
+}
+
+/// The conditions of a [`Filter`].
+macro_rules! matching {
+    ($before:literal, $after:literal) => {
+        concat!(
+            $before,
+            r#" FROM "Containers" c WHERE (? OR c."username" = ?)
+                AND (? OR LOWER(c."hostname") LIKE ? ESCAPE '!' OR LOWER(c."username") LIKE ? ESCAPE '!' OR LOWER(c."osRelease") LIKE ? ESCAPE '!'
+                     OR c."ipv4Address" LIKE ? ESCAPE '!'
+                     OR EXISTS (SELECT 1 FROM "Services" s WHERE s."containerId" = c."id" AND LOWER(s."externalHostname") LIKE ? ESCAPE '!'))"#,
+            $after
+        )
+    };
+}
+
+/// Text of a `LIKE … ESCAPE '!'` in which no wildcard is the caller's.
+pub(crate) fn without_wildcards(text: &str) -> String {
+    let marked = |c: char| "!%_".contains(c).then_some('!').into_iter().chain([c]);
+    text.chars().flat_map(marked).collect()
 }
 
 /// A page of containers with their services in order of their ids, and how many there are.
@@ -130,20 +156,28 @@ pub async fn list(core: &Core, actor: &Actor, filter: &Filter) -> Result<(Vec<Co
         Some(user) if actor.admin => user.as_str(),
         _ => actor.username.as_str(),
     };
+    let search = filter.search.as_deref().map(str::trim).unwrap_or_default();
+    let like = format!("%{}%", without_wildcards(&search.to_lowercase()));
+    let wanted = || {
+        args![
+            everyone,
+            owner,
+            search.is_empty(),
+            &like,
+            &like,
+            &like,
+            &like,
+            &like
+        ]
+    };
+    let mut page = wanted();
+    page.extend(args![filter.limit, filter.offset]);
     let total = core
         .db
-        .one(
-            r#"SELECT COUNT(*) AS "n" FROM "Containers" WHERE (? OR "username" = ?)"#,
-            args![everyone, owner],
-        )
+        .one(matching!(r#"SELECT COUNT(*) AS "n""#, ""), wanted())
         .await?;
-    let rows = core
-        .db
-        .all(
-            r#"SELECT * FROM "Containers" WHERE (? OR "username" = ?) ORDER BY "id" LIMIT ? OFFSET ?"#,
-            args![everyone, owner, filter.limit, filter.offset],
-        )
-        .await?;
+    let sql = matching!("SELECT c.*", r#" ORDER BY c."id" LIMIT ? OFFSET ?"#);
+    let rows = core.db.all(sql, page).await?;
     let mut containers = rows
         .iter()
         .map(Container::from_row)

@@ -19,7 +19,7 @@ mod capability;
 pub use capability::{Check, test};
 
 /// Whoever waits for an answer is held up for no longer by a node that is away.
-pub(crate) const AWAY: Duration = Duration::from_secs(2);
+pub const AWAY: Duration = Duration::from_secs(2);
 
 /// A row of `Nodes`. The secret stays inside.
 #[derive(Debug, Clone, Serialize)]

@@ -76,12 +76,25 @@ impl Reach {
     /// The command that opens a shell in a container.
     #[must_use]
     pub fn ssh(&self, row: &Container) -> Option<String> {
-        let is_ssh =
-            |s: &&Service| s.r#type == ServiceType::Tcp && s.internal_port == self.ssh_port;
-        let service = row.services.iter().find(is_ssh)?;
-        let address = self.service(row, service)?;
+        let address = self.shell(row)?;
         let (host, port) = address.rsplit_once(':')?;
         Some(format!("ssh -p {port} root@{host}"))
+    }
+
+    /// The link that opens a container in VS Code, over ssh.
+    #[must_use]
+    pub fn code(&self, row: &Container) -> Option<String> {
+        let address = self.shell(row)?;
+        Some(format!(
+            "vscode://vscode-remote/ssh-remote+root@{address}/root"
+        ))
+    }
+
+    /// Host and port of a container's ssh server.
+    fn shell(&self, row: &Container) -> Option<String> {
+        let is_ssh =
+            |s: &&Service| s.r#type == ServiceType::Tcp && s.internal_port == self.ssh_port;
+        self.service(row, row.services.iter().find(is_ssh)?)
     }
 }
 

@@ -272,6 +272,13 @@ impl Protocols {
         ))
     }
 
+    /// The names of the table, for people.
+    #[must_use]
+    pub fn names(&self) -> String {
+        let names: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        names.join(", ")
+    }
+
     /// The service that a word of `additionalProtocols` asks for: a name of the table in any case, or `8080/tcp`.
     pub fn parse(&self, word: &str) -> Result<NewService, String> {
         let word = word.trim().to_lowercase();

@@ -1,6 +1,7 @@
 //! Style and script, embedded and named by their content, so that browsers keep them for good; the specification and its UI.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use poem::http::{StatusCode, header};
@@ -25,48 +26,59 @@ pub(crate) fn newest(path: &str, embedded: &str) -> String {
 
 #[derive(Clone)]
 struct Asset {
+    stem: &'static str,
     /// `style.0123456789abcdef.css`
     name: String,
     kind: &'static str,
     text: String,
 }
 
-static EMBEDDED: LazyLock<[Asset; 2]> = LazyLock::new(all);
-
-fn all() -> [Asset; 2] {
-    let css = include_str!("../assets/style.css");
-    let js = include_str!("../assets/status.js");
-    [
-        asset("style", "css", "text/css; charset=utf-8", css),
-        asset("status", "js", "text/javascript; charset=utf-8", js),
-    ]
+macro_rules! files {
+    ($(($stem:literal, $end:literal, $kind:literal)),+) => {
+        [$(($stem, $end, $kind, include_str!(concat!("../assets/", $stem, ".", $end)))),+]
+    };
 }
 
-fn asset(stem: &str, end: &str, kind: &'static str, embedded: &str) -> Asset {
-    let text = newest(&format!("assets/{stem}.{end}"), embedded);
-    let hash = cac_core::secret::hex(&Sha256::digest(&text));
-    Asset {
-        name: format!("{stem}.{}.{end}", &hash[..16]),
-        kind,
-        text,
-    }
+/// Stem, ending, media type and text of each.
+const FILES: [(&str, &str, &str, &str); 4] = files!(
+    ("style", "css", "text/css; charset=utf-8"),
+    ("page", "js", "text/javascript; charset=utf-8"),
+    ("new", "js", "text/javascript; charset=utf-8"),
+    ("status", "js", "text/javascript; charset=utf-8")
+);
+
+static EMBEDDED: LazyLock<Vec<Asset>> = LazyLock::new(all);
+
+fn all() -> Vec<Asset> {
+    FILES
+        .into_iter()
+        .map(|(stem, end, kind, embedded)| {
+            let text = newest(&format!("assets/{stem}.{end}"), embedded);
+            let hash = cac_core::secret::hex(&Sha256::digest(&text));
+            let name = format!("{stem}.{}.{end}", &hash[..16]);
+            Asset {
+                stem,
+                name,
+                kind,
+                text,
+            }
+        })
+        .collect()
 }
 
-fn assets() -> Cow<'static, [Asset; 2]> {
+fn assets() -> Cow<'static, [Asset]> {
     match RELOAD {
         true => Cow::Owned(all()),
-        false => Cow::Borrowed(&*EMBEDDED),
+        false => Cow::Borrowed(EMBEDDED.as_slice()),
     }
 }
 
-/// Where the style sheet is.
-pub(crate) fn style() -> String {
-    format!("/assets/{}", assets()[0].name)
-}
-
-/// Where the script of the progress page is.
-pub(crate) fn script() -> String {
-    format!("/assets/{}", assets()[1].name)
+/// Where each file is, by its stem.
+pub(crate) fn places() -> BTreeMap<&'static str, String> {
+    assets()
+        .iter()
+        .map(|asset| (asset.stem, format!("/assets/{}", asset.name)))
+        .collect()
 }
 
 #[handler]

@@ -43,9 +43,17 @@ pub(crate) struct Told {
     pub username: Option<String>,
     pub via: Option<Via>,
     pub token: Option<i64>,
+    /// It only asked what would happen.
+    pub dry: bool,
 }
 
 impl Identity {
+    pub(crate) fn only_asks(&self) {
+        if let Some(told) = self.held().as_mut() {
+            told.dry = true;
+        }
+    }
+
     pub(crate) fn tell(&self, told: Told) {
         *self.held() = Some(told);
     }
@@ -144,6 +152,7 @@ async fn anyone(request: &Request) -> Result<Anyone> {
             username: Some(actor.username.clone()),
             via: Some(via),
             token: token.as_ref().map(|token| token.id),
+            dry: false,
         });
     }
     if token.is_none() && matches!(credential, Some(Credential::Token(_))) {

@@ -19,7 +19,7 @@ use crate::accept::prefers_html;
 use crate::auth::{Carried, Identity};
 use crate::error::{ApiError, Told};
 use crate::origin::Source;
-use crate::{input, origin, page};
+use crate::{compress, input, origin, page};
 
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                    form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -119,6 +119,7 @@ impl<E: Endpoint> Endpoint for Edge<E> {
             path: request.uri().path().to_owned(),
             identity: Identity::default(),
         };
+        let gzip = compress::accepted(request.headers());
         let path = without_secret(request.uri().path()).to_owned();
         let span = tracing::info_span!("request", id = %seen.id, method = %seen.method, path);
         let answer = async {
@@ -163,6 +164,9 @@ impl<E: Endpoint> Endpoint for Edge<E> {
         };
         let mut response = answer.instrument(span).await;
         secure(&mut response, &seen.id);
+        if gzip {
+            response = compress::compress(response).await;
+        }
         Ok(response)
     }
 }
@@ -190,6 +194,9 @@ impl<E: Endpoint> Edge<E> {
             return;
         }
         let who = who.unwrap_or_default();
+        if who.dry {
+            return;
+        }
         let place = response.headers().get(header::LOCATION);
         let place = place.and_then(|at| at.to_str().ok()).map(ToOwned::to_owned);
         let entry = NewEntry {

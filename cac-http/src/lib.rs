@@ -3,6 +3,7 @@
 //! - `edge.rs` the outermost layer; `origin.rs` hosts, origins, proxies; `auth.rs` who is signed in; `scope.rs` what tokens may; `limit.rs` how many
 //!   requests; `metrics.rs` what was served; `error.rs` one mapping
 //! - `spec.rs` the OpenAPI document
+//! - `compress.rs` pages, style and script made smaller
 //! - `input.rs`, `accept.rs` bodies in and both kinds of answers out; `events.rs` the streams of a job
 //! - `api/<noun>.rs` the operations; `page/<noun>.rs` their pages, with `templates/`; `assets.rs` style and script
 //! - `program.rs` configuration, log and signals of the program
@@ -23,6 +24,7 @@ mod accept;
 mod api;
 mod assets;
 mod auth;
+mod compress;
 mod edge;
 mod error;
 mod events;

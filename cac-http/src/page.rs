@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use cac_core::Actor;
 use minijinja::value::Serde;
-use minijinja::{Environment, UndefinedBehavior};
+use minijinja::{Environment, UndefinedBehavior, escape_formatter};
 use poem_openapi::types::ToJSON as _;
 use serde_json::{Value, json};
 
@@ -12,6 +12,7 @@ use crate::assets;
 use crate::error::Problem;
 
 pub(crate) mod account;
+mod chart;
 pub(crate) mod container;
 pub(crate) mod job;
 pub(crate) mod login;
@@ -23,8 +24,9 @@ macro_rules! templates {
     };
 }
 
-const TEXTS: [(&str, &str); 10] = templates!(
+const TEXTS: [(&str, &str); 11] = templates!(
     "base.html",
+    "parts.html",
     "login.html",
     "register.html",
     "account.html",
@@ -42,6 +44,13 @@ static EMBEDDED: LazyLock<Environment<'static>> =
 fn templates() -> Result<Environment<'static>, minijinja::Error> {
     let mut templates = Environment::new();
     templates.set_undefined_behavior(UndefinedBehavior::Chainable);
+    // What is absent is shown as nothing.
+    templates.set_formatter(|out, state, value| match value.is_none() {
+        true => Ok(()),
+        false => escape_formatter(out, state, value),
+    });
+    templates.add_filter("when", when);
+    templates.add_filter("literal", literal);
     for (name, text) in TEXTS {
         let text = assets::newest(&format!("templates/{name}"), text);
         templates.add_template_owned(name, text)?;
@@ -49,9 +58,26 @@ fn templates() -> Result<Environment<'static>, minijinja::Error> {
     Ok(templates)
 }
 
+/// A time in RFC 3339 as people read it, in UTC.
+fn when(time: String) -> String {
+    match time.get(..16) {
+        Some(minute) => format!("{} UTC", minute.replacen('T', " ", 1)),
+        None => time,
+    }
+}
+
+/// A `pattern` that only this text fits.
+fn literal(text: String) -> String {
+    let one = |c: char| match c {
+        c if c.is_ascii_alphanumeric() => c.to_string(),
+        c => format!("\\u{{{:x}}}", u32::from(c)),
+    };
+    text.chars().map(one).collect()
+}
+
 /// A page for somebody, or for nobody in particular.
 fn render(name: &str, user: Option<&Actor>, mut with: Value) -> String {
-    with["style"] = assets::style().into();
+    with["assets"] = json!(assets::places());
     with["user"] = user.map_or(
         Value::Null,
         |user| json!({"username": user.username, "admin": user.admin}),

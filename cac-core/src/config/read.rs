@@ -15,6 +15,7 @@ use super::{
     Account, Config, Containers, Environment, Nginx, Program, Proxmox, RateLimits, Runner,
     StepLimits,
 };
+use crate::container::Sizes;
 use crate::pve::Secret;
 use crate::quota::Limits;
 use crate::service::Protocols;
@@ -313,6 +314,11 @@ fn containers(r: &mut Reader<'_>) -> Containers {
         cores: r.parse("CONTAINER_CORES", 2, "a number of cores"),
         memory: r.parse("CONTAINER_MEMORY", 2048, "a number of MiB"),
         disk: r.parse("CONTAINER_DISK", 8, "a number of GiB"),
+        sizes: r.parse(
+            "CONTAINER_SIZES",
+            Sizes::default(),
+            "sizes such as small:1/1024/8 (cores, MiB of memory, GiB of disk), each name once",
+        ),
         creates_per_node: r
             .parse("CREATES_PER_NODE", 4, "a number of containers")
             .max(1),

@@ -24,6 +24,8 @@ pub struct NewContainer {
     /// Names of the protocol table or forms such as `8080/tcp`.
     pub additional_protocols: Vec<String>,
     pub ssh_public_key: Option<String>,
+    /// One of `CONTAINER_SIZES`; what is given besides wins.
+    pub size: Option<String>,
     pub cores: Option<i64>,
     /// MiB
     pub memory: Option<i64>,
@@ -221,6 +223,20 @@ async fn look(core: &Core, new: &NewContainer) -> Result<(Checked, Fields)> {
         &mut fields,
     );
     let limits = &core.config.containers;
+    let wanted = new.size.as_deref().filter(|name| !name.trim().is_empty());
+    let named = wanted.and_then(|name| limits.sizes.find(name));
+    if wanted.is_some() && named.is_none() {
+        let message = match limits.sizes.names() {
+            names if names.is_empty() => {
+                "No sizes have names here; give cores, memory and disk.".to_owned()
+            }
+            names => format!("Use one of {names}, or give cores, memory and disk."),
+        };
+        fields.add("size", message);
+    }
+    let standard = named.map_or((limits.cores, limits.memory, limits.disk), |size| {
+        (size.cores, size.memory, size.disk)
+    });
     let mut size = |field, value: Option<i64>, default: u32, max: u32, unit: &str| {
         let min = if field == "memory" { 64 } else { 1 };
         let value = value.unwrap_or(i64::from(default));
@@ -232,15 +248,9 @@ async fn look(core: &Core, new: &NewContainer) -> Result<(Checked, Fields)> {
                 default
             })
     };
-    let cores = size("cores", new.cores, limits.cores, 128, "a number of cores");
-    let memory = size(
-        "memory",
-        new.memory,
-        limits.memory,
-        1 << 20,
-        "MiB of memory",
-    );
-    let disk = size("disk", new.disk, limits.disk, 16384, "GiB of disk");
+    let cores = size("cores", new.cores, standard.0, 128, "a number of cores");
+    let memory = size("memory", new.memory, standard.1, 1 << 20, "MiB of memory");
+    let disk = size("disk", new.disk, standard.2, 16384, "GiB of disk");
     let ssh_public_key = new
         .ssh_public_key
         .as_deref()

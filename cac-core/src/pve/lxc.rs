@@ -74,7 +74,7 @@ pub struct Snapshot {
 }
 
 /// One point of a container's series; where Proxmox VE has nothing everything but the time is absent.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Sample {
     /// Seconds since 1970.
     #[serde(deserialize_with = "wire::loose")]

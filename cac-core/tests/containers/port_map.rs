@@ -41,6 +41,7 @@ async fn ports_stay_and_what_cannot_be_taken_says_why() {
         let filter = container::Filter {
             all: true,
             user: None,
+            search: None,
             limit: 100,
             offset: 0,
         };

@@ -89,6 +89,8 @@ impl Api {
         all: Query<Option<bool>>,
         /// One owner's, for admins.
         user: Query<Option<String>>,
+        /// Only those in whose name, owner, system, address or public names this text stands, in any case.
+        search: Query<Option<String>>,
         /// At most 1000.
         limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
@@ -98,6 +100,7 @@ impl Api {
         let filter = container::Filter {
             all,
             user: user.0,
+            search: search.0.filter(|text| !text.trim().is_empty()),
             limit,
             offset,
         };
@@ -174,6 +177,8 @@ impl Api {
         };
         who.needs(Scope::ContainersWrite)?;
         if dry_run.0.unwrap_or(false) {
+            // The form asks while it is filled in.
+            who.identity.only_asks();
             let place = container::preflight(&who.core, actor, &body.read_some()?.into()).await?;
             return Ok(Asked::Answered(Json(AtOnce::Possible(Possible {
                 success: true,
@@ -213,15 +218,20 @@ impl Api {
         operation_id = "container_find",
         tag = "Tag::Containers"
     )]
-    async fn container_find(&self, who: Signed, id: Path<i64>) -> Result<Found> {
+    async fn container_find(
+        &self,
+        who: Signed,
+        id: Path<i64>,
+        /// Of the page's pictures: `hour` (the default), `day`, `week`, `month` or `year`.
+        timeframe: Query<Option<String>>,
+    ) -> Result<Found> {
         let row = container::find(&who.core, &who.actor, id.0).await?;
-        let status = container::live_status(&who.core, &row).await;
         Ok(Found::Container(if who.html {
-            let status = status.as_deref();
-            Both::Html(Html(page::container::one(
-                &who.core, &who.actor, &row, status,
-            )))
+            let frame = timeframe.0.as_deref().unwrap_or("hour");
+            let page = page::container::one(&who.core, &who.actor, &row, frame, None).await;
+            Both::Html(Html(page))
         } else {
+            let status = container::live_status(&who.core, &row).await;
             Both::Json(Json(Container {
                 status,
                 ..Container::of(&who.core, row)
@@ -244,16 +254,19 @@ impl Api {
         id: Path<i64>,
         body: Input<ContainerUpdate>,
     ) -> Result<life::Answer> {
-        let asked = body.read()?;
-        let change = ContainerChange {
-            cores: asked.cores,
-            memory: asked.memory,
-            disk: asked.disk,
-            protected: asked.protected,
-            username: asked.username,
+        let change = async {
+            let asked = body.read()?;
+            let change = ContainerChange {
+                cores: asked.cores,
+                memory: asked.memory,
+                disk: asked.disk,
+                protected: asked.protected,
+                username: asked.username,
+            };
+            let changed = container::update(&who.core, &who.actor, id.0, &change, life::WAIT);
+            life::answer(&who, id.0, changed).await
         };
-        let changed = container::update(&who.core, &who.actor, id.0, &change, life::WAIT);
-        life::answer(&who, id.0, changed).await
+        page::container::or_page(&who, id.0, change).await
     }
 
     /// Delete a container
@@ -279,13 +292,16 @@ impl Api {
             }
             container::delete(&who.core, &who.actor, id.0, life::WAIT).await
         };
-        let deletion = tokio::select! {
-            deletion = delete => deletion?,
-            () = who.stop.cancelled() => {
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                return Err(ApiError::new(status, "The portal is stopping; the deletion goes on when it is back."));
+        let deletion = async {
+            tokio::select! {
+                deletion = delete => Ok(deletion?),
+                () = who.stop.cancelled() => {
+                    let status = StatusCode::SERVICE_UNAVAILABLE;
+                    Err(ApiError::new(status, "The portal is stopping; the deletion goes on when it is back."))
+                }
             }
         };
+        let deletion = page::container::or_page(&who, id.0, deletion).await?;
         Ok(ended(&who, deletion))
     }
 }

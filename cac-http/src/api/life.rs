@@ -15,7 +15,7 @@ use super::container::Container;
 use crate::auth::Signed;
 use crate::error::{ApiError, Result};
 use crate::input::Input;
-use crate::origin;
+use crate::{origin, page};
 
 pub(crate) struct Api;
 
@@ -226,12 +226,15 @@ impl Api {
         id: Path<i64>,
         body: Input<SnapshotRequest>,
     ) -> Result<Answer> {
-        let asked = body.read()?;
-        let change = Change::Snapshot {
-            name: asked.name.unwrap_or_default(),
-            description: asked.description.unwrap_or_default(),
+        let snapshot = async {
+            let asked = body.read()?;
+            let change = Change::Snapshot {
+                name: asked.name.unwrap_or_default(),
+                description: asked.description.unwrap_or_default(),
+            };
+            work(&who, id.0, change).await
         };
-        work(&who, id.0, change).await
+        page::container::or_page(&who, id.0, snapshot).await
     }
 
     /// Delete a snapshot
@@ -271,7 +274,7 @@ impl Api {
 
 async fn work(who: &Signed, id: i64, change: Change) -> Result<Answer> {
     let changed = container::change(&who.core, &who.actor, id, change, WAIT);
-    answer(who, id, changed).await
+    page::container::or_page(who, id, answer(who, id, changed)).await
 }
 
 pub(crate) async fn answer(

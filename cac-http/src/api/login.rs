@@ -177,7 +177,7 @@ async fn sign_in(who: &Anyone, asked: Credentials) -> Result<(String, Actor)> {
             who.identity.tell(Told {
                 username: Some(actor.username.clone()),
                 via: Some(Via::Session),
-                token: None,
+                ..Told::default()
             });
             Ok((session, actor))
         }

@@ -11,7 +11,7 @@ use super::container::Service;
 use crate::auth::Signed;
 use crate::error::Result;
 use crate::input::Input;
-use crate::origin;
+use crate::{origin, page};
 
 pub(crate) struct Api;
 
@@ -109,14 +109,19 @@ impl Api {
         id: Path<i64>,
         body: Input<ServiceRequest>,
     ) -> Result<Added> {
-        let asked = body.read()?;
-        let new = NewOne {
-            protocol: asked.protocol,
-            r#type: asked.r#type,
-            internal_port: asked.internal_port,
-            external_hostname: asked.external_hostname,
+        let add = async {
+            let asked = body.read()?;
+            let name = asked.external_hostname;
+            let new = NewOne {
+                protocol: asked.protocol,
+                r#type: asked.r#type,
+                internal_port: asked.internal_port,
+                // A form sends the field for the name whatever the type is.
+                external_hostname: name.filter(|name| !(body.form && name.trim().is_empty())),
+            };
+            Ok(service::add(&who.core, &who.actor, id.0, &new).await?)
         };
-        let row = service::add(&who.core, &who.actor, id.0, &new).await?;
+        let row = page::container::or_page(&who, id.0, add).await?;
         if who.html {
             return Ok(Added::There(place(id.0)));
         }
@@ -141,12 +146,15 @@ impl Api {
         sid: Path<i64>,
         body: Input<ServiceUpdate>,
     ) -> Result<Changed> {
-        let asked = body.read()?;
-        let change = ServiceChange {
-            internal_port: asked.internal_port,
-            external_hostname: asked.external_hostname,
+        let update = async {
+            let asked = body.read()?;
+            let change = ServiceChange {
+                internal_port: asked.internal_port,
+                external_hostname: asked.external_hostname,
+            };
+            Ok(service::update(&who.core, &who.actor, id.0, sid.0, &change).await?)
         };
-        let row = service::update(&who.core, &who.actor, id.0, sid.0, &change).await?;
+        let row = page::container::or_page(&who, id.0, update).await?;
         if who.html {
             return Ok(Changed::There(place(id.0)));
         }
@@ -161,7 +169,8 @@ impl Api {
         tag = "Tag::Containers"
     )]
     async fn service_delete(&self, who: Signed, id: Path<i64>, sid: Path<i64>) -> Result<Removed> {
-        service::remove(&who.core, &who.actor, id.0, sid.0).await?;
+        let remove = async { Ok(service::remove(&who.core, &who.actor, id.0, sid.0).await?) };
+        page::container::or_page(&who, id.0, remove).await?;
         if who.html {
             return Ok(Removed::There(place(id.0)));
         }

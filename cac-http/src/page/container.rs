@@ -1,18 +1,25 @@
 //! Pages of containers: the list, one of them, the form for a new one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use cac_core::container::{Container, Filter};
-use cac_core::placement::Os;
-use cac_core::{Actor, Config, Core, node, user};
+use cac_core::container::{self, Container, Filter, Size};
+use cac_core::placement::{self, Os};
+use cac_core::pve::LxcStatus;
+use cac_core::quota::{self, Quota};
+use cac_core::{Actor, Config, Core, audit, node, user};
 use poem_openapi::types::ToJSON as _;
 use serde_json::{Value, json};
 
+use super::chart;
 use super::render;
+use crate::auth::Signed;
 use crate::error::Problem;
 
 /// What a refused form sent, and why it was refused.
 pub(crate) type Refused<'a> = (&'a BTreeMap<String, String>, &'a Problem);
+
+/// Entries of the audit log that a container's page shows.
+const HISTORY: u32 = 15;
 
 pub(crate) async fn list(
     core: &Core,
@@ -32,72 +39,230 @@ pub(crate) async fn list(
     );
     let offset = i64::from(filter.offset);
     let shown = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-    let before = (offset > 0).then(|| link(filter, filter.offset.saturating_sub(filter.limit)));
+    let before =
+        (offset > 0).then(|| link(filter, Some(filter.offset.saturating_sub(filter.limit))));
     let after = (offset + shown < total && shown > 0)
-        .then(|| link(filter, filter.offset.saturating_add(filter.limit)));
-    let containers: Vec<Value> = rows.iter().map(|row| shape(&core.config, row)).collect();
+        .then(|| link(filter, Some(filter.offset.saturating_add(filter.limit))));
+    let live = container::live(core, rows).await;
+    let containers: Vec<Value> = rows
+        .iter()
+        .map(|row| shape(&core.config, row, live.get(&row.id)))
+        .collect();
+    let everything = Filter {
+        search: None,
+        ..filter.clone()
+    };
     render(
         "containers.html",
         Some(who),
         json!({
-            "heading": heading, "notice": notice, "containers": containers, "total": total, "offset": offset,
-            "before": before, "after": after,
+            "here": "/containers", "heading": heading, "notice": notice, "containers": containers, "total": total, "offset": offset,
+            "before": before, "after": after, "all": filter.all, "owner": filter.user, "search": filter.search,
+            "everything": link(&everything, None),
         }),
     )
 }
 
-fn link(filter: &Filter, offset: u32) -> String {
-    let mut query = url::form_urlencoded::Serializer::new(String::from("/containers?"));
+fn link(filter: &Filter, offset: Option<u32>) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
     if filter.all {
         query.append_pair("all", "true");
     }
-    if let Some(user) = &filter.user {
-        query.append_pair("user", user);
+    for (name, value) in [("user", &filter.user), ("search", &filter.search)] {
+        if let Some(value) = value {
+            query.append_pair(name, value);
+        }
     }
-    query
-        .append_pair("limit", &filter.limit.to_string())
-        .append_pair("offset", &offset.to_string());
-    query.finish()
+    if let Some(offset) = offset {
+        query
+            .append_pair("limit", &filter.limit.to_string())
+            .append_pair("offset", &offset.to_string());
+    }
+    match query.finish() {
+        query if query.is_empty() => "/containers".to_owned(),
+        query => format!("/containers?{query}"),
+    }
 }
 
-pub(crate) fn one(core: &Core, who: &Actor, row: &Container, status: Option<&str>) -> String {
-    let mut shown = shape(&core.config, row);
-    shown["status"] = status.into();
-    render("container.html", Some(who), json!({"c": shown}))
+/// One container, and what was wrong with the form that was sent about it.
+pub(crate) async fn one(
+    core: &Core,
+    who: &Actor,
+    row: &Container,
+    frame: &str,
+    refused: Option<&Problem>,
+) -> String {
+    let frame = match container::TIMEFRAMES.contains(&frame) {
+        true => frame,
+        false => "hour",
+    };
+    let made = row.container_id.is_some() && row.node_id.is_some();
+    let usage = async {
+        match made {
+            true => bounded(container::usage(core, who, row.id, frame)).await,
+            false => None,
+        }
+    };
+    let snapshots = async {
+        match made {
+            true => bounded(container::snapshots(core, who, row.id)).await,
+            false => None,
+        }
+    };
+    let (live, usage, snapshots, history) = tokio::join!(
+        container::live(core, std::slice::from_ref(row)),
+        usage,
+        snapshots,
+        audit::of_container(core, who, row.id, HISTORY),
+    );
+    let node = match row.node_id {
+        Some(id) => node::find(core, id).await.ok().map(|node| node.name),
+        None => None,
+    };
+    let mut shown = shape(&core.config, row, live.get(&row.id));
+    shown["node"] = node.into();
+    let snapshots = snapshots.map(|rows| {
+        let shape = |row: &cac_core::pve::Snapshot| {
+            let at = row.snaptime.and_then(|at| i64::try_from(at).ok());
+            let at = at.and_then(|at| chrono::DateTime::from_timestamp(at, 0));
+            json!({"name": row.name, "description": row.description, "at": at})
+        };
+        rows.iter().map(shape).collect::<Vec<_>>()
+    });
+    let (entries, count) = history.unwrap_or_default();
+    render(
+        "container.html",
+        Some(who),
+        json!({
+            "here": "/containers", "c": shown, "made": made, "snapshots": snapshots, "frame": frame,
+            "frames": container::TIMEFRAMES, "charts": usage.as_deref().map(chart::charts), "history": entries, "history_count": count,
+            "problem": refused.map(|problem| problem.to_json()),
+            "errors": refused.and_then(|problem| problem.errors.clone()).unwrap_or_default(),
+        }),
+    )
+}
+
+/// What comes from Proxmox VE is waited for as long as a node may be away, no longer.
+async fn bounded<T>(asked: impl Future<Output = cac_core::Result<T>>) -> Option<T> {
+    tokio::time::timeout(node::AWAY, asked).await.ok()?.ok()
+}
+
+/// What a form about a container does; a browser is told why it was refused on the container's page.
+pub(crate) async fn or_page<T>(
+    who: &Signed,
+    id: i64,
+    done: impl Future<Output = crate::error::Result<T>>,
+) -> crate::error::Result<T> {
+    let error = match done.await {
+        Err(error) if who.html => error,
+        done => return done,
+    };
+    Err(match container::find(&who.core, &who.actor, id).await {
+        Ok(row) => {
+            let page = one(&who.core, &who.actor, &row, "hour", Some(&error.0.problem)).await;
+            error.with_page(page)
+        }
+        Err(_) => error,
+    })
 }
 
 pub(crate) async fn form(core: &Core, who: &Actor, refused: Option<Refused<'_>>) -> String {
-    let nodes = node::all(core).await.unwrap_or_default();
+    let (nodes, offers, suggestion, quota) = tokio::join!(
+        node::all(core),
+        placement::offered(core),
+        container::suggest(core),
+        quota::find(core, who, &who.username),
+    );
+    let nodes = nodes.unwrap_or_default();
+    let nodes = nodes.iter().filter(|node| node.enabled);
     let labels: Vec<_> = nodes
-        .iter()
+        .clone()
         .filter_map(|node| node.ai_container.as_deref())
         .collect();
-    let names: Vec<_> = nodes.iter().map(|node| node.name.as_str()).collect();
+    let names: Vec<_> = nodes.map(|node| node.name.as_str()).collect();
+    let offers = offers.unwrap_or_default();
+    let offered: BTreeSet<&str> = offers
+        .iter()
+        .flat_map(|offer| offer.os_releases.iter().map(String::as_str))
+        .collect();
+    let templates: Vec<Value> = offers
+        .iter()
+        .map(|offer| json!({"id": offer.template.id(), "node": offer.node}))
+        .collect();
     let limits = &core.config.containers;
+    let words = |cores: u32, memory: u32, disk: u32| {
+        let memory = match memory % 1024 {
+            0 => format!("{} GiB", memory / 1024),
+            _ => format!("{memory} MiB"),
+        };
+        let s = if cores == 1 { "" } else { "s" };
+        format!("{cores} core{s}, {memory}, {disk} GiB disk")
+    };
+    let size =
+        |size: &Size| json!({"name": size.name, "text": words(size.cores, size.memory, size.disk)});
+    let sizes: Vec<_> = limits.sizes.0.iter().map(size).collect();
     let errors = refused.and_then(|(_, problem)| problem.errors.clone());
     render(
         "new.html",
         Some(who),
         json!({
-            "domain": core.config.domain, "systems": Os::names(), "lowest_port": limits.lowest_web_port.0.max(80),
-            "labels": labels, "nodes": names, "cores": limits.cores, "memory": limits.memory, "disk": limits.disk,
-            "sent": refused.map(|(sent, _)| sent.clone()).unwrap_or_default(),
+            "here": "/containers/new", "domain": core.config.domain, "systems": Os::names(), "offered": offered, "templates": templates,
+            "lowest_port": limits.lowest_web_port.0.max(80), "labels": labels, "nodes": names, "sizes": sizes,
+            "standard": words(limits.cores, limits.memory, limits.disk), "protocols": limits.protocols.names(),
+            "suggestion": suggestion.unwrap_or_default(), "meters": quota.as_ref().map(meters).unwrap_or_default(),
+            "known": FIELDS, "sent": refused.map(|(sent, _)| sent.clone()).unwrap_or_default(),
             "problem": refused.map(|(_, problem)| problem.to_json()),
             "errors": errors.unwrap_or_default(),
         }),
     )
 }
 
+/// Fields of the form that a message can lead to.
+const FIELDS: [&str; 11] = [
+    "hostname",
+    "osRelease",
+    "httpPort",
+    "cores",
+    "memory",
+    "disk",
+    "sshPublicKey",
+    "additionalProtocols",
+    "template",
+    "node",
+    "aiContainer",
+];
+
+/// What is limited, and how much of it is used.
+fn meters(quota: &Quota) -> Vec<Value> {
+    let (limits, used) = (quota.limits, quota.used);
+    [
+        (
+            "containers",
+            "containers",
+            limits.containers,
+            used.containers,
+        ),
+        ("cores", "cores", limits.cores, used.cores),
+        ("memory", "MiB of memory", limits.memory, used.memory),
+        ("disk", "GiB of disk", limits.disk, used.disk),
+    ]
+    .into_iter()
+    .filter_map(|(name, unit, limit, used)| {
+        Some(json!({"name": name, "unit": unit, "limit": limit?, "used": used}))
+    })
+    .collect()
+}
+
 /// A container as the templates take it.
-fn shape(config: &Config, row: &Container) -> Value {
-    let state = row
-        .state
-        .as_deref()
-        .unwrap_or(if row.ipv4_address.is_some() {
-            "ready"
-        } else {
-            "no address yet"
-        });
+pub(super) fn shape(config: &Config, row: &Container, live: Option<&LxcStatus>) -> Value {
+    let live = live.map(|live| live.status.as_str());
+    let state = match (row.state.as_deref(), live) {
+        (Some(state), _) => state,
+        (None, Some("running")) if row.ipv4_address.is_none() => "no address yet",
+        (None, Some(live)) => live,
+        (None, None) if row.ipv4_address.is_none() => "no address yet",
+        (None, None) => "unknown",
+    };
     let reach = config.reach();
     let sites: Vec<_> = row
         .services
@@ -110,16 +275,16 @@ fn shape(config: &Config, row: &Container) -> Value {
         .iter()
         .map(|service| {
             json!({
-                "type": service.r#type, "internal_port": service.internal_port,
-                "reached": reach.service(row, service),
+                "id": service.id, "type": service.r#type, "internal_port": service.internal_port,
+                "external_hostname": service.external_hostname, "reached": reach.service(row, service),
             })
         })
         .collect();
     json!({
         "id": row.id, "hostname": row.hostname, "username": row.username, "os_release": row.os_release,
         "container_id": row.container_id, "ipv4_address": row.ipv4_address, "mac_address": row.mac_address,
-        "state": row.state, "shown_state": state, "job_id": row.job_id, "template": row.template,
-        "cores": row.cores, "memory": row.memory, "disk": row.disk, "sites": sites, "ssh": reach.ssh(row),
-        "services": services,
+        "state": row.state, "shown_state": state, "live": live, "job_id": row.job_id, "template": row.template,
+        "cores": row.cores, "memory": row.memory, "disk": row.disk, "protected": row.protected, "created_at": row.created_at,
+        "sites": sites, "ssh": reach.ssh(row), "code": reach.code(row), "services": services,
     })
 }

@@ -165,6 +165,8 @@ pub(crate) struct ContainerRequest {
     pub(super) additional_protocols: Option<Vec<String>>,
     /// One line as in `~/.ssh/id_ed25519.pub`.
     pub(super) ssh_public_key: Option<String>,
+    /// The name of a size that the operator offers, such as `small`; `cores`, `memory` and `disk` win where they are given.
+    pub(super) size: Option<String>,
     pub(super) cores: Option<i64>,
     /// MiB
     pub(super) memory: Option<i64>,
@@ -185,6 +187,7 @@ impl From<ContainerRequest> for NewContainer {
             ai_container: asked.ai_container,
             additional_protocols: asked.additional_protocols.unwrap_or_default(),
             ssh_public_key: asked.ssh_public_key,
+            size: asked.size,
             cores: asked.cores,
             memory: asked.memory,
             disk: asked.disk,
