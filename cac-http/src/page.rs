@@ -12,10 +12,16 @@ use crate::assets;
 use crate::error::Problem;
 
 pub(crate) mod account;
+pub(crate) mod audit;
 pub(crate) mod container;
 pub(crate) mod job;
 pub(crate) mod login;
 pub(crate) mod node;
+mod part;
+pub(crate) mod session;
+pub(crate) mod token;
+
+pub(crate) use part::ROWS;
 
 macro_rules! templates {
     ($($name:literal),+) => {
@@ -23,7 +29,7 @@ macro_rules! templates {
     };
 }
 
-const TEXTS: [(&str, &str); 10] = templates!(
+const TEXTS: [(&str, &str); 14] = templates!(
     "base.html",
     "login.html",
     "register.html",
@@ -33,6 +39,10 @@ const TEXTS: [(&str, &str); 10] = templates!(
     "new.html",
     "status.html",
     "nodes.html",
+    "jobs.html",
+    "tokens.html",
+    "sessions.html",
+    "audit.html",
     "error.html"
 );
 
@@ -42,6 +52,9 @@ static EMBEDDED: LazyLock<Environment<'static>> =
 fn templates() -> Result<Environment<'static>, minijinja::Error> {
     let mut templates = Environment::new();
     templates.set_undefined_behavior(UndefinedBehavior::Chainable);
+    templates.add_filter("when", |text: String| {
+        text.get(..16).map(|t| t.replace('T', " ")).unwrap_or(text)
+    });
     for (name, text) in TEXTS {
         let text = assets::newest(&format!("templates/{name}"), text);
         templates.add_template_owned(name, text)?;

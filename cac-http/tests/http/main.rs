@@ -13,6 +13,7 @@ mod limit;
 mod login;
 mod nginx;
 mod origin;
+mod own_pages;
 mod pages;
 mod registration;
 mod rights;
