@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use cac_core::job::{self, Happening, Status, Wanted, Work};
+use cac_core::task::Values;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use poem::web::sse::Event;
@@ -10,6 +11,7 @@ use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::{Html, Json};
 use poem_openapi::types::ToJSON;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi, Union};
+use serde_json::{Map, Value};
 
 use super::{Tag, page as bounds};
 use crate::accept::Both;
@@ -139,7 +141,7 @@ pub(crate) struct NewJob {
     command: Option<String>,
     /// The name of a task that the administrator has described (`JOB_TASKS_FILE`).
     task: Option<String>,
-    /// The values of the task's parameters.
+    /// The values of the task's parameters; a form may send them one by one as `parameters.NAME`, left empty where there is none.
     parameters: Option<HashMap<String, String>>,
     /// The job does not begin before this time, which is within a year.
     start_after: Option<DateTime<Utc>>,
@@ -414,15 +416,17 @@ impl Api {
 }
 
 async fn ask(who: &Signed, body: &Input<NewJob>, key: Option<&str>) -> Result<job::Job> {
-    let form = body.form;
-    let body = body.read_some()?;
-    let parameters = body.parameters.unwrap_or_default().into_iter().collect();
-    let command = match body.command {
+    let asked = body.read_some()?;
+    let mut parameters: Values = asked.parameters.unwrap_or_default().into_iter().collect();
+    if body.form {
+        parameters.extend(one_by_one(&body.raw));
+    }
+    let command = match asked.command {
         // Browsers send lines so, and the shell would take the `\r` for a part of a word.
-        Some(text) if form => Some(text.replace("\r\n", "\n")),
+        Some(text) if body.form => Some(text.replace("\r\n", "\n")),
         command => command,
     };
-    let work = match (&command, &body.task) {
+    let work = match (&command, &asked.task) {
         (_, None) => Work::Shell(command.as_deref().unwrap_or_default()),
         (None, Some(task)) => Work::Task(task, &parameters),
         (Some(_), Some(_)) => {
@@ -432,11 +436,20 @@ async fn ask(who: &Signed, body: &Input<NewJob>, key: Option<&str>) -> Result<jo
     };
     let wanted = Wanted {
         work,
-        start_after: body.start_after,
+        start_after: asked.start_after,
         key,
     };
     let job = job::ask(&who.core, &who.actor, wanted).await;
     job.map_err(ApiError::from)
+}
+
+/// The values of a task's form.
+fn one_by_one(raw: &Map<String, Value>) -> impl Iterator<Item = (String, String)> {
+    raw.iter().filter_map(|(name, value)| {
+        let name = name.strip_prefix("parameters.")?;
+        let text = value.as_str().filter(|text| !text.is_empty())?;
+        Some((name.to_owned(), text.to_owned()))
+    })
 }
 
 fn progress(id: i64) -> String {

@@ -55,7 +55,7 @@ pub(crate) async fn list(
             "own": filter.user.as_ref() == Some(&who.username),
             "mine": part::address("/jobs", &[("user", Some(who.username.clone()))], &[]),
             "shell": who.admin && core.config.runner.shell_jobs,
-            "sent": sent,
+            "tasks": tasks(core, who, sent), "sent": sent,
             "problem": problem.map(|problem| problem.to_json()),
             "errors": problem.and_then(|problem| problem.errors.clone()).unwrap_or_default(),
         }),
@@ -82,6 +82,24 @@ fn shape(core: &Core, who: &Actor, job: &Job, names: &BTreeMap<i64, String>) -> 
         "container": name.map(|name| json!({"id": job.container_id, "name": name})),
         "ended": job.status.ended(), "again": again(core, who, job),
     })
+}
+
+/// The tasks that may be started, each with the fields of its form.
+fn tasks(core: &Core, who: &Actor, sent: Option<&BTreeMap<String, String>>) -> Vec<Value> {
+    let allowed = core.config.tasks.allowed(who);
+    let shown = allowed.map(|(name, task)| {
+        let sent = sent.filter(|sent| sent.get("task").is_some_and(|task| task == name));
+        let fields = task.parameters.iter().map(|(field, parameter)| {
+            let value = sent.and_then(|sent| sent.get(&format!("parameters.{field}")));
+            json!({
+                "name": field, "about": parameter.about, "default": parameter.default,
+                "choices": parameter.choices, "value": value,
+            })
+        });
+        let fields: Vec<Value> = fields.collect();
+        json!({"name": name, "about": task.about, "fields": fields, "sent": sent.is_some()})
+    });
+    shown.collect()
 }
 
 /// The fields of a form that asks for the same work again, where that may be asked for.

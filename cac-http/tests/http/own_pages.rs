@@ -134,7 +134,7 @@ async fn a_refused_command_is_shown_again() {
 }
 
 #[tokio::test]
-async fn a_task_is_asked_for_again_with_its_values() {
+async fn a_task_is_started_by_a_form_and_asked_for_again() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tasks.toml");
     let text = "[tasks.greet]\nargv = [\"/bin/echo\", \"{who}\"]\nallow = [\"alice\"]\n[tasks.greet.parameters.who]\n";
@@ -158,6 +158,39 @@ async fn a_task_is_asked_for_again_with_its_values() {
     let second = lab.get(&format!("/jobs/{}", id + 1), &alice).send().await;
     let second = expect(second.unwrap(), 200).await;
     assert_eq!(second["command"], first["command"]);
+
+    has(&hers, &["name=\"parameters.who\"", "Start greet</button>"]);
+    let refused = submit(
+        &lab,
+        "/jobs",
+        &alice,
+        &[("task", "greet"), ("parameters.who", "")],
+    )
+    .await;
+    assert_eq!(refused.status(), 400);
+    has(
+        &refused.text().await.unwrap(),
+        &["<details open>", "`who` is required."],
+    );
+    let long = "<x>".repeat(1000);
+    let form = [("task", "greet"), ("parameters.who", long.as_str())];
+    let refused = submit(&lab, "/jobs", &alice, &form)
+        .await
+        .text()
+        .await
+        .unwrap();
+    has(&refused, &["value=\"&lt;x&gt;", "1000 characters at most"]);
+    let started = submit(
+        &lab,
+        "/jobs",
+        &alice,
+        &[("task", "greet"), ("parameters.who", "us")],
+    )
+    .await;
+    let next = format!("/status/{}", id + 2);
+    assert_eq!(location(&started), (303, next.as_str()));
+    let bob = lab.login("bob").await;
+    assert!(!page(&lab, "/jobs", &bob).await.contains("greet"));
 }
 
 #[tokio::test]
