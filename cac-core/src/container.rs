@@ -3,6 +3,8 @@
 //! `container/port_map.rs`; changing one `container/change.rs`, ending one `container/delete.rs`; what they do now
 //! `container/live.rs`.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -195,6 +197,17 @@ pub async fn find(core: &Core, actor: &Actor, id: i64) -> Result<Container> {
         Some(container) if actor.may_see(Some(&container.username)) => Ok(container),
         _ => Err(Error::NotFound(format!("There is no container {id}."))),
     }
+}
+
+/// The names of those of these containers that exist and are the actor's business, by id.
+pub async fn names(core: &Core, actor: &Actor, ids: Vec<i64>) -> Result<BTreeMap<i64, String>> {
+    let sql =
+        r#"SELECT "id", "hostname" FROM "Containers" WHERE "id" IN ? AND (? OR "username" = ?)"#;
+    let given = args![ids, actor.admin, &actor.username];
+    let rows = core.db.all(sql, given).await?;
+    rows.iter()
+        .map(|row| Ok((row.get("id")?, row.get("hostname")?)))
+        .collect()
 }
 
 /// One container with its services. Rights: none are checked.

@@ -106,16 +106,25 @@ pub struct Job {
     pub finished_at: Option<DateTime<Utc>>,
     /// It does not begin before this time.
     pub start_after: Option<DateTime<Utc>>,
+    /// Of a named task: which one, with which values.
+    #[serde(skip)]
+    pub task: Option<task::Payload>,
 }
 
 impl Job {
     fn from_row(row: &Row) -> Result<Self> {
+        let kind: Option<String> = row.get("kind")?;
+        let payload = match kind.as_deref() {
+            Some(task::KIND) => row.get::<Option<String>>("payload")?,
+            _ => None,
+        };
         Ok(Self {
+            task: payload.and_then(|text| serde_json::from_str(&text).ok()),
             id: row.get("id")?,
             command: row.get("command")?,
             status: row.get::<String>("status")?.parse()?,
             created_by: row.get("createdBy")?,
-            kind: row.get("kind")?,
+            kind,
             container_id: row.get("containerId")?,
             reason: row.get("reason")?,
             created_at: row.get("createdAt")?,
@@ -337,35 +346,53 @@ async fn find_any(db: &Db, id: i64) -> Result<Option<Job>> {
 }
 
 /// Which jobs a list shows.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// Only those that work on the container with this row id, or did.
     pub container: Option<i64>,
+    pub status: Option<Status>,
+    /// Only those of this user; for admins, others have their own anyway.
+    pub user: Option<String>,
+    /// Newest first.
+    pub newest: bool,
     pub limit: u32,
     pub offset: u32,
 }
 
+/// The conditions of a [`Filter`]; each begins with whether it is to be left out.
+macro_rules! matching {
+    ($before:literal, $after:literal) => {
+        concat!(
+            $before,
+            r#" FROM "Jobs" WHERE (? OR "createdBy" = ?) AND (? OR "containerId" = ?) AND (? OR "status" = ?)"#,
+            $after
+        )
+    };
+}
+
 /// A page of jobs in order of their ids, and how many there are: the actor's own, or for admins everyone's.
-pub async fn list(core: &Core, actor: &Actor, filter: Filter) -> Result<(Vec<Job>, i64)> {
+pub async fn list(core: &Core, actor: &Actor, filter: &Filter) -> Result<(Vec<Job>, i64)> {
+    let user = filter.user.as_deref();
+    if user.is_some_and(|user| !actor.may_see(Some(user))) {
+        let message = "Only admins may see the jobs of others.";
+        return Err(Error::Forbidden(message.to_owned()));
+    }
+    let who = user.or((!actor.admin).then_some(actor.username.as_str()));
+    let status = filter.status.map(Status::as_str);
+    let (container, any) = (filter.container, filter.container.is_none());
+    let mut given = args![who.is_none(), who, any, container, status.is_none(), status];
     let mut tx = core.db.read().await?;
-    let who = (!actor.admin).then_some(actor.username.as_str());
-    let any = filter.container.is_none();
-    let total = tx
-        .one(
-            r#"SELECT COUNT(*) AS "n" FROM "Jobs" WHERE (? OR "createdBy" = ?) AND (? OR "containerId" = ?)"#,
-            args![actor.admin, who, any, filter.container],
-        )
-        .await?;
-    let rows = tx
-        .all(
-            r#"SELECT * FROM "Jobs" WHERE (? OR "createdBy" = ?) AND (? OR "containerId" = ?) ORDER BY "id" LIMIT ? OFFSET ?"#,
-            args![actor.admin, who, any, filter.container, filter.limit, filter.offset],
-        )
-        .await?;
-    Ok((
-        rows.iter().map(Job::from_row).collect::<Result<_>>()?,
-        total.get("n")?,
-    ))
+    let total = matching!(r#"SELECT COUNT(*) AS "n""#, "");
+    let total = tx.one(total, given.clone()).await?.get("n")?;
+    let sql = if filter.newest {
+        matching!("SELECT *", r#" ORDER BY "id" DESC LIMIT ? OFFSET ?"#)
+    } else {
+        matching!("SELECT *", r#" ORDER BY "id" LIMIT ? OFFSET ?"#)
+    };
+    given.extend(args![filter.limit, filter.offset]);
+    let rows = tx.all(sql, given).await?;
+    let jobs = rows.iter().map(Job::from_row).collect::<Result<_>>()?;
+    Ok((jobs, total))
 }
 
 /// A page of output in order. Rights: [`find`] was called before.

@@ -259,15 +259,15 @@ pub async fn list(
     Ok((tokens, total))
 }
 
-/// Ends a token of one's own, or for admins anybody's.
-pub async fn delete(core: &Core, actor: &Actor, id: i64) -> Result<()> {
+/// Ends a token of one's own, or for admins anybody's; which one it was.
+pub async fn delete(core: &Core, actor: &Actor, id: i64) -> Result<Token> {
     let token = one(core, id).await?;
     if !actor.may_see(Some(&token.username)) {
         return Err(Error::NotFound(format!("There is no token {id}.")));
     }
     let sql = r#"DELETE FROM "Tokens" WHERE "id" = ?"#;
     core.db.exec(sql, args![id]).await?;
-    Ok(())
+    Ok(token)
 }
 
 /// The token that this text is, if it is a good one; its use is noted.

@@ -225,6 +225,9 @@ impl<E: Endpoint> Edge<E> {
         request.set_data(self.carried.clone());
         request.set_data(seen.identity.clone());
         override_method(&mut request).await?;
+        if seen.html {
+            drop_empty(&mut request);
+        }
         // A form's `_method` has said which one is meant.
         method.clone_from(request.method());
         Ok(self.inner.call(request).await?.into_response())
@@ -339,10 +342,11 @@ fn foreign(error: &poem::Error) -> ApiError {
     }
     if let Some(error) = error.downcast_ref::<ParseParamError>() {
         let message = match error.name {
-            "all" | "init" | "dryRun" | "forget" => "Give `true` or `false`.",
+            "all" | "init" | "dryRun" | "forget" | "newest" => "Give `true` or `false`.",
             "container" | "limit" | "offset" | "wait" | "Last-Event-ID" => {
                 "Give a whole number from 0."
             }
+            "status" => "Give pending, running, success, failure or cancelled.",
             "since" | "until" => "Give a time such as 2030-01-31T15:00:00Z.",
             _ => "This value is not understood.",
         };
@@ -394,6 +398,26 @@ async fn override_method(request: &mut Request) -> poem::Result<()> {
     }
     request.set_body(bytes);
     Ok(())
+}
+
+/// Browsers send every field of a form: one that is left empty limits nothing.
+fn drop_empty(request: &mut Request) {
+    let uri = request.uri();
+    let Some(query) = uri.query() else { return };
+    let full = |pair: &&str| {
+        pair.split_once('=')
+            .is_none_or(|(_, value)| !value.is_empty())
+    };
+    let pairs: Vec<&str> = query.split('&').filter(full).collect();
+    let left = match pairs.is_empty() {
+        true => uri.path().to_owned(),
+        false => format!("{}?{}", uri.path(), pairs.join("&")),
+    };
+    if left.len() < uri.path().len() + 1 + query.len()
+        && let Ok(left) = left.parse()
+    {
+        *request.uri_mut() = left;
+    }
 }
 
 /// Headers that every answer carries unless its handler chose another value.

@@ -1,16 +1,18 @@
 //! Request bodies: JSON and forms read by one schema, so that every field is checked the same way and all messages come at
 //! once. poem-openapi's own `Form` goes round the schema.
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use cac_core::Error;
 use cac_core::error::Fields;
+use chrono::{DateTime, NaiveDateTime, Utc};
 use poem::http::StatusCode;
 use poem::http::header::CONTENT_TYPE;
 use poem::{Request, RequestBody};
 use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry};
-use poem_openapi::types::{ParseFromJSON, Type};
+use poem_openapi::types::{ParseError, ParseFromJSON, ParseFromParameter, ParseResult, Type};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde_json::{Map, Value};
 
@@ -89,10 +91,10 @@ fn plain(
             return Ok(None);
         }
         ("string", Value::String(text)) if time => {
-            if chrono::DateTime::parse_from_rfc3339(text.trim()).is_err() {
+            let Some(time) = time_of(text) else {
                 return Err("Give a time such as 2030-01-31T15:00:00Z here.");
-            }
-            Value::from(text.trim())
+            };
+            Value::from(time.to_rfc3339())
         }
         ("string", Value::String(_)) | ("boolean", Value::Bool(_)) => value.clone(),
         ("string", _) => return Err("Give text here."),
@@ -123,6 +125,51 @@ fn plain(
         _ => return Err("Give a list of words here."),
     };
     Ok(Some(value))
+}
+
+/// A time as RFC 3339 or as browsers' fields for times write it, without a zone: that is UTC.
+fn time_of(text: &str) -> Option<DateTime<Utc>> {
+    let text = text.trim();
+    let browser = |format| NaiveDateTime::parse_from_str(text, format).ok();
+    match DateTime::parse_from_rfc3339(text) {
+        Ok(time) => Some(time.to_utc()),
+        Err(_) => browser("%Y-%m-%dT%H:%M")
+            .or_else(|| browser("%Y-%m-%dT%H:%M:%S"))
+            .map(|time| time.and_utc()),
+    }
+}
+
+/// A time in a query, which a form may have sent.
+pub(crate) struct Time(pub DateTime<Utc>);
+
+impl Type for Time {
+    const IS_REQUIRED: bool = true;
+    type RawValueType = Self;
+    type RawElementValueType = Self;
+
+    fn name() -> Cow<'static, str> {
+        <DateTime<Utc>>::name()
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        <DateTime<Utc>>::schema_ref()
+    }
+
+    fn as_raw_value(&self) -> Option<&Self> {
+        Some(self)
+    }
+
+    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
+        Box::new(self.as_raw_value().into_iter())
+    }
+}
+
+impl ParseFromParameter for Time {
+    fn parse_from_parameter(value: &str) -> ParseResult<Self> {
+        time_of(value)
+            .map(Self)
+            .ok_or_else(|| ParseError::custom("no time"))
+    }
 }
 
 const NAMED: &str = "Give values by name here, such as {\"name\": \"value\"}.";

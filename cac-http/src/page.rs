@@ -12,11 +12,18 @@ use crate::assets;
 use crate::error::Problem;
 
 pub(crate) mod account;
+pub(crate) mod audit;
 mod chart;
 pub(crate) mod container;
 pub(crate) mod job;
 pub(crate) mod login;
 pub(crate) mod node;
+mod part;
+pub(crate) mod quota;
+pub(crate) mod session;
+pub(crate) mod token;
+
+pub(crate) use part::ROWS;
 
 macro_rules! templates {
     ($($name:literal),+) => {
@@ -24,7 +31,7 @@ macro_rules! templates {
     };
 }
 
-const TEXTS: [(&str, &str); 11] = templates!(
+const TEXTS: [(&str, &str); 21] = templates!(
     "base.html",
     "parts.html",
     "login.html",
@@ -35,6 +42,16 @@ const TEXTS: [(&str, &str); 11] = templates!(
     "new.html",
     "status.html",
     "nodes.html",
+    "node.html",
+    "importable.html",
+    "reconciliation.html",
+    "requests.html",
+    "request.html",
+    "quotas.html",
+    "jobs.html",
+    "tokens.html",
+    "sessions.html",
+    "audit.html",
     "error.html"
 );
 

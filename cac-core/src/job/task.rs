@@ -7,10 +7,11 @@ use crate::task::Values;
 
 pub const KIND: &str = "task";
 
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Payload {
-    pub(super) task: String,
-    pub(super) parameters: Values,
+/// Which task, with which values.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Payload {
+    pub task: String,
+    pub parameters: Values,
 }
 
 pub(super) async fn run(job: &Running) -> Result<(), Stop> {

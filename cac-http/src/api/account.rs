@@ -1,5 +1,7 @@
 //! Account requests: asking, deciding, and the link by which the person chooses a password.
 
+use std::collections::BTreeMap;
+
 use cac_core::account_request::{self as request, AccountRequest, NewAccountRequest};
 use cac_core::mail;
 use cac_core::pve::Secret;
@@ -149,14 +151,24 @@ pub(crate) enum Made {
 pub(crate) enum List {
     /// The requests
     #[oai(status = 200)]
-    Requests(Json<Vec<Request>>, #[oai(header = "X-Total-Count")] u64),
+    Requests(Both<Vec<Request>>, #[oai(header = "X-Total-Count")] u64),
 }
 
 #[derive(ApiResponse)]
 pub(crate) enum One {
     /// The request
     #[oai(status = 200)]
-    Request(Json<Request>),
+    Request(Both<Request>),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Decided {
+    /// The request
+    #[oai(status = 200)]
+    Request(Both<Request>),
+    /// For browsers: to the request
+    #[oai(status = 303)]
+    There(#[oai(header = "Location")] String),
 }
 
 fn done(html: bool, message: &str, page: impl FnOnce(&str) -> String) -> Both<Done> {
@@ -239,11 +251,15 @@ impl Api {
     ) -> Result<List> {
         let page = super::page(limit.0, offset.0);
         let (rows, total) = request::list(&who.core, &who.actor, status.0.as_deref(), page).await?;
+        let shown = if who.html {
+            let status = status.0.as_deref();
+            let page = page::account::list(&who.actor, &rows, total, status, page);
+            Both::Html(Html(page))
+        } else {
+            Both::Json(Json(rows.into_iter().map(Request::from).collect()))
+        };
         let total = u64::try_from(total).unwrap_or_default();
-        Ok(List::Requests(
-            Json(rows.into_iter().map(Request::from).collect()),
-            total,
-        ))
+        Ok(List::Requests(shown, total))
     }
 
     /// One account request
@@ -255,7 +271,11 @@ impl Api {
     )]
     async fn account_request_find(&self, who: Signed, id: Path<i64>) -> Result<One> {
         let row = request::find(&who.core, &who.actor, id.0).await?;
-        Ok(One::Request(Json(row.into())))
+        Ok(One::Request(if who.html {
+            Both::Html(Html(page::account::one(&who.actor, &row, None, None)))
+        } else {
+            Both::Json(Json(row.into()))
+        }))
     }
 
     /// Approve an account request
@@ -268,9 +288,22 @@ impl Api {
         operation_id = "account_request_approve",
         tag = "Tag::Accounts"
     )]
-    async fn account_request_approve(&self, who: Signed, id: Path<i64>) -> Result<One> {
-        let (row, link) = request::approve(&who.core, &who.actor, id.0).await?;
-        Ok(One::Request(Json(Request { link, ..row.into() })))
+    async fn account_request_approve(&self, who: Signed, id: Path<i64>) -> Result<Decided> {
+        match request::approve(&who.core, &who.actor, id.0).await {
+            Ok((row, link)) if who.html => Ok(match link.as_deref() {
+                // It is shown this once.
+                Some(link) => {
+                    let page = page::account::one(&who.actor, &row, Some(link), None);
+                    Decided::Request(Both::Html(Html(page)))
+                }
+                None => Decided::There(format!("/account-requests/{}", id.0)),
+            }),
+            Ok((row, link)) => Ok(Decided::Request(Both::Json(Json(Request {
+                link,
+                ..row.into()
+            })))),
+            Err(error) => Err(with_request(&who, id.0, BTreeMap::new(), error.into()).await),
+        }
     }
 
     /// Decline an account request
@@ -287,11 +320,17 @@ impl Api {
         who: Signed,
         id: Path<i64>,
         body: Input<Answer>,
-    ) -> Result<One> {
+    ) -> Result<Decided> {
         who.admin()?;
-        let answer = body.read()?.answer.unwrap_or_default();
-        let row = request::decline(&who.core, &who.actor, id.0, &answer).await?;
-        Ok(One::Request(Json(row.into())))
+        let decline = async {
+            let answer = body.read()?.answer.unwrap_or_default();
+            Result::Ok(request::decline(&who.core, &who.actor, id.0, &answer).await?)
+        };
+        match decline.await {
+            Ok(_) if who.html => Ok(Decided::There(format!("/account-requests/{}", id.0))),
+            Ok(row) => Ok(Decided::Request(Both::Json(Json(row.into())))),
+            Err(error) => Err(with_request(&who, id.0, shown(&body.raw), error).await),
+        }
     }
 
     /// The form that a link leads to
@@ -373,5 +412,21 @@ impl Api {
             success: true,
             message,
         }))))
+    }
+}
+
+/// A refusal, with the request's page around it where a browser asked.
+async fn with_request(
+    who: &Signed,
+    id: i64,
+    sent: BTreeMap<String, String>,
+    error: ApiError,
+) -> ApiError {
+    match request::find(&who.core, &who.actor, id).await {
+        Ok(row) if who.html => {
+            let page = page::account::one(&who.actor, &row, None, Some((&sent, &error.0.problem)));
+            error.with_page(page)
+        }
+        _ => error,
     }
 }

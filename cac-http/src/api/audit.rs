@@ -6,12 +6,15 @@ use chrono::{DateTime, Utc};
 use futures_util::{Stream, stream};
 use poem::Body;
 use poem_openapi::param::Query;
-use poem_openapi::payload::{Binary, Json};
+use poem_openapi::payload::{Binary, Html, Json};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 
 use super::Tag;
+use crate::accept::Both;
 use crate::auth::Signed;
 use crate::error::Result;
+use crate::input::Time;
+use crate::page;
 
 pub(crate) struct Api;
 
@@ -64,7 +67,7 @@ impl From<Entry> for AuditEntry {
 pub(crate) enum List {
     /// The entries, by id
     #[oai(status = 200)]
-    Entries(Json<Vec<AuditEntry>>, #[oai(header = "X-Total-Count")] u64),
+    Entries(Both<Vec<AuditEntry>>, #[oai(header = "X-Total-Count")] u64),
 }
 
 #[derive(ApiResponse)]
@@ -94,32 +97,35 @@ impl Api {
         /// What was done to this, such as `/containers/7`, or to something below it.
         target: Query<Option<String>>,
         /// From this time on.
-        since: Query<Option<DateTime<Utc>>>,
+        since: Query<Option<Time>>,
         /// Before this time.
-        until: Query<Option<DateTime<Utc>>>,
-        /// Newest first.
+        until: Query<Option<Time>>,
+        /// Newest first; the page is so unless it is `false`.
         newest: Query<Option<bool>>,
         /// At most 1000.
         limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
     ) -> Result<List> {
-        let (limit, offset) = super::page(limit.0, offset.0);
+        let limit = limit.0.or(who.html.then_some(page::ROWS));
+        let (limit, offset) = super::page(limit, offset.0);
         let filter = Filter {
             username: username.0,
             action: action.0,
             target: target.0,
-            since: since.0,
-            until: until.0,
-            newest: newest.0.unwrap_or(false),
+            since: since.0.map(|time| time.0),
+            until: until.0.map(|time| time.0),
+            newest: newest.0.unwrap_or(who.html),
             limit,
             offset,
         };
-        let (rows, total) = audit::list(&who.core, &who.actor, &filter).await?;
-        let total = u64::try_from(total).unwrap_or_default();
-        Ok(List::Entries(
-            Json(rows.into_iter().map(AuditEntry::from).collect()),
-            total,
-        ))
+        let (rows, count) = audit::list(&who.core, &who.actor, &filter).await?;
+        let total = u64::try_from(count).unwrap_or_default();
+        let shown = if who.html {
+            Both::Html(Html(page::audit::list(&who.actor, &rows, count, &filter)))
+        } else {
+            Both::Json(Json(rows.into_iter().map(AuditEntry::from).collect()))
+        };
+        Ok(List::Entries(shown, total))
     }
 
     /// Export what was done
@@ -137,16 +143,16 @@ impl Api {
         /// What was done to this, such as `/containers/7`, or to something below it.
         target: Query<Option<String>>,
         /// From this time on.
-        since: Query<Option<DateTime<Utc>>>,
+        since: Query<Option<Time>>,
         /// Before this time.
-        until: Query<Option<DateTime<Utc>>>,
+        until: Query<Option<Time>>,
     ) -> Result<Export> {
         let filter = Filter {
             username: username.0,
             action: action.0,
             target: target.0,
-            since: since.0,
-            until: until.0,
+            since: since.0.map(|time| time.0),
+            until: until.0.map(|time| time.0),
             limit: PAGE,
             ..Filter::default()
         };

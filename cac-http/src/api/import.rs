@@ -1,16 +1,18 @@
 //! Containers that nodes have already, for admins.
 
 use cac_core::container::{self, Wanted};
+use cac_core::node;
 use poem_openapi::param::Path;
-use poem_openapi::payload::Json;
+use poem_openapi::payload::{Html, Json};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 
 use super::Tag;
 use super::container::Container;
+use crate::accept::Both;
 use crate::auth::Signed;
-use crate::error::Result;
+use crate::error::{ApiError, Result};
 use crate::input::Input;
-use crate::origin;
+use crate::{origin, page};
 
 pub(crate) struct Api;
 
@@ -52,7 +54,7 @@ pub(crate) struct ImportRequest {
 pub(crate) enum List {
     /// The containers that can be imported, by VMID
     #[oai(status = 200)]
-    Containers(Json<Vec<Importable>>, #[oai(header = "X-Total-Count")] u64),
+    Containers(Both<Vec<Importable>>, #[oai(header = "X-Total-Count")] u64),
 }
 
 #[derive(ApiResponse)]
@@ -60,6 +62,9 @@ pub(crate) enum Imported {
     /// The container
     #[oai(status = 201)]
     Container(Json<Container>, #[oai(header = "Location")] String),
+    /// For browsers: to the container
+    #[oai(status = 303)]
+    There(#[oai(header = "Location")] String),
 }
 
 #[OpenApi]
@@ -76,6 +81,11 @@ impl Api {
     async fn node_importable(&self, who: Signed, id: Path<i64>) -> Result<List> {
         let found = container::importable(&who.core, &who.actor, id.0).await?;
         let total = found.len() as u64;
+        if who.html {
+            let node = node::find(&who.core, id.0).await?;
+            let page = page::node::importable(&who.actor, &node, &found, None);
+            return Ok(List::Containers(Both::Html(Html(page)), total));
+        }
         let shown = found.into_iter().map(|one| Importable {
             vmid: one.vmid,
             hostname: one.hostname,
@@ -88,7 +98,7 @@ impl Api {
             disk: one.disk,
             problems: one.problems,
         });
-        Ok(List::Containers(Json(shown.collect()), total))
+        Ok(List::Containers(Both::Json(Json(shown.collect())), total))
     }
 
     /// Import a container
@@ -108,14 +118,29 @@ impl Api {
         body: Input<ImportRequest>,
     ) -> Result<Imported> {
         who.admin()?;
-        let given = body.read()?;
-        let wanted = Wanted {
-            vmid: given.vmid.unwrap_or_default(),
-            username: given.username.unwrap_or_default(),
-            http_port: given.http_port,
-            additional_protocols: given.additional_protocols.unwrap_or_default(),
+        let import = async {
+            let given = body.read()?;
+            let wanted = Wanted {
+                vmid: given.vmid.unwrap_or_default(),
+                username: given.username.unwrap_or_default(),
+                http_port: given.http_port,
+                additional_protocols: given.additional_protocols.unwrap_or_default(),
+            };
+            Result::Ok(container::import(&who.core, &who.actor, id.0, &wanted).await?)
         };
-        let row = container::import(&who.core, &who.actor, id.0, &wanted).await?;
+        let row = match import.await {
+            Err(error) if who.html => {
+                let node = node::find(&who.core, id.0).await?;
+                let rows = container::importable(&who.core, &who.actor, id.0).await?;
+                let problem = Some(&error.0.problem);
+                let page = page::node::importable(&who.actor, &node, &rows, problem);
+                return Err(ApiError::with_page(error, page));
+            }
+            done => done?,
+        };
+        if who.html {
+            return Ok(Imported::There(format!("/containers/{}", row.id)));
+        }
         let at = origin::absolute(&who.core.config, &format!("/containers/{}", row.id));
         Ok(Imported::Container(Json(Container::of(&who.core, row)), at))
     }

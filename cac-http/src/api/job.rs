@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use cac_core::job::{self, Happening, Status, Wanted, Work};
+use cac_core::task::Values;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use poem::web::sse::Event;
@@ -10,12 +11,14 @@ use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::{Html, Json};
 use poem_openapi::types::ToJSON;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi, Union};
+use serde_json::{Map, Value};
 
 use super::{Tag, page as bounds};
+use crate::accept::Both;
 use crate::auth::Signed;
-use crate::error::Result;
+use crate::error::{ApiError, Result};
 use crate::events::{self, Frames};
-use crate::input::Input;
+use crate::input::{self, Input};
 use crate::{origin, page};
 
 pub(crate) struct Api;
@@ -66,6 +69,18 @@ pub(crate) struct Job {
     finished_at: Option<DateTime<Utc>>,
     /// It does not begin before this time.
     start_after: Option<DateTime<Utc>>,
+}
+
+impl From<JobState> for Status {
+    fn from(state: JobState) -> Self {
+        match state {
+            JobState::Pending => Self::Pending,
+            JobState::Running => Self::Running,
+            JobState::Success => Self::Success,
+            JobState::Failure => Self::Failure,
+            JobState::Cancelled => Self::Cancelled,
+        }
+    }
 }
 
 impl From<job::Job> for Job {
@@ -126,7 +141,7 @@ pub(crate) struct NewJob {
     command: Option<String>,
     /// The name of a task that the administrator has described (`JOB_TASKS_FILE`).
     task: Option<String>,
-    /// The values of the task's parameters.
+    /// The values of the task's parameters; a form may send them one by one as `parameters.NAME`, left empty where there is none.
     parameters: Option<HashMap<String, String>>,
     /// The job does not begin before this time, which is within a year.
     start_after: Option<DateTime<Utc>>,
@@ -136,7 +151,7 @@ pub(crate) struct NewJob {
 pub(crate) enum List {
     /// A page of jobs in order of their ids
     #[oai(status = 200)]
-    Jobs(Json<Vec<Job>>, #[oai(header = "X-Total-Count")] i64),
+    Jobs(Both<Vec<Job>>, #[oai(header = "X-Total-Count")] i64),
 }
 
 #[derive(ApiResponse)]
@@ -144,6 +159,9 @@ pub(crate) enum Added {
     /// The job waits for a runner
     #[oai(status = 201)]
     Job(Json<Job>, #[oai(header = "Location")] String),
+    /// For browsers: to the job's progress
+    #[oai(status = 303)]
+    There(#[oai(header = "Location")] String),
 }
 
 #[derive(ApiResponse)]
@@ -151,6 +169,9 @@ pub(crate) enum Found {
     /// The job as it is now
     #[oai(status = 200)]
     Job(Json<Job>),
+    /// For browsers: to the job's progress
+    #[oai(status = 303)]
+    There(#[oai(header = "Location")] String),
 }
 
 #[derive(ApiResponse)]
@@ -178,26 +199,39 @@ impl Api {
         operation_id = "job_list",
         tag = "Tag::Jobs"
     )]
+    #[allow(clippy::too_many_arguments, reason = "one for each query parameter")]
     async fn job_list(
         &self,
         who: Signed,
         /// Only those that work on this container, or did; its row id.
         container: Query<Option<i64>>,
+        /// Only those that stand so.
+        status: Query<Option<JobState>>,
+        /// Only this user's, for admins.
+        user: Query<Option<String>>,
+        /// Newest first; the page is so unless it is `false`.
+        newest: Query<Option<bool>>,
         /// At most 1000.
         limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
     ) -> Result<List> {
-        let (limit, offset) = bounds(limit.0, offset.0);
+        let limit = limit.0.or(who.html.then_some(page::ROWS));
+        let (limit, offset) = bounds(limit, offset.0);
         let filter = job::Filter {
             container: container.0,
+            status: status.0.map(Status::from),
+            user: user.0,
+            newest: newest.0.unwrap_or(who.html),
             limit,
             offset,
         };
-        let (jobs, total) = job::list(&who.core, &who.actor, filter).await?;
-        Ok(List::Jobs(
-            Json(jobs.into_iter().map(Job::from).collect()),
-            total,
-        ))
+        if who.html {
+            let (page, total) = page::job::list(&who.core, &who.actor, &filter, None).await?;
+            return Ok(List::Jobs(Both::Html(Html(page)), total));
+        }
+        let (jobs, total) = job::list(&who.core, &who.actor, &filter).await?;
+        let jobs = jobs.into_iter().map(Job::from).collect();
+        Ok(List::Jobs(Both::Json(Json(jobs)), total))
     }
 
     /// Add a job
@@ -218,22 +252,24 @@ impl Api {
         idempotency_key: Header<Option<String>>,
         body: Input<NewJob>,
     ) -> Result<Added> {
-        let body = body.read_some()?;
-        let parameters = body.parameters.unwrap_or_default().into_iter().collect();
-        let work = match (&body.command, &body.task) {
-            (_, None) => Work::Shell(body.command.as_deref().unwrap_or_default()),
-            (None, Some(task)) => Work::Task(task, &parameters),
-            (Some(_), Some(_)) => {
-                let message = "Give either a command or a task.";
-                return Err(cac_core::Error::invalid("task", message).into());
+        let job = match ask(&who, &body, idempotency_key.0.as_deref()).await {
+            Ok(job) => job,
+            Err(error) if who.html => {
+                let sent = input::shown(&body.raw);
+                let filter = job::Filter {
+                    newest: true,
+                    limit: bounds(Some(page::ROWS), None).0,
+                    ..job::Filter::default()
+                };
+                let refused = Some((&sent, &error.0.problem));
+                let page = page::job::list(&who.core, &who.actor, &filter, refused).await?;
+                return Err(error.with_page(page.0));
             }
+            Err(error) => return Err(error),
         };
-        let wanted = Wanted {
-            work,
-            start_after: body.start_after,
-            key: idempotency_key.0.as_deref(),
-        };
-        let job = job::ask(&who.core, &who.actor, wanted).await?;
+        if who.html {
+            return Ok(Added::There(progress(job.id)));
+        }
         let location = origin::absolute(&who.core.config, &format!("/jobs/{}", job.id));
         Ok(Added::Job(Json(job.into()), location))
     }
@@ -249,6 +285,9 @@ impl Api {
     )]
     async fn job_find(&self, who: Signed, id: Path<i64>) -> Result<Found> {
         let job = job::find(&who.core, &who.actor, id.0).await?;
+        if who.html {
+            return Ok(Found::There(progress(job.id)));
+        }
         let place = job::place(&who.core, &job).await?;
         Ok(Found::Job(Json(Job {
             place,
@@ -288,9 +327,11 @@ impl Api {
         tag = "Tag::Jobs"
     )]
     async fn job_cancel(&self, who: Signed, id: Path<i64>) -> Result<Found> {
-        Ok(Found::Job(Json(
-            job::cancel(&who.core, &who.actor, id.0).await?.into(),
-        )))
+        let job = job::cancel(&who.core, &who.actor, id.0).await?;
+        if who.html {
+            return Ok(Found::There(progress(job.id)));
+        }
+        Ok(Found::Job(Json(job.into())))
     }
 
     /// Follow a job
@@ -372,6 +413,47 @@ impl Api {
         let page = page::job::status(&who.core, &who.actor, id.0).await?;
         Ok(StatusPage::Page(Html(page)))
     }
+}
+
+async fn ask(who: &Signed, body: &Input<NewJob>, key: Option<&str>) -> Result<job::Job> {
+    let asked = body.read_some()?;
+    let mut parameters: Values = asked.parameters.unwrap_or_default().into_iter().collect();
+    if body.form {
+        parameters.extend(one_by_one(&body.raw));
+    }
+    let command = match asked.command {
+        // Browsers send lines so, and the shell would take the `\r` for a part of a word.
+        Some(text) if body.form => Some(text.replace("\r\n", "\n")),
+        command => command,
+    };
+    let work = match (&command, &asked.task) {
+        (_, None) => Work::Shell(command.as_deref().unwrap_or_default()),
+        (None, Some(task)) => Work::Task(task, &parameters),
+        (Some(_), Some(_)) => {
+            let message = "Give either a command or a task.";
+            return Err(cac_core::Error::invalid("task", message).into());
+        }
+    };
+    let wanted = Wanted {
+        work,
+        start_after: asked.start_after,
+        key,
+    };
+    let job = job::ask(&who.core, &who.actor, wanted).await;
+    job.map_err(ApiError::from)
+}
+
+/// The values of a task's form.
+fn one_by_one(raw: &Map<String, Value>) -> impl Iterator<Item = (String, String)> {
+    raw.iter().filter_map(|(name, value)| {
+        let name = name.strip_prefix("parameters.")?;
+        let text = value.as_str().filter(|text| !text.is_empty())?;
+        Some((name.to_owned(), text.to_owned()))
+    })
+}
+
+fn progress(id: i64) -> String {
+    format!("/status/{id}")
 }
 
 fn event(name: &str, data: &JobEvent) -> Event {

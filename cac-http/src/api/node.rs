@@ -9,8 +9,8 @@ use poem_openapi::{ApiResponse, Object, OpenApi};
 use super::Tag;
 use crate::accept::Both;
 use crate::auth::Signed;
-use crate::error::Result;
-use crate::input::Input;
+use crate::error::{ApiError, Result};
+use crate::input::{self, Input};
 use crate::{origin, page};
 
 pub(crate) struct Api;
@@ -155,7 +155,24 @@ pub(crate) struct Check {
 pub(crate) enum One {
     /// The node
     #[oai(status = 200)]
+    Node(Both<Node>),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Changed {
+    /// The node
+    #[oai(status = 200)]
     Node(Json<Node>),
+    /// For browsers: to the node
+    #[oai(status = 303)]
+    There(#[oai(header = "Location")] String),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum FormPage {
+    /// The form
+    #[oai(status = 200)]
+    Form(Html<String>),
 }
 
 #[derive(ApiResponse)]
@@ -163,6 +180,9 @@ pub(crate) enum Added {
     /// The node
     #[oai(status = 201)]
     Node(Json<Node>, #[oai(header = "Location")] String),
+    /// For browsers: to the node
+    #[oai(status = 303)]
+    There(#[oai(header = "Location")] String),
 }
 
 #[derive(ApiResponse)]
@@ -170,13 +190,16 @@ pub(crate) enum Removed {
     /// It is gone
     #[oai(status = 204)]
     Gone,
+    /// For browsers: to the nodes
+    #[oai(status = 303)]
+    There(#[oai(header = "Location")] String),
 }
 
 #[derive(ApiResponse)]
 pub(crate) enum Tested {
     /// What it can do
     #[oai(status = 200)]
-    Check(Json<Check>),
+    Check(Both<Check>),
 }
 
 #[derive(ApiResponse)]
@@ -206,6 +229,18 @@ impl Api {
         Ok(List::Nodes(shown, total))
     }
 
+    /// The form for a new node
+    #[oai(
+        path = "/nodes/new",
+        method = "get",
+        operation_id = "node_page",
+        tag = "Tag::Nodes"
+    )]
+    async fn node_page(&self, who: Signed) -> Result<FormPage> {
+        who.admin()?;
+        Ok(FormPage::Form(Html(page::node::form(&who.actor, None))))
+    }
+
     /// Add a node
     #[oai(
         path = "/nodes",
@@ -215,7 +250,19 @@ impl Api {
     )]
     async fn node_create(&self, who: Signed, body: Input<NodeRequest>) -> Result<Added> {
         who.admin()?;
-        let node = node::create(&who.core, &who.actor, body.read()?.into()).await?;
+        let create =
+            async { Result::Ok(node::create(&who.core, &who.actor, body.read()?.into()).await?) };
+        let node = match create.await {
+            Err(error) if who.html => {
+                let sent = without_secret(&body);
+                let page = page::node::form(&who.actor, Some((&sent, &error.0.problem)));
+                return Err(ApiError::with_page(error, page));
+            }
+            done => done?,
+        };
+        if who.html {
+            return Ok(Added::There(format!("/nodes/{}", node.id)));
+        }
         let at = origin::absolute(&who.core.config, &format!("/nodes/{}", node.id));
         Ok(Added::Node(Json(node.into()), at))
     }
@@ -229,7 +276,12 @@ impl Api {
     )]
     async fn node_find(&self, who: Signed, id: Path<i64>) -> Result<One> {
         who.admin()?;
-        Ok(One::Node(Json(node::find(&who.core, id.0).await?.into())))
+        let node = node::find(&who.core, id.0).await?;
+        Ok(One::Node(if who.html {
+            Both::Html(Html(page::node::one(&who.actor, &node, None)))
+        } else {
+            Both::Json(Json(node.into()))
+        }))
     }
 
     /// Change a node
@@ -246,10 +298,27 @@ impl Api {
         who: Signed,
         id: Path<i64>,
         body: Input<NodeRequest>,
-    ) -> Result<One> {
+    ) -> Result<Changed> {
         who.admin()?;
-        let node = node::update(&who.core, &who.actor, id.0, body.read()?.into()).await?;
-        Ok(One::Node(Json(node.into())))
+        let update = async {
+            let mut asked = body.read()?;
+            // A form does not know the secret: left empty it stays.
+            if body.form {
+                asked.secret = asked.secret.filter(|secret| !secret.trim().is_empty());
+            }
+            Result::Ok(node::update(&who.core, &who.actor, id.0, asked.into()).await?)
+        };
+        match update.await {
+            Ok(_) if who.html => Ok(Changed::There(format!("/nodes/{}", id.0))),
+            Ok(node) => Ok(Changed::Node(Json(node.into()))),
+            Err(error) if who.html => {
+                let node = node::find(&who.core, id.0).await?;
+                let sent = without_secret(&body);
+                let page = page::node::refused(&who.actor, &node, (&sent, &error.0.problem));
+                Err(ApiError::with_page(error, page))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Remove a node
@@ -262,8 +331,17 @@ impl Api {
         tag = "Tag::Nodes"
     )]
     async fn node_delete(&self, who: Signed, id: Path<i64>) -> Result<Removed> {
-        node::delete(&who.core, &who.actor, id.0).await?;
-        Ok(Removed::Gone)
+        match node::delete(&who.core, &who.actor, id.0).await {
+            Ok(()) if who.html => Ok(Removed::There("/nodes".to_owned())),
+            Ok(()) => Ok(Removed::Gone),
+            Err(error) if who.html && who.actor.admin => {
+                let (node, error) = (node::find(&who.core, id.0).await?, ApiError::from(error));
+                let sent = std::collections::BTreeMap::new();
+                let page = page::node::refused(&who.actor, &node, (&sent, &error.0.problem));
+                Err(error.with_page(page))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Test a node
@@ -277,12 +355,24 @@ impl Api {
     )]
     async fn node_test(&self, who: Signed, id: Path<i64>) -> Result<Tested> {
         let check = node::test(&who.core, &who.actor, id.0).await?;
-        Ok(Tested::Check(Json(Check {
+        if who.html {
+            let node = node::find(&who.core, id.0).await?;
+            let page = page::node::one(&who.actor, &node, Some(&check));
+            return Ok(Tested::Check(Both::Html(Html(page))));
+        }
+        Ok(Tested::Check(Both::Json(Json(Check {
             version: check.version,
             fingerprint: check.fingerprint,
             templates: check.templates,
             can: check.can,
             problems: check.problems,
-        })))
+        }))))
     }
+}
+
+/// What a form sent, for the form that is shown again.
+fn without_secret(body: &Input<NodeRequest>) -> std::collections::BTreeMap<String, String> {
+    let mut sent = input::shown(&body.raw);
+    sent.remove("secret");
+    sent
 }

@@ -1,14 +1,16 @@
 //! How much each user may have.
 
 use cac_core::quota::{self, Limits};
-use poem_openapi::param::Path;
-use poem_openapi::payload::Json;
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::{Html, Json};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 
 use super::Tag;
+use crate::accept::Both;
 use crate::auth::Signed;
 use crate::error::Result;
 use crate::input::Input;
+use crate::page;
 
 pub(crate) struct Api;
 
@@ -92,10 +94,20 @@ pub(crate) enum One {
 }
 
 #[derive(ApiResponse)]
+pub(crate) enum Changed {
+    /// The quota
+    #[oai(status = 200)]
+    Quota(Json<Quota>),
+    /// For browsers: to the quotas
+    #[oai(status = 303)]
+    There(#[oai(header = "Location")] String),
+}
+
+#[derive(ApiResponse)]
 pub(crate) enum All {
     /// The quotas, by user name
     #[oai(status = 200)]
-    Quotas(Json<Vec<Quota>>, #[oai(header = "X-Total-Count")] u64),
+    Quotas(Both<Vec<Quota>>, #[oai(header = "X-Total-Count")] u64),
 }
 
 #[OpenApi]
@@ -121,13 +133,25 @@ impl Api {
         operation_id = "quota_list",
         tag = "Tag::Quotas"
     )]
-    async fn quota_list(&self, who: Signed) -> Result<All> {
-        let all = quota::list(&who.core, &who.actor).await?;
+    async fn quota_list(
+        &self,
+        who: Signed,
+        /// Only this user's, who may have nothing yet.
+        user: Query<Option<String>>,
+    ) -> Result<All> {
+        who.admin()?;
+        let user = user.0.as_deref();
+        let all = match user {
+            Some(user) => vec![quota::find(&who.core, &who.actor, user).await?],
+            None => quota::list(&who.core, &who.actor).await?,
+        };
         let total = all.len() as u64;
-        Ok(All::Quotas(
-            Json(all.into_iter().map(Quota::from).collect()),
-            total,
-        ))
+        let shown = if who.html {
+            Both::Html(Html(page::quota::list(&who.actor, &all, user, None)))
+        } else {
+            Both::Json(Json(all.into_iter().map(Quota::from).collect()))
+        };
+        Ok(All::Quotas(shown, total))
     }
 
     /// A user's quota
@@ -156,25 +180,39 @@ impl Api {
         who: Signed,
         username: Path<String>,
         body: Input<QuotaRequest>,
-    ) -> Result<One> {
+    ) -> Result<Changed> {
         who.admin()?;
-        let asked = body.read()?;
-        let mut fields = cac_core::error::Fields::default();
-        let mut limit = |field, value: Option<i64>| {
-            let limit = u32::try_from(value?).ok();
-            if limit.is_none() {
-                fields.add(field, "Give a whole number from 0, or nothing.");
+        match set(&who, &username.0, &body).await {
+            Ok(_) if who.html => Ok(Changed::There("/quotas".to_owned())),
+            Ok(quota) => Ok(Changed::Quota(Json(quota.into()))),
+            Err(error) if who.html => {
+                let user = username.0.as_str();
+                let rows = [quota::find(&who.core, &who.actor, user).await?];
+                let problem = Some(&error.0.problem);
+                let page = page::quota::list(&who.actor, &rows, Some(user), problem);
+                Err(error.with_page(page))
             }
-            limit
-        };
-        let limits = Limits {
-            containers: limit("containers", asked.containers),
-            cores: limit("cores", asked.cores),
-            memory: limit("memory", asked.memory),
-            disk: limit("disk", asked.disk),
-        };
-        fields.into_result()?;
-        let quota = quota::set(&who.core, &who.actor, &username.0, limits).await?;
-        Ok(One::Quota(Json(quota.into())))
+            Err(error) => Err(error),
+        }
     }
+}
+
+async fn set(who: &Signed, username: &str, body: &Input<QuotaRequest>) -> Result<quota::Quota> {
+    let asked = body.read()?;
+    let mut fields = cac_core::error::Fields::default();
+    let mut limit = |field, value: Option<i64>| {
+        let limit = u32::try_from(value?).ok();
+        if limit.is_none() {
+            fields.add(field, "Give a whole number from 0, or nothing.");
+        }
+        limit
+    };
+    let limits = Limits {
+        containers: limit("containers", asked.containers),
+        cores: limit("cores", asked.cores),
+        memory: limit("memory", asked.memory),
+        disk: limit("disk", asked.disk),
+    };
+    fields.into_result()?;
+    Ok(quota::set(&who.core, &who.actor, username, limits).await?)
 }

@@ -2,13 +2,15 @@
 
 use cac_core::reconcile::{self, Kind};
 use poem_openapi::param::Path;
-use poem_openapi::payload::Json;
+use poem_openapi::payload::{Html, Json};
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 
 use super::Tag;
 use super::container::Container;
+use crate::accept::Both;
 use crate::auth::Signed;
 use crate::error::Result;
+use crate::page;
 
 pub(crate) struct Api;
 
@@ -63,7 +65,7 @@ impl From<reconcile::Finding> for Finding {
 pub(crate) enum Findings {
     /// What differs; nothing was changed
     #[oai(status = 200)]
-    Findings(Json<Vec<Finding>>, #[oai(header = "X-Total-Count")] u64),
+    Findings(Both<Vec<Finding>>, #[oai(header = "X-Total-Count")] u64),
 }
 
 #[derive(ApiResponse)]
@@ -71,6 +73,9 @@ pub(crate) enum Refreshed {
     /// The container as it is now
     #[oai(status = 200)]
     Container(Json<Container>),
+    /// For browsers: to the container
+    #[oai(status = 303)]
+    There(#[oai(header = "Location")] String),
 }
 
 #[OpenApi]
@@ -87,8 +92,12 @@ impl Api {
     async fn reconciliation_list(&self, who: Signed) -> Result<Findings> {
         let found = reconcile::look(&who.core, &who.actor).await?;
         let total = found.len() as u64;
+        if who.html {
+            let page = page::node::reconciliation(&who.actor, &found);
+            return Ok(Findings::Findings(Both::Html(Html(page)), total));
+        }
         let found = found.into_iter().map(Finding::from).collect();
-        Ok(Findings::Findings(Json(found), total))
+        Ok(Findings::Findings(Both::Json(Json(found)), total))
     }
 
     /// Write down what Proxmox VE says
@@ -101,7 +110,11 @@ impl Api {
         tag = "Tag::Containers"
     )]
     async fn container_refresh(&self, who: Signed, id: Path<i64>) -> Result<Refreshed> {
-        let row = reconcile::refresh(&who.core, &who.actor, id.0).await?;
+        let refresh = async { Ok(reconcile::refresh(&who.core, &who.actor, id.0).await?) };
+        let row = page::container::or_page(&who, id.0, refresh).await?;
+        if who.html {
+            return Ok(Refreshed::There(format!("/containers/{}", id.0)));
+        }
         Ok(Refreshed::Container(Json(Container::of(&who.core, row))))
     }
 }

@@ -5,14 +5,16 @@ use cac_core::session;
 use cac_core::token::{self, NewToken};
 use chrono::{DateTime, Utc};
 use poem_openapi::param::{Path, Query};
-use poem_openapi::payload::Json;
+use poem_openapi::payload::{Html, Json};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 
 use super::Tag;
+use crate::accept::Both;
 use crate::auth::{Signed, set_cookie};
-use crate::error::Result;
-use crate::input::Input;
-use crate::origin;
+use crate::error::{ApiError, Result};
+use crate::input::{self, Input};
+use crate::page::token::Told;
+use crate::{origin, page};
 
 pub(crate) struct Api;
 
@@ -97,21 +99,21 @@ pub(crate) struct Session {
 pub(crate) enum Made {
     /// The token
     #[oai(status = 201)]
-    Token(Json<NewlyMade>, #[oai(header = "Location")] String),
+    Token(Both<NewlyMade>, #[oai(header = "Location")] String),
 }
 
 #[derive(ApiResponse)]
 pub(crate) enum List {
     /// The tokens
     #[oai(status = 200)]
-    Tokens(Json<Vec<Token>>, #[oai(header = "X-Total-Count")] u64),
+    Tokens(Both<Vec<Token>>, #[oai(header = "X-Total-Count")] u64),
 }
 
 #[derive(ApiResponse)]
 pub(crate) enum Sessions {
     /// The sessions, oldest first
     #[oai(status = 200)]
-    Sessions(Json<Vec<Session>>, #[oai(header = "X-Total-Count")] u64),
+    Sessions(Both<Vec<Session>>, #[oai(header = "X-Total-Count")] u64),
 }
 
 #[derive(ApiResponse)]
@@ -119,6 +121,9 @@ pub(crate) enum Ended {
     /// It is worth nothing any more
     #[oai(status = 204)]
     Gone,
+    /// For browsers: back to the list, or to the login
+    #[oai(status = 303)]
+    There(#[oai(header = "Location")] String),
 }
 
 #[derive(ApiResponse)]
@@ -126,6 +131,12 @@ pub(crate) enum AllEnded {
     /// They are worth nothing any more, this one included
     #[oai(status = 204)]
     Gone(#[oai(header = "Set-Cookie")] String),
+    /// For browsers: to the login
+    #[oai(status = 303)]
+    There(
+        #[oai(header = "Set-Cookie")] String,
+        #[oai(header = "Location")] String,
+    ),
 }
 
 #[OpenApi]
@@ -150,13 +161,18 @@ impl Api {
         if all {
             who.admin()?;
         }
-        let page = super::page(limit.0, offset.0);
-        let (rows, total) = token::list(&who.core, &who.actor, all, page).await?;
+        let limit = limit.0.or(who.html.then_some(page::ROWS));
+        let part = super::page(limit, offset.0);
+        if who.html {
+            let view = page::token::View { all, part };
+            let (page, total) =
+                page::token::list(&who.core, &who.actor, &view, Told::default()).await?;
+            return Ok(List::Tokens(Both::Html(Html(page)), total));
+        }
+        let (rows, total) = token::list(&who.core, &who.actor, all, part).await?;
         let total = u64::try_from(total).unwrap_or_default();
-        Ok(List::Tokens(
-            Json(rows.into_iter().map(Token::from).collect()),
-            total,
-        ))
+        let rows = rows.into_iter().map(Token::from).collect();
+        Ok(List::Tokens(Both::Json(Json(rows)), total))
     }
 
     /// Make a token
@@ -169,16 +185,31 @@ impl Api {
         tag = "Tag::Login"
     )]
     async fn token_create(&self, who: Signed, body: Input<TokenRequest>) -> Result<Made> {
-        let asked = body.read()?;
-        let new = NewToken {
-            name: asked.name.unwrap_or_default(),
-            scopes: asked.scopes.unwrap_or_default(),
-            expires: asked.expires,
+        let (row, token) = match make(&who, &body).await {
+            Ok(made) => made,
+            Err(error) if who.html => {
+                let sent = input::shown(&body.raw);
+                let told = Told {
+                    refused: Some((&sent, &error.0.problem)),
+                    ..Told::default()
+                };
+                let page = own_page(&who, told).await?;
+                return Err(error.with_page(page));
+            }
+            Err(error) => return Err(error),
         };
-        let made = token::create(&who.core, &who.actor, who.token.as_ref(), &new).await?;
-        let (row, token) = (Token::from(made.0), made.1);
         let at = origin::absolute(&who.core.config, &format!("/tokens/{}", row.id));
-        Ok(Made::Token(Json(NewlyMade { token, row }), at))
+        let shown = if who.html {
+            let told = Told {
+                made: Some((&row, &token)),
+                ..Told::default()
+            };
+            Both::Html(Html(own_page(&who, told).await?))
+        } else {
+            let row = Token::from(row);
+            Both::Json(Json(NewlyMade { token, row }))
+        };
+        Ok(Made::Token(shown, at))
     }
 
     /// Delete a token
@@ -189,8 +220,13 @@ impl Api {
         tag = "Tag::Login"
     )]
     async fn token_delete(&self, who: Signed, id: Path<i64>) -> Result<Ended> {
-        token::delete(&who.core, &who.actor, id.0).await?;
-        Ok(Ended::Gone)
+        let token = token::delete(&who.core, &who.actor, id.0).await?;
+        if !who.html {
+            return Ok(Ended::Gone);
+        }
+        let own = token.username == who.actor.username;
+        let list = if own { "/tokens" } else { "/tokens?all=true" };
+        Ok(Ended::There(list.to_owned()))
     }
 
     /// List one's own sessions
@@ -201,19 +237,20 @@ impl Api {
         tag = "Tag::Login"
     )]
     async fn session_list(&self, who: Signed) -> Result<Sessions> {
-        let current = match &who.credential {
-            Credential::Session(id) => Some(id.as_str()),
-            Credential::Token(_) => None,
-        };
-        let rows = session::list(&who.core, &who.actor, current).await?;
+        let rows = session::list(&who.core, &who.actor, current(&who)).await?;
         let total = rows.len() as u64;
+        if who.html {
+            let page = page::session::list(&who.actor, &rows);
+            return Ok(Sessions::Sessions(Both::Html(Html(page)), total));
+        }
         let shown = rows.into_iter().map(|row| Session {
             id: row.id,
             expires: row.expires,
             created_at: row.created_at,
             current: row.current,
         });
-        Ok(Sessions::Sessions(Json(shown.collect()), total))
+        let shown = Both::Json(Json(shown.collect()));
+        Ok(Sessions::Sessions(shown, total))
     }
 
     /// Sign out everywhere
@@ -227,7 +264,11 @@ impl Api {
     )]
     async fn session_delete_all(&self, who: Signed) -> Result<AllEnded> {
         session::delete_all(&who.core, &who.actor.username).await?;
-        Ok(AllEnded::Gone(set_cookie(&who.core.config, None)))
+        let cookie = set_cookie(&who.core.config, None);
+        if who.html {
+            return Ok(AllEnded::There(cookie, "/login".to_owned()));
+        }
+        Ok(AllEnded::Gone(cookie))
     }
 
     /// End one of one's own sessions
@@ -238,7 +279,43 @@ impl Api {
         tag = "Tag::Login"
     )]
     async fn session_delete(&self, who: Signed, id: Path<String>) -> Result<Ended> {
+        let rows = session::list(&who.core, &who.actor, current(&who)).await?;
         session::delete_listed(&who.core, &who.actor, &id.0).await?;
-        Ok(Ended::Gone)
+        if !who.html {
+            return Ok(Ended::Gone);
+        }
+        let own = rows.iter().any(|row| row.current && row.id == id.0);
+        let next = if own { "/login" } else { "/sessions" };
+        Ok(Ended::There(next.to_owned()))
     }
+}
+
+/// The id of the session that asks.
+fn current(who: &Signed) -> Option<&str> {
+    match &who.credential {
+        Credential::Session(id) => Some(id),
+        Credential::Token(_) => None,
+    }
+}
+
+async fn make(who: &Signed, body: &Input<TokenRequest>) -> Result<(token::Token, String)> {
+    let asked = body.read()?;
+    let new = NewToken {
+        name: asked.name.unwrap_or_default(),
+        scopes: asked.scopes.unwrap_or_default(),
+        expires: asked.expires,
+    };
+    let made = token::create(&who.core, &who.actor, who.token.as_ref(), &new).await;
+    made.map_err(ApiError::from)
+}
+
+/// The page of one's own tokens, after a form was sent.
+async fn own_page(who: &Signed, told: Told<'_>) -> Result<String> {
+    let view = page::token::View {
+        all: false,
+        part: super::page(Some(page::ROWS), None),
+    };
+    Ok(page::token::list(&who.core, &who.actor, &view, told)
+        .await?
+        .0)
 }

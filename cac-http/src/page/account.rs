@@ -1,11 +1,14 @@
-//! Asking for an account, and choosing its password.
+//! Asking for an account, deciding about it, and choosing its password.
 
 use std::collections::BTreeMap;
 
+use cac_core::Actor;
+use cac_core::account_request::{AccountRequest, STATUSES};
 use poem_openapi::types::ToJSON as _;
 use serde_json::json;
 
-use super::render;
+use super::container::Refused;
+use super::{part, render};
 use crate::error::Problem;
 
 /// The form, with what was sent and what is wrong with it.
@@ -49,4 +52,41 @@ pub(crate) fn password(username: &str, problem: Option<&Problem>) -> String {
 /// That the account exists.
 pub(crate) fn ready(message: &str) -> String {
     render("account.html", None, json!({"done": message}))
+}
+
+/// The requests, for admins.
+pub(crate) fn list(
+    who: &Actor,
+    rows: &[AccountRequest],
+    total: i64,
+    status: Option<&str>,
+    page: (u32, u32),
+) -> String {
+    let set = [("status", status.map(ToOwned::to_owned))];
+    render(
+        "requests.html",
+        Some(who),
+        json!({
+            "here": "/account-requests", "rows": rows, "status": status, "statuses": STATUSES,
+            "pages": part::pages("/account-requests", &set, page, (rows.len(), total)),
+        }),
+    )
+}
+
+/// One request, with the link that has to be handed over, or with the form that was refused.
+pub(crate) fn one(
+    who: &Actor,
+    row: &AccountRequest,
+    link: Option<&str>,
+    refused: Option<Refused<'_>>,
+) -> String {
+    let (sent, problem) = refused.unzip();
+    render(
+        "request.html",
+        Some(who),
+        json!({
+            "here": "/account-requests", "r": row, "link": link, "sent": sent, "problem": problem.map(|problem| problem.to_json()),
+            "errors": problem.and_then(|problem| problem.errors.clone()).unwrap_or_default(),
+        }),
+    )
 }

@@ -1,15 +1,121 @@
-//! The progress page: how a job stands, its steps and where they led. Script streams its output; without script the end of it is
-//! shown, and loaded again.
+//! Pages of jobs: the list with the form for a shell command, and the progress page: how a job
+//! stands, its steps and where they led. Script streams its output; without script the end of it is shown, and loaded again.
 
-use cac_core::job::{self, Job, Output, Status};
+use std::collections::BTreeMap;
+
+use cac_core::job::{self, Filter, Job, Output, Status};
 use cac_core::{Actor, Core, container};
+use poem_openapi::types::ToJSON as _;
 use serde_json::{Value, json};
 
-use super::{container::shape, render};
+use super::container::{self as containers, Refused};
+use super::{part, render};
 use crate::error::Result;
 
-/// Rows that the page shows at most without script.
+/// Rows of output that the page shows at most without script.
 const ROWS: u32 = 1000;
+const STATUSES: [Status; 5] = [
+    Status::Pending,
+    Status::Running,
+    Status::Success,
+    Status::Failure,
+    Status::Cancelled,
+];
+
+/// The list, and how many jobs there are.
+pub(crate) async fn list(
+    core: &Core,
+    who: &Actor,
+    filter: &Filter,
+    refused: Option<Refused<'_>>,
+) -> Result<(String, i64)> {
+    let (rows, total) = job::list(core, who, filter).await?;
+    let ids = rows.iter().filter_map(|job| job.container_id).collect();
+    let names = container::names(core, who, ids).await?;
+    let jobs: Vec<Value> = rows
+        .iter()
+        .map(|job| shape(core, who, job, &names))
+        .collect();
+    let status = filter.status.map(|status| status.as_str().to_owned());
+    let set = [
+        ("container", filter.container.map(|id| id.to_string())),
+        ("status", status.clone()),
+        ("user", filter.user.clone()),
+        ("newest", (!filter.newest).then(|| "false".to_owned())),
+    ];
+    let (sent, problem) = refused.unzip();
+    let page = render(
+        "jobs.html",
+        Some(who),
+        json!({
+            "here": "/jobs", "jobs": jobs, "statuses": STATUSES, "narrowed": set[..3].iter().any(|(_, value)| value.is_some()),
+            "pages": part::pages("/jobs", &set, (filter.limit, filter.offset), (rows.len(), total)),
+            "f": {"container": filter.container, "status": status, "user": filter.user},
+            "own": filter.user.as_ref() == Some(&who.username),
+            "mine": part::address("/jobs", &[("user", Some(who.username.clone()))], &[]),
+            "shell": who.admin && core.config.runner.shell_jobs,
+            "tasks": tasks(core, who, sent), "sent": sent,
+            "problem": problem.map(|problem| problem.to_json()),
+            "errors": problem.and_then(|problem| problem.errors.clone()).unwrap_or_default(),
+        }),
+    );
+    Ok((page, total))
+}
+
+/// A job as the list shows it.
+fn shape(core: &Core, who: &Actor, job: &Job, names: &BTreeMap<i64, String>) -> Value {
+    let took = job.started_at.map(|began| {
+        let end = job.finished_at.unwrap_or_else(|| core.clock.now());
+        part::lasted(began, end)
+    });
+    let badge = match job.status {
+        Status::Success => "good",
+        Status::Failure => "bad",
+        Status::Pending | Status::Running => "busy",
+        Status::Cancelled => "off",
+    };
+    let name = job.container_id.and_then(|id| names.get(&id));
+    json!({
+        "id": job.id, "command": job.command, "owner": job.created_by, "status": job.status, "badge": badge,
+        "reason": job.reason, "asked": job.created_at, "after": job.start_after, "took": took,
+        "container": name.map(|name| json!({"id": job.container_id, "name": name})),
+        "ended": job.status.ended(), "again": again(core, who, job),
+    })
+}
+
+/// The tasks that may be started, each with the fields of its form.
+fn tasks(core: &Core, who: &Actor, sent: Option<&BTreeMap<String, String>>) -> Vec<Value> {
+    let allowed = core.config.tasks.allowed(who);
+    let shown = allowed.map(|(name, task)| {
+        let sent = sent.filter(|sent| sent.get("task").is_some_and(|task| task == name));
+        let fields = task.parameters.iter().map(|(field, parameter)| {
+            let value = sent.and_then(|sent| sent.get(&format!("parameters.{field}")));
+            json!({
+                "name": field, "about": parameter.about, "default": parameter.default,
+                "choices": parameter.choices, "value": value,
+            })
+        });
+        let fields: Vec<Value> = fields.collect();
+        json!({"name": name, "about": task.about, "fields": fields, "sent": sent.is_some()})
+    });
+    shown.collect()
+}
+
+/// The fields of a form that asks for the same work again, where that may be asked for.
+fn again(core: &Core, who: &Actor, job: &Job) -> Option<Value> {
+    if !job.status.ended() {
+        return None;
+    }
+    if job.kind.is_none() {
+        let may = who.admin && core.config.runner.shell_jobs;
+        return may.then(|| json!({"command": job.command}));
+    }
+    let work = job.task.as_ref()?;
+    let known = core.config.tasks.get(&work.task)?;
+    let parameters = serde_json::to_string(&work.parameters).ok()?;
+    let fields = || json!({"task": work.task, "parameters": parameters});
+    known.allows(who).then(fields)
+}
 
 pub(crate) async fn status(core: &Core, who: &Actor, id: i64) -> Result<String> {
     let job = job::find(core, who, id).await?;
@@ -34,7 +140,7 @@ pub(crate) async fn status(core: &Core, who: &Actor, id: i64) -> Result<String> 
             "ended": job.status.ended(),
             "good": good,
             "arrived": good && row.as_ref().is_some_and(|row| row.state.is_none()) && job.kind.as_deref() == Some("container_create"),
-            "c": row.map(|row| shape(&core.config, &row, None)),
+            "c": row.map(|row| containers::shape(&core.config, &row, None)),
             "place": job::place(core, &job).await?,
             "steps": if typed { steps(&job, &rows) } else { Vec::new() },
             "typed": typed,

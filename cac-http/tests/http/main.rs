@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod account;
+mod admin_pages;
 mod audit;
+mod browse;
 mod compat;
+mod container_pages;
 mod containers;
 mod contract;
 mod jobs;
@@ -13,6 +16,7 @@ mod limit;
 mod login;
 mod nginx;
 mod origin;
+mod own_pages;
 mod pages;
 mod registration;
 mod rights;

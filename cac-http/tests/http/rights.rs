@@ -234,6 +234,7 @@ async fn another_user_gets_nothing_that_is_not_theirs() {
     for path in [
         "/containers?all=true",
         "/containers?user=alice",
+        "/jobs?user=alice",
         "/tokens?all=true",
     ] {
         expect(lab.get(path, &bob).send().await.unwrap(), 403).await;
