@@ -86,9 +86,9 @@ impl Portal {
     /// A container by its host name, one's own or for admins anybody's, or by its row id. A name wins, also one of digits.
     pub(crate) async fn container(&self, name: &str) -> Result<types::Container, Failure> {
         let named = |rows: Vec<types::Container>| rows.into_iter().find(|one| one.hostname == name);
-        let mut found = named(self.containers(false, None).await?);
+        let mut found = named(self.containers((false, None), None).await?);
         if found.is_none() {
-            found = match self.containers(true, None).await {
+            found = match self.containers((true, None), None).await {
                 Ok(all) => named(all),
                 // Only admins may look through everybody's.
                 Err(failure) if status(&*failure) == 3 => None,
@@ -113,8 +113,8 @@ impl Portal {
     /// All of them, page by page.
     pub(crate) async fn containers(
         &self,
-        all: bool,
-        user: Option<&str>,
+        (all, user): (bool, Option<&str>),
+        search: Option<&str>,
     ) -> Result<Vec<types::Container>, Failure> {
         let mut rows = Vec::new();
         loop {
@@ -124,6 +124,9 @@ impl Portal {
             }
             if let Some(user) = user {
                 list = list.user(user);
+            }
+            if let Some(search) = search {
+                list = list.search(search);
             }
             let offset = i64::try_from(rows.len())?;
             let page = list.limit(PAGE).offset(offset).send().await.told()?;

@@ -34,6 +34,9 @@ enum Command {
         /// One owner's, for admins
         #[arg(long, conflicts_with = "all")]
         user: Option<String>,
+        /// Only those in whose name, owner, system, address or public names this text stands
+        #[arg(long)]
+        search: Option<String>,
     },
     /// Show one container with its services
     Show(Named),
@@ -114,6 +117,9 @@ struct Create {
     /// A file with an ssh public key for root
     #[arg(long, value_name = "FILE")]
     ssh_key: Option<PathBuf>,
+    /// A size that the operator offers by name, such as small; numbers win
+    #[arg(long, value_name = "NAME")]
+    size: Option<String>,
     #[command(flatten)]
     sizes: Sizes,
     /// A node's name; left out, the one with the most room
@@ -172,8 +178,9 @@ impl Container {
         let json = common.json;
         match self.command {
             Command::Create(new) => new.run(&portal, json).await?,
-            Command::List { all, user } => {
-                let rows = portal.containers(all, user.as_deref()).await?;
+            Command::List { all, user, search } => {
+                let whose = (all, user.as_deref());
+                let rows = portal.containers(whose, search.as_deref()).await?;
                 list(&rows, all || user.is_some(), json)?;
             }
             Command::Show(one) => show(&portal.container(&one.name).await?, json)?,
@@ -253,6 +260,7 @@ impl Create {
             http_port: self.port,
             additional_protocols: self.service,
             ssh_public_key: key.transpose()?,
+            size: self.size,
             cores: self.sizes.cores,
             memory: self.sizes.memory,
             disk: self.sizes.disk,

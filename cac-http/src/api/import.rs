@@ -58,6 +58,7 @@ pub(crate) enum List {
 }
 
 #[derive(ApiResponse)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, and moved once")]
 pub(crate) enum Imported {
     /// The container
     #[oai(status = 201)]

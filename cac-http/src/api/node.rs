@@ -159,6 +159,7 @@ pub(crate) enum One {
 }
 
 #[derive(ApiResponse)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, and moved once")]
 pub(crate) enum Changed {
     /// The node
     #[oai(status = 200)]
@@ -176,6 +177,7 @@ pub(crate) enum FormPage {
 }
 
 #[derive(ApiResponse)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, and moved once")]
 pub(crate) enum Added {
     /// The node
     #[oai(status = 201)]

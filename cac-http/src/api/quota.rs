@@ -94,6 +94,7 @@ pub(crate) enum One {
 }
 
 #[derive(ApiResponse)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, and moved once")]
 pub(crate) enum Changed {
     /// The quota
     #[oai(status = 200)]

@@ -69,6 +69,7 @@ pub(crate) enum Findings {
 }
 
 #[derive(ApiResponse)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, and moved once")]
 pub(crate) enum Refreshed {
     /// The container as it is now
     #[oai(status = 200)]

@@ -149,7 +149,7 @@ async fn asking_while_typing_is_no_change_and_leaves_nothing_in_the_audit_log() 
         .send()
         .await
         .unwrap();
-    assert_eq!(answer.status(), 403);
+    assert_eq!(answer.status(), 400);
     assert_eq!(count().await, "1");
 }
 
