@@ -6,6 +6,7 @@ const steps = document.getElementById("steps");
 const follow = document.getElementById("follow");
 const trouble = document.getElementById("trouble");
 const outcome = () => document.getElementById("outcome");
+log.parentElement.hidden = false;
 const LINES_PER_BLOCK = 200;
 const BUDGET_MS = 8;
 

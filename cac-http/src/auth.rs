@@ -43,6 +43,7 @@ pub(crate) struct Told {
     pub username: Option<String>,
     pub via: Option<Via>,
     pub token: Option<i64>,
+    pub admin: bool,
     /// It only asked what would happen.
     pub dry: bool,
 }
@@ -62,10 +63,21 @@ impl Identity {
         self.held().clone()
     }
 
+    /// Whoever is signed in.
+    pub(crate) fn actor(&self) -> Option<Actor> {
+        let told = self.told()?;
+        let signed = matches!(told.via, Some(Via::Session | Via::Token));
+        Some(Actor::new(told.username.filter(|_| signed)?, told.admin))
+    }
+
     fn held(&self) -> std::sync::MutexGuard<'_, Option<Told>> {
         self.0.lock().expect("nothing panics while it holds it")
     }
 }
+
+/// Names a request in the log and in errors.
+#[derive(Clone, Default)]
+pub(crate) struct RequestId(pub String);
 
 /// A request of somebody who may be signed in.
 pub(crate) struct Anyone {
@@ -80,6 +92,7 @@ pub(crate) struct Anyone {
     pub served: Arc<Served>,
     pub source: Source,
     pub identity: Identity,
+    pub request: RequestId,
     pub html: bool,
     /// Whether JSON was asked for by name.
     pub json: bool,
@@ -94,6 +107,7 @@ pub(crate) struct Signed {
     pub credential: Credential,
     /// Absent for a session.
     pub token: Option<Held>,
+    pub request: RequestId,
     pub html: bool,
 }
 
@@ -152,6 +166,7 @@ async fn anyone(request: &Request) -> Result<Anyone> {
             username: Some(actor.username.clone()),
             via: Some(via),
             token: token.as_ref().map(|token| token.id),
+            admin: actor.admin,
             dry: false,
         });
     }
@@ -182,6 +197,7 @@ async fn anyone(request: &Request) -> Result<Anyone> {
         credential,
         token,
         identity,
+        request: request.data::<RequestId>().cloned().unwrap_or_default(),
     })
 }
 
@@ -292,6 +308,7 @@ impl<'a> ApiExtractor<'a> for Signed {
             actor,
             credential,
             token: who.token,
+            request: who.request,
             html: who.html,
         })
     }

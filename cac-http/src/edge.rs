@@ -16,7 +16,7 @@ use rand::Rng as _;
 use tracing::Instrument as _;
 
 use crate::accept::prefers_html;
-use crate::auth::{Carried, Identity};
+use crate::auth::{Carried, Identity, RequestId};
 use crate::error::{ApiError, Told};
 use crate::origin::Source;
 use crate::{compress, input, origin, page};
@@ -224,6 +224,7 @@ impl<E: Endpoint> Edge<E> {
         origin::check(config, &request, source)?;
         request.set_data(self.carried.clone());
         request.set_data(seen.identity.clone());
+        request.set_data(RequestId(seen.id.clone()));
         override_method(&mut request).await?;
         if seen.html {
             drop_empty(&mut request);
@@ -269,7 +270,7 @@ impl<E: Endpoint> Edge<E> {
             None if seen.html && status == StatusCode::UNAUTHORIZED => {
                 return to_login(config, seen);
             }
-            None if seen.html => html(page::error(&problem)),
+            None if seen.html => html(page::error(&problem, seen.identity.actor().as_ref())),
             _ => Response::builder()
                 .content_type("application/problem+json")
                 .body(problem.to_json_string()),

@@ -61,10 +61,14 @@ static EMBEDDED: LazyLock<Environment<'static>> =
 fn templates() -> Result<Environment<'static>, minijinja::Error> {
     let mut templates = Environment::new();
     templates.set_undefined_behavior(UndefinedBehavior::Chainable);
-    // What is absent is shown as nothing.
-    templates.set_formatter(|out, state, value| match value.is_none() {
-        true => Ok(()),
-        false => escape_formatter(out, state, value),
+    // What is absent is shown as nothing; foreign text may have characters that no page may have.
+    templates.set_formatter(|out, state, value| match value.as_str() {
+        _ if value.is_none() => Ok(()),
+        Some(text) if text.contains(unfit) => {
+            let text: String = text.chars().map(pictured).collect();
+            escape_formatter(out, state, &text.into())
+        }
+        _ => escape_formatter(out, state, value),
     });
     templates.add_filter("when", when);
     templates.add_filter("literal", literal);
@@ -73,6 +77,21 @@ fn templates() -> Result<Environment<'static>, minijinja::Error> {
         templates.add_template_owned(name, text)?;
     }
     Ok(templates)
+}
+
+/// Control characters other than those of lines and columns.
+fn unfit(c: char) -> bool {
+    c.is_control() && !matches!(c, '\t' | '\n' | '\r')
+}
+
+/// The picture of a character that is unfit, such as `␛` (Unicode's block "Control Pictures").
+fn pictured(c: char) -> char {
+    match u32::from(c) {
+        _ if !unfit(c) => c,
+        code @ 0..=0x1f => char::from_u32(0x2400 + code).unwrap_or('\u{fffd}'),
+        0x7f => '\u{2421}',
+        _ => '\u{fffd}',
+    }
 }
 
 /// A time in RFC 3339 as people read it, in UTC.
@@ -114,10 +133,10 @@ fn render(name: &str, user: Option<&Actor>, mut with: Value) -> String {
 }
 
 /// What every problem looks like where no page of its own shows it.
-pub(crate) fn error(problem: &Problem) -> String {
+pub(crate) fn error(problem: &Problem, who: Option<&Actor>) -> String {
     render(
         "error.html",
-        None,
+        who,
         json!({"problem": problem.to_json(), "errors": problem.errors}),
     )
 }

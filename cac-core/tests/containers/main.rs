@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod lab;
+mod list;
 mod port_map;
 mod quotas;
 mod registration;

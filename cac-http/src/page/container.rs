@@ -10,8 +10,7 @@ use cac_core::{Actor, Config, Core, audit, node, user};
 use poem_openapi::types::ToJSON as _;
 use serde_json::{Value, json};
 
-use super::chart;
-use super::render;
+use super::{chart, part, render};
 use crate::auth::Signed;
 use crate::error::Problem;
 
@@ -37,51 +36,26 @@ pub(crate) async fn list(
         "Your admin rights end 15 minutes after you signed in: set PROXMOX_TOKEN_ID and PROXMOX_TOKEN_SECRET \
          (or the login node's token), so that they can be looked up again.",
     );
-    let offset = i64::from(filter.offset);
-    let shown = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-    let before =
-        (offset > 0).then(|| link(filter, Some(filter.offset.saturating_sub(filter.limit))));
-    let after = (offset + shown < total && shown > 0)
-        .then(|| link(filter, Some(filter.offset.saturating_add(filter.limit))));
+    let set = [
+        ("all", filter.all.then(|| "true".to_owned())),
+        ("user", filter.user.clone()),
+        ("search", filter.search.clone()),
+    ];
+    let page = (filter.limit, filter.offset);
     let live = container::live(core, rows).await;
     let containers: Vec<Value> = rows
         .iter()
         .map(|row| shape(&core.config, row, live.get(&row.id)))
         .collect();
-    let everything = Filter {
-        search: None,
-        ..filter.clone()
-    };
     render(
         "containers.html",
         Some(who),
         json!({
-            "here": "/containers", "heading": heading, "notice": notice, "containers": containers, "total": total, "offset": offset,
-            "before": before, "after": after, "all": filter.all, "owner": filter.user, "search": filter.search,
-            "everything": link(&everything, None),
+            "here": "/containers", "heading": heading, "notice": notice, "containers": containers,
+            "pages": part::pages("/containers", &set, page, (rows.len(), total)), "all": filter.all, "owner": filter.user,
+            "search": filter.search, "everything": part::address("/containers", &set[..2], &[]),
         }),
     )
-}
-
-fn link(filter: &Filter, offset: Option<u32>) -> String {
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
-    if filter.all {
-        query.append_pair("all", "true");
-    }
-    for (name, value) in [("user", &filter.user), ("search", &filter.search)] {
-        if let Some(value) = value {
-            query.append_pair(name, value);
-        }
-    }
-    if let Some(offset) = offset {
-        query
-            .append_pair("limit", &filter.limit.to_string())
-            .append_pair("offset", &offset.to_string());
-    }
-    match query.finish() {
-        query if query.is_empty() => "/containers".to_owned(),
-        query => format!("/containers?{query}"),
-    }
 }
 
 /// One container, and what was wrong with the form that was sent about it.
@@ -153,10 +127,11 @@ pub(crate) async fn or_page<T>(
     id: i64,
     done: impl Future<Output = crate::error::Result<T>>,
 ) -> crate::error::Result<T> {
-    let error = match done.await {
+    let mut error = match done.await {
         Err(error) if who.html => error,
         done => return done,
     };
+    error.0.problem.request_id = Some(who.request.0.clone());
     Err(match container::find(&who.core, &who.actor, id).await {
         Ok(row) => {
             let page = one(&who.core, &who.actor, &row, "hour", Some(&error.0.problem)).await;

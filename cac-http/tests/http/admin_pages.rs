@@ -206,7 +206,7 @@ async fn limits_are_set_for_one_user() {
     );
     has(
         &page(&lab, "/quotas?user=bob", &admin).await,
-        &["0 of any", "action=\"/quotas/bob\""],
+        &["0, no limit", "action=\"/quotas/bob\""],
     );
     let refused = submit(
         &lab,
@@ -236,7 +236,7 @@ async fn limits_are_set_for_one_user() {
     );
     has(
         &page(&lab, "/quotas", &admin).await,
-        &["0 of 3 (own)", "0 of 4096 (own)", "0 of any"],
+        &["0 of 3 (own)", "0 of 4096 (own)", "0, no limit"],
     );
     let bob = lab.login("bob").await;
     has(

@@ -209,9 +209,13 @@ async fn everything_is_done_on_the_page_of_a_container() {
     )
     .await;
     assert_eq!(refused.status(), 400);
+    let id = refused.headers()["x-request-id"]
+        .to_str()
+        .unwrap()
+        .to_owned();
     has(
         &refused.text().await.unwrap(),
-        &["<h1>shop</h1>", "role=\"alert\"", "Request "],
+        &["<h1>shop</h1>", "role=\"alert\"", &format!("Request {id}")],
     );
     let size = submit(
         &lab,

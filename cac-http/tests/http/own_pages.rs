@@ -73,7 +73,7 @@ async fn jobs_are_listed_stopped_and_asked_for_again() {
     let stopped = submit(&lab, &format!("/jobs/{shell}/cancel"), &admin, &[]).await;
     assert_eq!(location(&stopped), (303, progress.as_str()));
     let all = page(&lab, "/jobs", &admin).await;
-    let again = format!("aria-label=\"Run job {shell} again\"");
+    let again = format!("aria-label=\"Run again: job {shell}\"");
     has(&all, &["badge off\">cancelled<", &again]);
     let again = submit(&lab, "/jobs", &admin, &[("command", lines)]).await;
     let next = format!("/status/{}", shell + 1);
