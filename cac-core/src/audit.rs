@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::actor::Actor;
 use crate::db::{Arg, Row};
-use crate::{Core, Error, Result, args, container};
+use crate::{Core, Error, Result, args, container, db};
 
 /// Characters of a detail that are kept.
 const DETAIL: usize = 1000;
@@ -135,7 +135,7 @@ impl Filter {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let target = text(&self.target).trim_end_matches('/').to_owned();
         // No wildcard of the caller's: `!` takes their meaning away.
-        let below = format!("{}/%", container::without_wildcards(&target));
+        let below = format!("{}/%", db::without_wildcards(&target));
         let (since, until) = (self.since, self.until);
         args![
             self.username.is_none(),

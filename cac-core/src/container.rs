@@ -12,7 +12,7 @@ use crate::actor::Actor;
 use crate::db::Row;
 use crate::job::{container_change, container_delete};
 use crate::service::{self, Service};
-use crate::{Core, Error, Result, args};
+use crate::{Core, Error, Result, args, db};
 
 mod change;
 pub(crate) mod check;
@@ -145,12 +145,6 @@ macro_rules! matching {
     };
 }
 
-/// Text of a `LIKE … ESCAPE '!'` in which no wildcard is the caller's.
-pub(crate) fn without_wildcards(text: &str) -> String {
-    let marked = |c: char| "!%_".contains(c).then_some('!').into_iter().chain([c]);
-    text.chars().flat_map(marked).collect()
-}
-
 /// A page of containers with their services in order of their ids, and how many there are.
 pub async fn list(core: &Core, actor: &Actor, filter: &Filter) -> Result<(Vec<Container>, i64)> {
     let everyone = actor.admin && filter.all && filter.user.is_none();
@@ -159,7 +153,7 @@ pub async fn list(core: &Core, actor: &Actor, filter: &Filter) -> Result<(Vec<Co
         _ => actor.username.as_str(),
     };
     let search = filter.search.as_deref().map(str::trim).unwrap_or_default();
-    let like = format!("%{}%", without_wildcards(&search.to_lowercase()));
+    let like = format!("%{}%", db::without_wildcards(&search.to_lowercase()));
     let wanted = || {
         args![
             everyone,

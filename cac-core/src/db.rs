@@ -91,6 +91,12 @@ macro_rules! query {
     }};
 }
 
+/// Text of a `LIKE … ESCAPE '!'` in which no wildcard is the caller's.
+pub(crate) fn without_wildcards(text: &str) -> String {
+    let marked = |c: char| "!%_".contains(c).then_some('!').into_iter().chain([c]);
+    text.chars().flat_map(marked).collect()
+}
+
 fn without_nul(text: String) -> String {
     if text.contains('\0') {
         text.replace('\0', "\u{fffd}")

@@ -21,6 +21,13 @@ addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", () => { for (const form of document.forms) delete form.dataset.sent; });
 
+// This page as it is now; nothing where it cannot be had.
+const pageNow = async () => {
+  const answer = await fetch(location.href, { headers: { accept: "text/html" } }).catch(() => null);
+  if (!answer?.ok || answer.redirected) return null;
+  return new DOMParser().parseFromString(await answer.text(), "text/html");
+};
+
 // A list that says so is fetched again while it is looked at, and put in place of the old one unless somebody works in it.
 const live = document.querySelector("[data-live]");
 if (live) {
@@ -28,10 +35,7 @@ if (live) {
   const busy = () => document.hidden || live.contains(document.activeElement) || getSelection()?.type === "Range";
   const again = async () => {
     if (busy()) return;
-    const answer = await fetch(location.href, { headers: { accept: "text/html" } }).catch(() => null);
-    if (!answer?.ok || answer.redirected) return;
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const fresh = page.querySelector("[data-live]");
+    const fresh = (await pageNow())?.querySelector("[data-live]");
     if (!fresh || busy() || fresh.isEqualNode(seen)) return;
     seen = fresh.cloneNode(true);
     live.replaceChildren(...fresh.childNodes);

@@ -129,10 +129,8 @@ setInterval(() => {
 // --- the job ---
 let ended = false;
 const refresh = async () => {
-  const answer = await fetch(location.href, { headers: { accept: "text/html" } }).catch(() => null);
-  if (!answer?.ok || answer.redirected) return;
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const fresh = page.getElementById("outcome");
+  const page = await pageNow();
+  const fresh = page?.getElementById("outcome");
   if (!fresh || fresh.isEqualNode(outcome())) return;
   outcome().replaceWith(fresh);
   document.title = page.title;

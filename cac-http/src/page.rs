@@ -1,5 +1,6 @@
 //! Pages: the same nouns as the API, as HTML from `templates/`. Everything is escaped; nothing needs script.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use cac_core::Actor;
@@ -111,8 +112,12 @@ fn literal(text: String) -> String {
     text.chars().map(one).collect()
 }
 
-/// A page for somebody, or for nobody in particular.
+/// What a refused form sent, and why it was refused.
+pub(crate) type Refused<'a> = (&'a BTreeMap<String, String>, &'a Problem);
+
+/// A page for somebody, or for nobody in particular; `problem` has its messages by field as `errors`, too.
 fn render(name: &str, user: Option<&Actor>, mut with: Value) -> String {
+    with["errors"] = with["problem"]["errors"].clone();
     with["assets"] = json!(assets::places());
     with["user"] = user.map_or(
         Value::Null,
@@ -134,9 +139,5 @@ fn render(name: &str, user: Option<&Actor>, mut with: Value) -> String {
 
 /// What every problem looks like where no page of its own shows it.
 pub(crate) fn error(problem: &Problem, who: Option<&Actor>) -> String {
-    render(
-        "error.html",
-        who,
-        json!({"problem": problem.to_json(), "errors": problem.errors}),
-    )
+    render("error.html", who, json!({"problem": problem.to_json()}))
 }

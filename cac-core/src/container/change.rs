@@ -1,7 +1,9 @@
 //! Changing a container that exists: rights and state are checked here, the work is a durable job.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::size::{CORES, DISK, MEMORY};
 use super::{Container, check as rules, find, refused};
 use crate::actor::Actor;
 use crate::db::Tx;
@@ -192,18 +194,22 @@ fn check(
     change: &ContainerChange,
 ) -> Result<(Option<Change>, Option<String>)> {
     let mut fields = Fields::default();
-    let mut size = |field: &'static str, value: Option<i64>, (min, max): (u32, u32), what: &str| {
-        let fits = u32::try_from(value?).ok();
-        let fits = fits.filter(|v| (min..=max).contains(v));
-        if fits.is_none() {
-            fields.add(field, format!("{what} from {min} to {max}."));
-        }
-        fits
-    };
+    let mut size =
+        |field: &'static str, value: Option<i64>, range: RangeInclusive<u32>, what: &str| {
+            let fits = u32::try_from(value?).ok();
+            let fits = fits.filter(|v| range.contains(v));
+            if fits.is_none() {
+                fields.add(
+                    field,
+                    format!("{what} from {} to {}.", range.start(), range.end()),
+                );
+            }
+            fits
+        };
     let number = "Give a whole number";
-    let cores = size("cores", change.cores, (1, 128), number);
-    let memory = size("memory", change.memory, (64, 1 << 20), number);
-    let grown = (container.disk.unwrap_or(1), 16384);
+    let cores = size("cores", change.cores, CORES, number);
+    let memory = size("memory", change.memory, MEMORY, number);
+    let grown = container.disk.unwrap_or(*DISK.start())..=*DISK.end();
     let disk = size("disk", change.disk, grown, "A disk can only grow: give GiB");
     let mut owner = None;
     if let Some(typed) = &change.username {

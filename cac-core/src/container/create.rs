@@ -1,6 +1,9 @@
 //! Asking for a container: checks, then row, services, ports and job in one transaction.
 
+use std::ops::RangeInclusive;
+
 use super::check;
+use super::size::{CORES, DISK, MEMORY};
 use crate::actor::Actor;
 use crate::db::Tx;
 use crate::error::Fields;
@@ -237,20 +240,23 @@ async fn look(core: &Core, new: &NewContainer) -> Result<(Checked, Fields)> {
     let standard = named.map_or((limits.cores, limits.memory, limits.disk), |size| {
         (size.cores, size.memory, size.disk)
     });
-    let mut size = |field, value: Option<i64>, default: u32, max: u32, unit: &str| {
-        let min = if field == "memory" { 64 } else { 1 };
-        let value = value.unwrap_or(i64::from(default));
-        u32::try_from(value)
-            .ok()
-            .filter(|v| (min..=max).contains(v))
-            .unwrap_or_else(|| {
-                fields.add(field, format!("Give {unit} from {min} to {max}."));
-                default
-            })
-    };
-    let cores = size("cores", new.cores, standard.0, 128, "a number of cores");
-    let memory = size("memory", new.memory, standard.1, 1 << 20, "MiB of memory");
-    let disk = size("disk", new.disk, standard.2, 16384, "GiB of disk");
+    let mut size =
+        |field, value: Option<i64>, default: u32, range: RangeInclusive<u32>, unit: &str| {
+            let value = value.unwrap_or(i64::from(default));
+            u32::try_from(value)
+                .ok()
+                .filter(|v| range.contains(v))
+                .unwrap_or_else(|| {
+                    fields.add(
+                        field,
+                        format!("Give {unit} from {} to {}.", range.start(), range.end()),
+                    );
+                    default
+                })
+        };
+    let cores = size("cores", new.cores, standard.0, CORES, "a number of cores");
+    let memory = size("memory", new.memory, standard.1, MEMORY, "MiB of memory");
+    let disk = size("disk", new.disk, standard.2, DISK, "GiB of disk");
     let ssh_public_key = new
         .ssh_public_key
         .as_deref()

@@ -1,8 +1,16 @@
 //! Named sizes of new containers, as the operator offers them (`CONTAINER_SIZES`).
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::Serialize;
+
+/// How many processors a container may have.
+pub(super) const CORES: RangeInclusive<u32> = 1..=128;
+/// MiB
+pub(super) const MEMORY: RangeInclusive<u32> = 64..=1 << 20;
+/// GiB
+pub(super) const DISK: RangeInclusive<u32> = 1..=16384;
 
 /// What a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -55,9 +63,7 @@ impl FromStr for Sizes {
                 return Err(());
             };
             let known = sizes.find(name).is_some();
-            let bounds = (1..=128).contains(&cores)
-                && (64..=1 << 20).contains(&memory)
-                && (1..=16384).contains(&disk);
+            let bounds = CORES.contains(&cores) && MEMORY.contains(&memory) && DISK.contains(&disk);
             if known || !super::is_label(name) || !bounds {
                 return Err(());
             }

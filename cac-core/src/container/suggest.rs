@@ -4,7 +4,7 @@ use rand::seq::IndexedRandom as _;
 
 use super::check;
 use crate::error::Fields;
-use crate::{Core, Result, args};
+use crate::{Core, Error, Result};
 
 const HOW: [&str; 32] = [
     "amber", "brave", "brisk", "calm", "clear", "clever", "cosy", "crisp", "eager", "early",
@@ -21,17 +21,18 @@ const WHAT: [&str; 32] = [
 
 /// A name that nobody has now; nothing is kept.
 pub async fn suggest(core: &Core) -> Result<String> {
-    let sql = r#"SELECT (SELECT COUNT(*) FROM "Containers" WHERE "hostname" = ?)
-                      + (SELECT COUNT(*) FROM "Services" WHERE "externalHostname" = ?) AS "n""#;
+    let mut tx = core.db.read().await?;
     let mut name = String::new();
     // Among a thousand names a few tries find a free one; a crowded portal gets a number at the end.
     for attempt in 0..8 {
         name = word(attempt >= 4);
         let mut fields = Fields::default();
         check::label(core, "hostname", &name, &mut fields);
-        let taken: i64 = core.db.one(sql, args![&name, &name]).await?.get("n")?;
-        if fields.0.is_empty() && taken == 0 {
-            break;
+        let free = check::name_is_free(&mut tx, core, "hostname", &name, (0, 0)).await;
+        match free {
+            Ok(()) if fields.0.is_empty() => break,
+            Ok(()) | Err(Error::Conflict { .. }) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(name)

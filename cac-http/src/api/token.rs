@@ -279,7 +279,10 @@ impl Api {
         tag = "Tag::Login"
     )]
     async fn session_delete(&self, who: Signed, id: Path<String>) -> Result<Ended> {
-        let rows = session::list(&who.core, &who.actor, current(&who)).await?;
+        let rows = match who.html {
+            true => session::list(&who.core, &who.actor, current(&who)).await?,
+            false => Vec::new(),
+        };
         session::delete_listed(&who.core, &who.actor, &id.0).await?;
         if !who.html {
             return Ok(Ended::Gone);

@@ -7,8 +7,7 @@ use cac_core::account_request::{AccountRequest, STATUSES};
 use poem_openapi::types::ToJSON as _;
 use serde_json::json;
 
-use super::container::Refused;
-use super::{part, render};
+use super::{Refused, part, render};
 use crate::error::Problem;
 
 /// The form, with what was sent and what is wrong with it.
@@ -26,7 +25,6 @@ pub(crate) fn register(sent: &BTreeMap<String, String>, problem: Option<&Problem
             ],
             "sent": sent,
             "problem": problem.map(|problem| problem.to_json()),
-            "errors": problem.and_then(|problem| problem.errors.clone()).unwrap_or_default(),
         }),
     )
 }
@@ -44,7 +42,6 @@ pub(crate) fn password(username: &str, problem: Option<&Problem>) -> String {
         json!({
             "username": username,
             "problem": problem.map(|problem| problem.to_json()),
-            "errors": problem.and_then(|problem| problem.errors.clone()).unwrap_or_default(),
         }),
     )
 }
@@ -86,7 +83,6 @@ pub(crate) fn one(
         Some(who),
         json!({
             "here": "/account-requests", "r": row, "link": link, "sent": sent, "problem": problem.map(|problem| problem.to_json()),
-            "errors": problem.and_then(|problem| problem.errors.clone()).unwrap_or_default(),
         }),
     )
 }

@@ -1,6 +1,6 @@
 //! Pages of containers: the list, one of them, the form for a new one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use cac_core::container::{self, Container, Filter, Size};
 use cac_core::placement::{self, Os};
@@ -10,12 +10,9 @@ use cac_core::{Actor, Config, Core, audit, node, user};
 use poem_openapi::types::ToJSON as _;
 use serde_json::{Value, json};
 
-use super::{chart, part, render};
+use super::{Refused, chart, part, render};
 use crate::auth::Signed;
 use crate::error::Problem;
-
-/// What a refused form sent, and why it was refused.
-pub(crate) type Refused<'a> = (&'a BTreeMap<String, String>, &'a Problem);
 
 /// Entries of the audit log that a container's page shows.
 const HISTORY: u32 = 15;
@@ -111,7 +108,6 @@ pub(crate) async fn one(
             "here": "/containers", "c": shown, "made": made, "snapshots": snapshots, "frame": frame,
             "frames": container::TIMEFRAMES, "charts": usage.as_deref().map(chart::charts), "history": entries, "history_count": count,
             "problem": refused.map(|problem| problem.to_json()),
-            "errors": refused.and_then(|problem| problem.errors.clone()).unwrap_or_default(),
         }),
     )
 }
@@ -176,7 +172,6 @@ pub(crate) async fn form(core: &Core, who: &Actor, refused: Option<Refused<'_>>)
     let size =
         |size: &Size| json!({"name": size.name, "text": words(size.cores, size.memory, size.disk)});
     let sizes: Vec<_> = limits.sizes.0.iter().map(size).collect();
-    let errors = refused.and_then(|(_, problem)| problem.errors.clone());
     render(
         "new.html",
         Some(who),
@@ -187,7 +182,6 @@ pub(crate) async fn form(core: &Core, who: &Actor, refused: Option<Refused<'_>>)
             "suggestion": suggestion.unwrap_or_default(), "meters": quota.as_ref().map(meters).unwrap_or_default(),
             "known": FIELDS, "sent": refused.map(|(sent, _)| sent.clone()).unwrap_or_default(),
             "problem": refused.map(|(_, problem)| problem.to_json()),
-            "errors": errors.unwrap_or_default(),
         }),
     )
 }

@@ -8,8 +8,7 @@ use cac_core::{Actor, Core, container};
 use poem_openapi::types::ToJSON as _;
 use serde_json::{Value, json};
 
-use super::container::{self as containers, Refused};
-use super::{part, render};
+use super::{Refused, container as containers, part, render};
 use crate::error::Result;
 
 /// Rows of output that the page shows at most without script.
@@ -56,7 +55,6 @@ pub(crate) async fn list(
             "shell": who.admin && core.config.runner.shell_jobs,
             "tasks": tasks(core, who, sent), "sent": sent,
             "problem": problem.map(|problem| problem.to_json()),
-            "errors": problem.and_then(|problem| problem.errors.clone()).unwrap_or_default(),
         }),
     );
     Ok((page, total))

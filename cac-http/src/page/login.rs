@@ -25,7 +25,6 @@ fn show(
     challenge: Option<&str>,
     problem: Option<&Problem>,
 ) -> String {
-    let errors = problem.and_then(|problem| problem.errors.clone());
     render(
         "login.html",
         None,
@@ -34,7 +33,6 @@ fn show(
             "username": username,
             "challenge": challenge,
             "problem": problem.map(|problem| problem.to_json()),
-            "errors": errors.unwrap_or_default(),
         }),
     )
 }

@@ -7,10 +7,9 @@ use cac_core::container::Importable;
 use cac_core::node::{Check, Node};
 use cac_core::reconcile::Finding;
 use poem_openapi::types::ToJSON as _;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::container::Refused;
-use super::render;
+use super::{Refused, render};
 use crate::error::Problem;
 
 pub(crate) fn list(who: &Actor, nodes: &[Node]) -> String {
@@ -44,19 +43,12 @@ fn show(
 ) -> String {
     let (sent, problem) = refused.unzip();
     let stored = node.map(values).unwrap_or_default();
-    let check = check.map(|check| {
-        json!({
-            "version": check.version, "fingerprint": check.fingerprint, "templates": check.templates, "can": check.can,
-            "problems": check.problems,
-        })
-    });
     render(
         "node.html",
         Some(who),
         json!({
             "here": "/nodes", "node": node, "has_secret": node.is_some_and(|node| node.secret.is_some()), "check": check,
             "sent": sent.unwrap_or(&stored), "problem": problem.map(|problem| problem.to_json()),
-            "errors": problem.and_then(|problem| problem.errors.clone()).unwrap_or_default(),
         }),
     )
 }
@@ -88,13 +80,6 @@ pub(crate) fn importable(
     rows: &[Importable],
     refused: Option<&Problem>,
 ) -> String {
-    let shape = |row: &Importable| {
-        json!({
-            "vmid": row.vmid, "hostname": row.hostname, "status": row.status, "address": row.ipv4_address, "os": row.os_release,
-            "cores": row.cores, "memory": row.memory, "disk": row.disk, "problems": row.problems,
-        })
-    };
-    let rows: Vec<Value> = rows.iter().map(shape).collect();
     render(
         "importable.html",
         Some(who),
@@ -104,16 +89,9 @@ pub(crate) fn importable(
 
 /// What differs between the books and Proxmox VE.
 pub(crate) fn reconciliation(who: &Actor, findings: &[Finding]) -> String {
-    let shape = |row: &Finding| {
-        json!({
-            "kind": format!("{:?}", row.kind).to_lowercase(), "container": row.container, "node": row.node, "vmid": row.vmid,
-            "message": row.message, "repair": row.repair,
-        })
-    };
-    let rows: Vec<Value> = findings.iter().map(shape).collect();
     render(
         "reconciliation.html",
         Some(who),
-        json!({"here": "/nodes", "rows": rows}),
+        json!({"here": "/nodes", "rows": findings}),
     )
 }

@@ -5,8 +5,7 @@ use cac_core::{Actor, Core};
 use poem_openapi::types::ToJSON as _;
 use serde_json::{Value, json};
 
-use super::container::Refused;
-use super::{part, render};
+use super::{Refused, part, render};
 use crate::error::Result;
 
 /// Which tokens are shown.
@@ -49,18 +48,17 @@ pub(crate) async fn list(
     let scopes: Vec<Value> = scopes
         .map(|scope| {
             let name = scope.name();
-            json!({"here": "/tokens", "name": name, "may": may(scope), "chosen": chosen.contains(&name)})
+            json!({"name": name, "may": may(scope), "chosen": chosen.contains(&name)})
         })
         .collect();
     let page = render(
         "tokens.html",
         Some(who),
         json!({
-            "tokens": tokens, "all": view.all, "scopes": scopes,
+            "here": "/tokens", "tokens": tokens, "all": view.all, "scopes": scopes,
             "pages": part::pages("/tokens", &set, view.part, (rows.len(), total)),
             "sent": sent,
             "problem": problem.map(|problem| problem.to_json()),
-            "errors": problem.and_then(|problem| problem.errors.clone()).unwrap_or_default(),
             "made": told.made.map(|(row, text)| json!({"name": row.name, "text": text})),
         }),
     );
