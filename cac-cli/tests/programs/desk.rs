@@ -22,15 +22,20 @@ pub(crate) struct Person {
 
 impl Desk {
     pub(crate) fn new() -> Self {
-        Self::with(&[])
+        Self::start(&[], &[])
     }
 
     /// With these variables.
     pub(crate) fn with(vars: &[(&str, &str)]) -> Self {
+        Self::start(&[], vars)
+    }
+
+    /// With these words more for the demo, and these variables.
+    pub(crate) fn start(more: &[&str], vars: &[(&str, &str)]) -> Self {
         let (data, ip) = (tempfile::tempdir().unwrap(), own_address());
         let listen = format!("{ip}:8080");
         let dir = data.path().to_str().unwrap().to_owned();
-        let words = [
+        let mut words = vec![
             "demo",
             "--no-nginx",
             "--listen",
@@ -38,6 +43,7 @@ impl Desk {
             "--data-dir",
             &dir,
         ];
+        words.extend(more);
         let mut demo = Running::start("cac", &words, vars);
         demo.until(|out| out.contains("Ctrl-C ends it.\n").then_some(()));
         Self {
