@@ -45,7 +45,7 @@ pub(crate) struct Options {
 /// A running demo.
 pub(crate) struct Demo {
     pub(crate) core: Core,
-    pub(crate) accounts: [Account; 2],
+    pub(crate) accounts: [Account; 3],
     pub(crate) simulator: Simulator,
     /// The certificate of the names, if an nginx serves them.
     pub(crate) certificate: Option<PathBuf>,

@@ -68,13 +68,10 @@ impl Fields {
 
 impl std::fmt::Display for Fields {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut first = true;
+        let mut between = "";
         for (field, message) in &self.0 {
-            if !first {
-                f.write_str("; ")?;
-            }
-            first = false;
-            write!(f, "{field}: {message}")?;
+            write!(f, "{between}{field}: {message}")?;
+            between = if message.ends_with('.') { " " } else { "; " };
         }
         Ok(())
     }

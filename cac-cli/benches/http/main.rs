@@ -8,6 +8,8 @@
 )]
 
 mod bare;
+#[path = "../../tests/programs/fill.rs"]
+mod fill;
 #[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../../tests/programs/lab.rs"]
 mod lab;

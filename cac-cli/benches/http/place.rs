@@ -11,9 +11,9 @@ use chrono::Utc;
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::bare;
 use crate::lab::{Running, own_address, simulator, until};
 use crate::portal::Portal;
+use crate::{bare, fill};
 
 const CONTAINERS: i64 = 50;
 const SERVICES: i64 = 1000;
@@ -147,61 +147,9 @@ fn vars(database: &str, proxmox: &Value) -> Vec<(&'static str, String)> {
 /// 50 containers of alice's and as many of others as make 1,000 services, and a job with its output.
 async fn fill(db: &Db) {
     let now = Utc::now() - chrono::Duration::hours(1);
+    let owner = |n: i64| if n < CONTAINERS { "alice" } else { "bob" };
+    fill::containers(db, 0..SERVICES / 2, owner).await;
     let mut tx = db.write().await.unwrap();
-    let rows = |n: i64| {
-        let owner = if n < CONTAINERS { "alice" } else { "bob" };
-        let (address, mac) = (
-            format!("127.50.{}.{}", n / 250, n % 250 + 1),
-            format!("BC:24:11:50:{:02X}:{:02X}", n / 256, n % 256),
-        );
-        args![
-            format!("c{n}"),
-            address,
-            owner,
-            "debian",
-            1000 + n,
-            mac,
-            "N",
-            1_i64,
-            2_i64,
-            2048_i64,
-            8_i64,
-            now,
-            now
-        ]
-    };
-    let sql = r#"INSERT INTO "Containers" ("hostname", "ipv4Address", "username", "osRelease", "containerId", "macAddress", "aiContainer", "nodeId",
-                                           "cores", "memory", "disk", "createdAt", "updatedAt")
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#;
-    tx.insert_all(sql, (0..SERVICES / 2).map(rows).collect())
-        .await
-        .unwrap();
-    let web = |n: i64| {
-        args![
-            n + 1,
-            "http",
-            8080_i64,
-            None::<i64>,
-            format!("c{n}"),
-            now,
-            now
-        ]
-    };
-    let ssh = |n: i64| {
-        args![
-            n + 1,
-            "tcp",
-            22_i64,
-            Some(2222 + n),
-            None::<String>,
-            now,
-            now
-        ]
-    };
-    let sql = r#"INSERT INTO "Services" ("containerId", "type", "internalPort", "externalPort", "externalHostname", "createdAt", "updatedAt")
-                 VALUES (?, ?, ?, ?, ?, ?, ?)"#;
-    let both = (0..SERVICES / 2).flat_map(|n| [web(n), ssh(n)]).collect();
-    tx.insert_all(sql, both).await.unwrap();
     let sql = r#"INSERT INTO "Jobs" ("command", "createdBy", "status", "createdAt", "updatedAt") VALUES ('true', 'alice', 'success', ?, ?)"#;
     tx.exec(sql, args![now, now]).await.unwrap();
     // No runner works here, so it waits.

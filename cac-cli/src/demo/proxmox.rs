@@ -49,7 +49,7 @@ pub(crate) fn password(known: &str, secret: bool) -> String {
 }
 
 /// The demo's accounts.
-pub(crate) fn accounts(simulator: &Simulator, secret: bool) -> [Account; 2] {
+pub(crate) fn accounts(simulator: &Simulator, secret: bool) -> [Account; 3] {
     let account = |name, known, what| Account {
         name,
         password: password(known, secret),
@@ -58,9 +58,16 @@ pub(crate) fn accounts(simulator: &Simulator, secret: bool) -> [Account; 2] {
     let accounts = [
         account("alice", "alice-demo", "an ordinary user"),
         account("admin", "admin-demo", "an administrator"),
+        account(
+            "carol",
+            "carol-demo",
+            "a user with a second factor: code 123456",
+        ),
     ];
-    let [alice, admin] = &accounts;
+    let [alice, admin, carol] = &accounts;
     simulator.add_user("alice@pve", &alice.password, &[]);
+    simulator.add_user("carol@pve", &carol.password, &[]);
+    simulator.set_totp("carol@pve", Some("123456"));
     simulator.add_user("admin@pve", &admin.password, &["administrators"]);
     simulator.grant("/", "@administrators", "Administrator");
     accounts

@@ -10,6 +10,8 @@ mod browser;
 #[allow(dead_code, reason = "shared with `programs`, which uses all of it")]
 mod desk;
 mod driver;
+#[path = "../programs/fill.rs"]
+mod fill;
 #[path = "../programs/lab.rs"]
 #[allow(dead_code, reason = "shared with `programs`, which uses all of it")]
 mod lab;

@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 
+use cac_core::db::Db;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::browser::Browser;
 use crate::desk::Desk;
+use crate::fill;
 use crate::portal::{self, Portal};
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -54,26 +56,30 @@ impl Page {
 #[rustfmt::skip]
 pub(crate) const PAGES: &[Page] = &[
     page("login", "/login", Nobody, "Sign in"),
-    page("login-refused", "/login", Nobody, "Sign in").sends("username=nobody&password=wrong").answers(401),
+    page("login-refused", "/login", Nobody, "password is wrong").sends("username=nobody&password=wrong").answers(401),
+    page("login-second-factor", "/login", Nobody, "has a second factor").sends("username=carol&password=carol-demo").answers(401),
     page("register", "/register", Nobody, "Ask for an account"),
-    page("register-refused", "/register", Nobody, "Ask for an account").sends("username=a&email=none").answers(400),
+    page("register-refused", "/register", Nobody, "This was not accepted").sends("username=a&email=none").answers(400),
+    page("containers-empty", "/containers", Admin, "There is no container yet"),
     page("containers", "/containers", Alice, "running"),
     page("containers-none-fits", "/containers?search=nothing-like-it", Alice, "No container fits"),
+    page("containers-many", "/containers?all=true", Admin, "501 in all"),
     page("containers-new", "/containers/new", Alice, "New container"),
     page("containers-new-refused", "/containers/new", Alice, "This was not accepted").sends("hostname=no_such_name&httpPort=1&cores=0").answers(400),
     page("container", "/containers/{container}", Alice, "Overview"),
-    page("status", "/status/{job}", Alice, "success"),
-    page("jobs", "/jobs", Alice, "Your jobs"),
-    page("tokens", "/tokens", Alice, "ci-of-alice"),
-    page("sessions", "/sessions", Alice, "Your sessions"),
-    page("not-found", "/containers/4000000", Alice, "There is nothing here").answers(404),
-    page("forbidden", "/nodes", Alice, "This is not yours to do").answers(403),
-    page("containers-empty", "/containers", Admin, "There is no container yet"),
-    page("containers-all", "/containers?all=true", Admin, "alice"),
     page("container-of-another", "/containers/{container}", Admin, "Give it away"),
+    page("container-lost", "/containers/{lost}", Admin, "unknown"),
+    page("status", "/status/{job}", Alice, "success"),
+    page("status-failed", "/status/{failed}", Admin, "failure"),
+    page("status-long", "/status/{long}", Admin, "success"),
+    page("status-waits", "/status/{waits}", Admin, "not before"),
+    page("jobs", "/jobs", Alice, "Your jobs"),
     page("jobs-all", "/jobs?all=true", Admin, "Jobs"),
+    page("tokens", "/tokens", Alice, "ci-of-alice"),
     page("tokens-empty", "/tokens", Admin, "There is no token yet"),
     page("tokens-all", "/tokens?all=true", Admin, "ci-of-alice"),
+    page("tokens-refused", "/tokens", Admin, "This was not accepted").sends("name=x&expires=2001-01-01T00:00").answers(400),
+    page("sessions", "/sessions", Alice, "Your sessions"),
     page("audit", "/audit", Admin, "Audit log"),
     page("account-requests", "/account-requests", Admin, "Bob Builder"),
     page("account-request", "/account-requests/{request}", Admin, "asks for an account"),
@@ -83,33 +89,66 @@ pub(crate) const PAGES: &[Page] = &[
     page("node", "/nodes/{node}", Admin, "Remove"),
     page("importable", "/nodes/{node}/importable", Admin, "Import from"),
     page("reconciliation", "/reconciliation", Admin, "The books and Proxmox VE"),
+    page("not-found", "/containers/4000000", Alice, "There is nothing here").answers(404),
+    page("forbidden", "/nodes", Alice, "This is not yours to do").answers(403),
 ];
 
 pub(crate) struct Stage {
     desk: Desk,
-    ids: Vec<(&'static str, String)>,
+    ids: Vec<(&'static str, i64)>,
 }
 
 impl Stage {
-    /// Alice has a container with a long name, and a token; Bob asks for an account.
+    /// Alice has a container with names as long as can be, others have 500; jobs fail, wait, and write a lot; Bob asks for an account.
     pub(crate) async fn new() -> Self {
         let desk = Desk::new();
         let portal = Portal::new(&*desk.url);
         let session = portal.login("alice", "alice-demo").await.unwrap();
         let long = "a-name-that-is-as-long-as-people-are-allowed-to-make-it-here";
-        let (container, job) = portal.create(&session, long).await;
-        portal.follow(&session, job).await;
+        let (container, container_job) = portal.create(&session, long).await;
+        portal.follow(&session, container_job).await;
+        let of = |what: &str| format!("/containers/{container}/{what}");
+        for label in [
+            "another-name-that-is-as-long-as-people-may-make-it-for-this",
+            "docs",
+        ] {
+            let service = json!({"type": "http", "internalPort": 8080, "externalHostname": label});
+            post(&portal, &of("services"), &session, &service).await;
+        }
+        let snapshot = json!({"name": "before-the-great-upgrade-of-2026", "description": "It works: keep it until the new one does."});
+        post(&portal, &of("snapshots"), &session, &snapshot).await;
         let token = json!({"name": "ci-of-alice", "scopes": ["containers:read"]});
         post(&portal, "/tokens", &session, &token).await;
         request_account(&portal, "bob").await;
+
+        let file = desk.data.path().join("cac.db");
+        let db = Db::connect(&format!("sqlite:{}", file.display()))
+            .await
+            .unwrap();
+        fill::containers(&db, 0..500, |_| "dora").await;
         let admin = portal.login("admin", "admin-demo").await.unwrap();
+        let work = async |command: &str, after: Option<&str>| {
+            let asked = json!({"command": command, "startAfter": after});
+            let told = post(&portal, "/jobs", &admin, &asked).await;
+            told["id"].as_i64().unwrap()
+        };
+        let failed = work("printf '\\033[1mChecking\\033[0m the \\033[32mgood\\033[0m and the \\033[31mbad\\033[0m: %0300d\\n' 7; exit 3", None).await;
+        let lines = work("for n in $(seq 3000); do printf '\\033[3%dm%05d\\033[0m something happened, and this line says what it was\\n' $((n % 8)) $n; done", None).await;
+        let waits = work("true", Some("2027-03-01T03:00:00Z")).await;
+        for job in [failed, lines] {
+            portal.follow(&admin, job).await;
+        }
         let first = async |path: &str| {
             let told = portal::json(portal.get(path, &admin).await, 200).await;
-            told[0]["id"].as_u64().unwrap().to_string()
+            told[0]["id"].as_i64().unwrap()
         };
         let ids = vec![
-            ("{container}", container.to_string()),
-            ("{job}", job.to_string()),
+            ("{container}", container),
+            ("{lost}", 500),
+            ("{job}", container_job),
+            ("{failed}", failed),
+            ("{long}", lines),
+            ("{waits}", waits),
             ("{request}", first("/account-requests").await),
             ("{node}", first("/nodes").await),
         ];
@@ -132,7 +171,7 @@ impl Stage {
     pub(crate) async fn open(&self, browser: &Browser, page: &Page) {
         let mut path = page.path.to_owned();
         for (name, id) in &self.ids {
-            path = path.replace(name, id);
+            path = path.replace(name, &id.to_string());
         }
         browser.goto(&path).await;
         if !page.sends.is_empty() {
@@ -145,22 +184,17 @@ impl Stage {
             browser
                 .evaluate(&format!("{{{script} form.submit();}} 0"))
                 .await;
-            browser
-                .until("an answer that says what is wrong", async || {
-                    let told = "document.querySelector('[role=alert]') !== null";
-                    (browser.evaluate(told).await == true).then_some(())
-                })
-                .await;
         }
         browser.sees(page.has).await;
     }
 }
 
-async fn post(portal: &Portal, path: &str, session: &str, body: &Value) {
+async fn post(portal: &Portal, path: &str, session: &str, body: &Value) -> Value {
     let request = portal.request(Method::POST, path).json(body);
     let answer = request.header("cookie", session).send().await.unwrap();
     let (status, text) = (answer.status(), answer.text().await.unwrap());
     assert!(status.is_success(), "{path}: {status} {text}");
+    serde_json::from_str(&text).unwrap_or_default()
 }
 
 /// Somebody without an account asks for one.

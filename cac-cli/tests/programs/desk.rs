@@ -12,7 +12,11 @@ use crate::lab::{Running, command, own_address, text};
 pub(crate) struct Desk {
     pub(crate) demo: Running,
     pub(crate) url: String,
-    _data: TempDir,
+    #[allow(
+        dead_code,
+        reason = "not every suite looks into it; it lasts as long as the demo"
+    )]
+    pub(crate) data: TempDir,
 }
 
 /// Somebody with a home of their own.
@@ -49,7 +53,7 @@ impl Desk {
         Self {
             demo,
             url: format!("http://{listen}"),
-            _data: data,
+            data,
         }
     }
 
