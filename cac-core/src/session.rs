@@ -1,9 +1,12 @@
 //! Browser sessions: rows on the server; only a keyed hash of the id is stored, so the database opens no session.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use chrono::{DateTime, Duration, Utc};
 use hmac::{Hmac, Mac as _};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sha2::Sha256;
 
 use crate::actor::Actor;
@@ -16,16 +19,35 @@ pub const ADMIN_LIFETIME: Duration = Duration::minutes(15);
 /// Characters of a session's hash that stand for it.
 const SHORT: usize = 16;
 
+/// Characters of what a program says of itself that are kept.
+const AGENT: usize = 300;
+
+/// The program that signs in, as far as it is known; its user knows the session by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Client {
+    /// Where its requests come from.
+    pub address: Option<IpAddr>,
+    /// What it says of itself, as in the header `User-Agent`.
+    pub user_agent: Option<String>,
+}
+
 /// Starts a session; returns the id for the cookie, which is shown only here.
-pub async fn create(core: &Core, actor: &Actor) -> Result<String> {
+pub async fn create(core: &Core, actor: &Actor, client: &Client) -> Result<String> {
     let id = secret::random();
+    let cut = |agent: &String| agent.chars().take(AGENT).collect();
+    let client = Client {
+        user_agent: client.user_agent.as_ref().map(cut),
+        ..*client
+    };
+    let data = json!(client).to_string();
     let now = core.clock.now();
     transaction!(core.db, tx => {
         tx.exec(r#"DELETE FROM "Sessions" WHERE "expires" < ?"#, args![now]).await?;
         tx.exec(
-            r#"INSERT INTO "Sessions" ("session_id", "expires", "username", "admin", "adminCheckedAt", "createdAt", "updatedAt")
-               VALUES (?, ?, ?, ?, ?, ?, ?)"#,
-            args![key(core, &id), now + LIFETIME, &actor.username, actor.admin, now, now, now],
+            r#"INSERT INTO "Sessions" ("session_id", "expires", "data", "username", "admin", "adminCheckedAt", "createdAt", "updatedAt")
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?)"#,
+            args![key(core, &id), now + LIFETIME, &data, &actor.username, actor.admin, now, now, now],
         )
         .await?;
     })?;
@@ -69,19 +91,23 @@ pub struct Session {
     pub created_at: DateTime<Utc>,
     /// Whether it is the one that asks.
     pub current: bool,
+    pub client: Client,
 }
 
 /// The actor's own sessions, oldest first; `current` is the id of the one that asks.
 pub async fn list(core: &Core, actor: &Actor, current: Option<&str>) -> Result<Vec<Session>> {
     let current = current.map(|id| key(core, id));
-    let sql = r#"SELECT "session_id", "expires", "createdAt" FROM "Sessions" WHERE "username" = ? AND "expires" > ? ORDER BY "createdAt""#;
+    let sql = r#"SELECT "session_id", "expires", "data", "createdAt" FROM "Sessions" WHERE "username" = ? AND "expires" > ? ORDER BY "createdAt""#;
     let rows = core
         .db
         .all(sql, args![&actor.username, core.clock.now()])
         .await?;
     let shown = rows.iter().map(|row| {
         let hash: String = row.get("session_id")?;
+        let data: Option<String> = row.get("data")?;
+        let client = data.and_then(|data| serde_json::from_str(&data).ok());
         Ok(Session {
+            client: client.unwrap_or_default(),
             current: current.as_ref() == Some(&hash),
             id: hash[..SHORT].to_owned(),
             expires: row.get("expires")?,

@@ -1,6 +1,5 @@
 //! Users are Proxmox VE's: names and realms, signing in, and who is an admin. Passwords are never kept.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -83,14 +82,15 @@ pub fn canonical(core: &Core, typed: &str) -> Result<String> {
     })
 }
 
-/// Signs somebody in with their Proxmox VE password; `address` is where the request comes from, if that is known.
+/// Signs somebody in with their Proxmox VE password.
 pub async fn sign_in(
     core: &Core,
     typed: &str,
     password: &Secret,
     second: Option<&SecondFactor>,
-    address: Option<IpAddr>,
+    client: &session::Client,
 ) -> Result<SignIn> {
+    let address = client.address;
     let username = canonical(core, typed)?;
     if password.expose().is_empty() && second.is_none() {
         return Err(Error::invalid("password", "Give your Proxmox VE password."));
@@ -141,7 +141,7 @@ pub async fn sign_in(
     remember_login_node(core, &login_node).await?;
     let admin = is_admin(core, &login_node, &pve, &ticket, &userid).await;
     let actor = Actor::new(username, admin);
-    let session = session::create(core, &actor).await?;
+    let session = session::create(core, &actor, client).await?;
     Ok(SignIn::Done { session, actor })
 }
 

@@ -10,7 +10,13 @@ let waiting, asked = 0;
 const problem = (name, text) => {
   const place = document.getElementById(`${name}-problem`);
   if (!place) return false;
-  place.textContent = text ?? "";
+  // Every second part is between backticks.
+  place.replaceChildren(...(text ?? "").split("`").map((part, i) => {
+    if (i % 2 === 0) return part;
+    const code = document.createElement("code");
+    code.textContent = part;
+    return code;
+  }));
   place.hidden = !text;
   const field = form.elements[name];
   if (field instanceof RadioNodeList) return true;

@@ -33,8 +33,10 @@ const TOKEN = /\x1b\[([0-?]*)[ -/]*([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1
 let pending = [], held = "", scheduled = false, block = null, lines = 0;
 const put = (text) => {
   if (!block || lines >= LINES_PER_BLOCK) {
+    if (block) sizes.unobserve(block);
     block = document.createElement("div");
     log.append(block);
+    sizes.observe(block);
     lines = 0;
   }
   const names = [...style.on, style.fore].filter(Boolean);
@@ -54,7 +56,15 @@ const show = (text) => {
   }
 };
 let following = true, ours = false;
-const toEnd = () => { ours = true; log.scrollTop = log.scrollHeight; };
+const toEnd = () => {
+  const before = log.scrollTop;
+  log.scrollTop = log.scrollHeight;
+  // Only what moved is told as scrolled.
+  ours ||= log.scrollTop !== before;
+};
+// The end stays in sight when the window or the letters change.
+const sizes = new ResizeObserver(() => { if (following) toEnd(); });
+sizes.observe(log);
 const work = () => {
   scheduled = false;
   const until = performance.now() + BUDGET_MS;
@@ -92,7 +102,7 @@ follow.addEventListener("click", () => { following = true; follow.hidden = true;
 // --- steps ---
 const known = [];
 let partial = "";
-const took = (from, to) => `${Math.max(0, (to - from) / 1000).toFixed(1)} s`;
+const took = (from, to) => (to - from < 100 ? "< 0.1 s" : `${(Math.floor((to - from) / 100) / 10).toFixed(1)} s`);
 const draw = (status, finished) => {
   if (!known.length) return;
   const total = known[0].of;
@@ -101,12 +111,12 @@ const draw = (status, finished) => {
     if (!step) { item.textContent = i === known.length && !finished ? "…" : ""; item.hidden = !item.textContent || Boolean(finished); return item; }
     const end = next?.at ?? finished;
     item.className = next || status === "success" ? "done" : finished ? "failed" : "now";
-    item.append(step.title);
-    const time = document.createElement("span");
+    const title = document.createElement("span"), time = document.createElement("span");
+    title.textContent = step.title;
     time.className = "took";
     if (end) time.textContent = took(step.at, end);
     else time.dataset.since = step.at;
-    item.append(time);
+    item.append(title, time);
     return item;
   }));
 };

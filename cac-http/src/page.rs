@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use cac_core::Actor;
 use minijinja::value::Serde;
-use minijinja::{Environment, UndefinedBehavior, escape_formatter};
+use minijinja::{Environment, HtmlEscape, UndefinedBehavior, escape_formatter};
 use poem_openapi::types::ToJSON as _;
 use serde_json::{Value, json};
 
@@ -73,6 +73,7 @@ fn templates() -> Result<Environment<'static>, minijinja::Error> {
     });
     templates.add_filter("when", when);
     templates.add_filter("literal", literal);
+    templates.add_filter("prose", prose);
     for (name, text) in TEXTS {
         let text = assets::newest(&format!("templates/{name}"), text);
         templates.add_template_owned(name, text)?;
@@ -101,6 +102,21 @@ fn when(time: String) -> String {
         Some(minute) => format!("{} UTC", minute.replacen('T', " ", 1)),
         None => time,
     }
+}
+
+/// A message of ours, in which backticks are around what is code.
+fn prose(text: minijinja::Value) -> minijinja::Value {
+    let Some(text) = text.as_str() else {
+        return text;
+    };
+    let text: String = text.chars().map(pictured).collect();
+    let mut html = HtmlEscape(&text).to_string();
+    while let Some((before, rest)) = html.split_once('`')
+        && let Some((code, after)) = rest.split_once('`')
+    {
+        html = format!("{before}<code>{code}</code>{after}");
+    }
+    minijinja::Value::from_safe_string(html)
 }
 
 /// A `pattern` that only this text fits.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use crate::pages::{PAGES, Stage, Who};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -12,6 +14,10 @@ async fn shots() {
     std::fs::create_dir_all(&folder).unwrap();
     let stage = Stage::new().await;
     let browser = stage.browser().await;
+    // As on a telephone, where they take no room.
+    browser
+        .devtools("Emulation.setScrollbarsHidden", json!({"hidden": true}))
+        .await;
     for who in [Who::Nobody, Who::Alice, Who::Admin] {
         stage.enter(&browser, who).await;
         for page in PAGES.iter().filter(|page| page.who == who) {

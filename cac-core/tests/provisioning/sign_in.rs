@@ -2,13 +2,28 @@
 
 use cac_core::error::Error;
 use cac_core::pve::Secret;
+use cac_core::session::Client;
 use cac_core::user::{self, SecondFactor, SignIn};
 use cac_core::{args, session, testing};
 
 use crate::lab::Lab;
 
+fn at(address: [u8; 4]) -> Client {
+    Client {
+        address: Some(address.into()),
+        ..Client::default()
+    }
+}
+
 async fn sign_in(lab: &Lab, name: &str, password: &str) -> cac_core::Result<SignIn> {
-    user::sign_in(&lab.core, name, &Secret::new(password), None, None).await
+    user::sign_in(
+        &lab.core,
+        name,
+        &Secret::new(password),
+        None,
+        &Client::default(),
+    )
+    .await
 }
 
 #[tokio::test]
@@ -91,8 +106,14 @@ async fn a_second_factor_is_asked_for_and_checked() {
                 challenge: challenge.clone(),
                 code: Secret::new(code),
             };
-            let answer =
-                user::sign_in(&lab.core, "alice", &Secret::new(""), Some(&second), None).await;
+            let answer = user::sign_in(
+                &lab.core,
+                "alice",
+                &Secret::new(""),
+                Some(&second),
+                &Client::default(),
+            )
+            .await;
             assert_eq!(
                 matches!(answer, Ok(SignIn::Done { .. })),
                 good,
@@ -174,8 +195,7 @@ async fn guessing_is_slowed_in_all_processes_together() {
             .await
             .unwrap();
         let try_it = async |core: &cac_core::Core, name: &str, password: &str, from: [u8; 4]| {
-            let from = Some(std::net::IpAddr::from(from));
-            user::sign_in(core, name, &Secret::new(password), None, from).await
+            user::sign_in(core, name, &Secret::new(password), None, &at(from)).await
         };
         let wrong =
             |answer: &cac_core::Result<SignIn>| matches!(answer, Err(Error::Unauthenticated(_)));
@@ -216,9 +236,10 @@ async fn guessing_is_slowed_in_all_processes_together() {
                     other.clone()
                 };
                 tokio::spawn(async move {
-                    let from = Some(std::net::IpAddr::from([192, 0, 2, 100 + number]));
+                    let from = at([192, 0, 2, 100 + number]);
                     loop {
-                        match user::sign_in(&core, "alice", &Secret::new("guess"), None, from).await
+                        match user::sign_in(&core, "alice", &Secret::new("guess"), None, &from)
+                            .await
                         {
                             Err(Error::Busy { .. }) => tokio::task::yield_now().await,
                             answer => return answer,

@@ -3,9 +3,10 @@
 use cac_core::audit::Via;
 use cac_core::credential::Credential;
 use cac_core::pve::Secret;
+use cac_core::session::Client;
 use cac_core::user::{self, SecondFactor, SignIn};
 use cac_core::{Actor, Error, session};
-use poem::http::StatusCode;
+use poem::http::{HeaderMap, StatusCode};
 use poem_openapi::param::Query;
 use poem_openapi::payload::{Html, Json};
 use poem_openapi::{ApiResponse, Object, OpenApi};
@@ -111,6 +112,7 @@ impl Api {
     async fn login_create(
         &self,
         who: Anyone,
+        headers: &HeaderMap,
         redirect: Query<Option<String>>,
         body: Input<Credentials>,
     ) -> Result<Outcome> {
@@ -121,7 +123,7 @@ impl Api {
             asked.redirect.as_deref().or(redirect.0.as_deref()),
         );
         let username = asked.username.clone().unwrap_or_default();
-        match sign_in(&who, asked).await {
+        match sign_in(&who, headers, asked).await {
             Ok((session, actor)) => {
                 let credential = Credential::Session(session.clone());
                 who.limits.good(credential, actor.username);
@@ -149,7 +151,7 @@ impl Api {
     }
 }
 
-async fn sign_in(who: &Anyone, asked: Credentials) -> Result<(String, Actor)> {
+async fn sign_in(who: &Anyone, headers: &HeaderMap, asked: Credentials) -> Result<(String, Actor)> {
     let secret = |text: Option<String>| Secret::new(text.unwrap_or_default());
     let second = asked
         .challenge
@@ -171,8 +173,14 @@ async fn sign_in(who: &Anyone, asked: Credentials) -> Result<(String, Actor)> {
         ..Told::default()
     });
     let password = secret(asked.password);
-    let address = who.source.ip;
-    match user::sign_in(&who.core, &username, &password, second.as_ref(), address).await? {
+    let agent = headers
+        .get("user-agent")
+        .and_then(|text| text.to_str().ok());
+    let client = Client {
+        address: who.source.ip,
+        user_agent: agent.map(ToOwned::to_owned),
+    };
+    match user::sign_in(&who.core, &username, &password, second.as_ref(), &client).await? {
         SignIn::Done { session, actor } => {
             who.identity.tell(Told {
                 username: Some(actor.username.clone()),

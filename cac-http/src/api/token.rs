@@ -93,6 +93,10 @@ pub(crate) struct Session {
     created_at: DateTime<Utc>,
     /// Whether it is the one that asks.
     current: bool,
+    /// Where it was signed in from, if that is known.
+    address: Option<String>,
+    /// What the program that signed in said of itself.
+    user_agent: Option<String>,
 }
 
 #[derive(ApiResponse)]
@@ -248,6 +252,8 @@ impl Api {
             expires: row.expires,
             created_at: row.created_at,
             current: row.current,
+            address: row.client.address.map(|address| address.to_string()),
+            user_agent: row.client.user_agent,
         });
         let shown = Both::Json(Json(shown.collect()));
         Ok(Sessions::Sessions(shown, total))

@@ -233,18 +233,22 @@ pub(super) fn shape(config: &Config, row: &Container, live: Option<&LxcStatus>) 
         (None, None) => "unknown",
     };
     let reach = config.reach();
-    let sites: Vec<_> = row
+    let mut sites: Vec<_> = row
         .services
         .iter()
         .filter(|service| service.external_hostname.is_some())
         .filter_map(|service| reach.service(row, service))
         .collect();
+    // Without a proxy several names have one address.
+    sites.dedup();
     let services: Vec<_> = row
         .services
         .iter()
         .map(|service| {
+            let name = service.external_hostname.as_deref();
+            let name = name.filter(|name| reach.site(name).is_none());
             json!({
-                "id": service.id, "type": service.r#type, "internal_port": service.internal_port,
+                "name": name.map(|name| reach.full_name(name)), "id": service.id, "type": service.r#type, "internal_port": service.internal_port,
                 "external_hostname": service.external_hostname, "reached": reach.service(row, service),
             })
         })

@@ -66,15 +66,9 @@ fn shape(core: &Core, who: &Actor, job: &Job, names: &BTreeMap<i64, String>) -> 
         let end = job.finished_at.unwrap_or_else(|| core.clock.now());
         part::lasted(began, end)
     });
-    let badge = match job.status {
-        Status::Success => "good",
-        Status::Failure => "bad",
-        Status::Pending | Status::Running => "busy",
-        Status::Cancelled => "off",
-    };
     let name = job.container_id.and_then(|id| names.get(&id));
     json!({
-        "id": job.id, "command": job.command, "owner": job.created_by, "status": job.status, "badge": badge,
+        "id": job.id, "command": job.command, "owner": job.created_by, "status": job.status,
         "reason": job.reason, "asked": job.created_at, "after": job.start_after, "took": took,
         "container": name.map(|name| json!({"id": job.container_id, "name": name})),
         "ended": job.status.ended(), "again": again(core, who, job),
@@ -144,6 +138,7 @@ pub(crate) async fn status(core: &Core, who: &Actor, id: i64) -> Result<String> 
             "typed": typed,
             "log": strip_ansi_escapes::strip_str(log),
             "more": skipped > 0,
+            "again": again(core, who, &job),
             "job": job,
         }),
     ))
@@ -170,8 +165,11 @@ fn steps(job: &Job, rows: &[Output]) -> Vec<Value> {
             _ => "now",
         };
         let took = next.or(job.finished_at).map(|end| {
-            let millis = (end - *at).num_milliseconds().max(0);
-            format!("{}.{} s", millis / 1000, millis % 1000 / 100)
+            let millis = (end - *at).num_milliseconds();
+            match millis {
+                ..100 => "< 0.1 s".to_owned(),
+                _ => format!("{}.{} s", millis / 1000, millis % 1000 / 100),
+            }
         });
         json!({"title": title, "class": class, "took": took})
     };

@@ -164,7 +164,7 @@ async fn everything_is_done_on_the_page_of_a_container() {
         &progress,
         &[
             "shop is ready.",
-            "<li class=\"done\">choose a node<span class=\"took\">",
+            "<li class=\"done\"><span>choose a node</span><span class=\"took\">",
             "https://shop.cac.localhost/",
             "data-typed=\"true\"",
         ],
@@ -177,7 +177,7 @@ async fn everything_is_done_on_the_page_of_a_container() {
             "Use over time",
             ">running<",
             "pattern=\"shop\"",
-            "Nothing was changed since it was asked for.",
+            "<span>asked for</span>",
             ">Stop<",
         ],
     );

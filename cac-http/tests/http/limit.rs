@@ -32,9 +32,13 @@ async fn a_flood_of_made_up_sessions_is_refused_without_the_database() {
     lab.core.db.exec(back, args![]).await.unwrap();
     // Others at the same address who are signed in go on, also those whom this process has not seen yet.
     assert_eq!(get(&alice).await.unwrap().status(), 200);
-    let bob = session::create(&lab.core, &Actor::new("bob", false))
-        .await
-        .unwrap();
+    let bob = session::create(
+        &lab.core,
+        &Actor::new("bob", false),
+        &session::Client::default(),
+    )
+    .await
+    .unwrap();
     let bob = format!("cac={bob}");
     until("somebody new is let in", async || {
         get(&bob).await.unwrap().status() == 200

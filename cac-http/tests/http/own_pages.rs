@@ -141,7 +141,7 @@ async fn a_task_is_started_by_a_form_and_asked_for_again() {
     assert_eq!(refused.status(), 400);
     has(
         &refused.text().await.unwrap(),
-        &["<details open>", "`who` is required."],
+        &["<details open>", "<code>who</code> is required."],
     );
     let long = "<x>".repeat(1000);
     let form = [("task", "greet"), ("parameters.who", long.as_str())];
@@ -274,6 +274,7 @@ async fn sessions_are_ended_one_by_one_and_all() {
     let hers = page(&lab, "/sessions", &one).await;
     assert_eq!(hers.matches(ONE).count(), 2, "{hers}");
     assert_eq!(hers.matches(">this one</span>").count(), 1, "{hers}");
+    has(&hers, &[">127."]);
     let his = page(&lab, "/sessions", &bob).await;
     assert_eq!(his.matches(ONE).count(), 1, "{his}");
 
