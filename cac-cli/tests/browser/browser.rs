@@ -98,7 +98,12 @@ impl Browser {
 
     /// A real viewport of this width, narrower than a window can be.
     pub(crate) async fn size(&self, width: u32) {
-        let asked = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
+        self.window(width, 900).await;
+    }
+
+    pub(crate) async fn window(&self, width: u32, height: u32) {
+        let asked =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.devtools("Emulation.setDeviceMetricsOverride", asked)
             .await;
     }
@@ -303,9 +308,9 @@ impl Browser {
         log
     }
 
-    /// The whole page as PNG.
-    pub(crate) async fn picture(&self) -> Vec<u8> {
-        let asked = json!({"format": "png", "captureBeyondViewport": true});
+    /// As PNG, the whole page or what the window shows of it.
+    pub(crate) async fn picture(&self, whole: bool) -> Vec<u8> {
+        let asked = json!({"format": "png", "captureBeyondViewport": whole});
         let told = self.devtools("Page.captureScreenshot", asked).await;
         BASE64_STANDARD
             .decode(told["data"].as_str().unwrap())

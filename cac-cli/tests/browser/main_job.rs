@@ -41,7 +41,7 @@ async fn quiet(browser: &Browser) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_mouse() {
-    let desk = Desk::start(&["--slow"], &[]);
+    let desk = Desk::start(&["--no-nginx", "--slow"], &[]);
     let browser = Browser::new(&desk.url).await;
     browser.goto("/containers").await;
     browser.arrives("/login").await;
@@ -122,7 +122,7 @@ async fn the_first_key_skips_to_the_content() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_script() {
-    let desk = Desk::start(&["--slow"], &[]);
+    let desk = Desk::start(&["--no-nginx", "--slow"], &[]);
     let browser = Browser::new(&desk.url).await;
     browser.script(false).await;
     browser.sign_in("alice").await;

@@ -26,12 +26,12 @@ pub(crate) struct Person {
 
 impl Desk {
     pub(crate) fn new() -> Self {
-        Self::start(&[], &[])
+        Self::with(&[])
     }
 
     /// With these variables.
     pub(crate) fn with(vars: &[(&str, &str)]) -> Self {
-        Self::start(&[], vars)
+        Self::start(&["--no-nginx"], vars)
     }
 
     /// With these words more for the demo, and these variables.
@@ -39,14 +39,7 @@ impl Desk {
         let (data, ip) = (tempfile::tempdir().unwrap(), own_address());
         let listen = format!("{ip}:8080");
         let dir = data.path().to_str().unwrap().to_owned();
-        let mut words = vec![
-            "demo",
-            "--no-nginx",
-            "--listen",
-            &listen,
-            "--data-dir",
-            &dir,
-        ];
+        let mut words = vec!["demo", "--listen", &listen, "--data-dir", &dir];
         words.extend(more);
         let mut demo = Running::start("cac", &words, vars);
         demo.until(|out| out.contains("Ctrl-C ends it.\n").then_some(()));
