@@ -55,18 +55,20 @@ const show = (text) => {
     else if (token === "\r") put("\n");
   }
 };
-let following = true, ours = false;
-const toEnd = () => {
-  const before = log.scrollTop;
-  log.scrollTop = log.scrollHeight;
-  // Only what moved is told as scrolled.
-  ours ||= log.scrollTop !== before;
+let following = true, reached = 0;
+const toEnd = () => { log.scrollTop = log.scrollHeight; reached = log.scrollTop; };
+// Who scrolls up reads: the end is left alone until it is asked for or reached again.
+const notice = () => {
+  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+  if (following ? !atEnd && log.scrollTop < reached - 4 : atEnd) following = !following;
+  follow.hidden = following;
 };
 // The end stays in sight when the window or the letters change.
-const sizes = new ResizeObserver(() => { if (following) toEnd(); });
+const sizes = new ResizeObserver(() => { notice(); if (following) toEnd(); });
 sizes.observe(log);
 const work = () => {
   scheduled = false;
+  notice();
   const until = performance.now() + BUDGET_MS;
   while (pending.length && performance.now() < until) show(pending.shift());
   if (following) toEnd();
@@ -92,11 +94,7 @@ const add = (text) => {
   }
   schedule();
 };
-log.addEventListener("scroll", () => {
-  if (ours) { ours = false; return; }
-  following = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-  follow.hidden = following;
-});
+log.addEventListener("scroll", notice);
 follow.addEventListener("click", () => { following = true; follow.hidden = true; toEnd(); log.focus(); });
 
 // --- steps ---

@@ -20,4 +20,5 @@ mod pages;
 #[path = "../programs/portal.rs"]
 #[allow(dead_code, reason = "shared with `programs`, which uses all of it")]
 mod portal;
+mod progress;
 mod shots;

@@ -51,7 +51,11 @@ async fn with_a_mouse() {
     browser.arrives("/containers").await;
     browser.sees("There is no container yet").await;
     browser.click("New container").await;
+    browser.fill("Name", "api").await;
+    browser.sees("api is reserved").await;
     browser.fill("Name", "by-mouse").await;
+    browser.sees("by-mouse is free").await;
+    browser.sees("by-mouse.cac.localhost").await;
     browser.fill("Operating system", "debian").await;
     browser.fill("Web port", "8080").await;
     browser.click("Create").await;
@@ -106,6 +110,27 @@ async fn with_a_keyboard_alone() {
     browser.press(&enter).await;
     gone(&browser, "by-keys").await;
     quiet(&browser).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_second_factor_and_back_to_where_it_was() {
+    let desk = Desk::new();
+    let browser = Browser::new(&desk.url).await;
+    browser.goto("/tokens").await;
+    browser.arrives("/login").await;
+    browser.fill("User name", "carol").await;
+    browser.fill("Password", "carol-demo").await;
+    browser.click("Sign in").await;
+    browser.sees("second factor").await;
+    browser.fill("Code", "000000").await;
+    browser.click("Sign in").await;
+    browser.sees("The code is wrong or too old").await;
+    browser.fill("Code", "123456").await;
+    browser.click("Sign in").await;
+    browser.arrives("/tokens").await;
+    browser.sees("There is no token yet").await;
+    let complaints = browser.complaints(401).await;
+    assert!(complaints.is_empty(), "{complaints:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,6 +72,8 @@ async fn sqlite(url: &str) -> Result<Pools, Error> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
         .foreign_keys(true)
+        // Whoever reads many rows is not woken up for each few of them.
+        .row_buffer_size(1000)
         .busy_timeout(BUSY);
     let writer = SqlitePoolOptions::new()
         .max_connections(1)

@@ -95,7 +95,8 @@ impl Api {
         limit: Query<Option<u64>>,
         offset: Query<Option<u64>>,
     ) -> Result<List> {
-        let (limit, offset) = bounds(limit.0, offset.0);
+        let limit = limit.0.or(who.html.then_some(page::ROWS));
+        let (limit, offset) = bounds(limit, offset.0);
         let all = all.0.unwrap_or(false);
         let filter = container::Filter {
             all,

@@ -6,6 +6,7 @@ use cac_core::container::{self, Container, Filter, Size};
 use cac_core::placement::{self, Os};
 use cac_core::pve::LxcStatus;
 use cac_core::quota::{self, Quota};
+use cac_core::reach::Reach;
 use cac_core::{Actor, Config, Core, audit, node, user};
 use poem_openapi::types::ToJSON as _;
 use serde_json::{Value, json};
@@ -42,7 +43,7 @@ pub(crate) async fn list(
     let live = container::live(core, rows).await;
     let containers: Vec<Value> = rows
         .iter()
-        .map(|row| shape(&core.config, row, live.get(&row.id)))
+        .map(|row| line(&core.config, row, live.get(&row.id)))
         .collect();
     render(
         "containers.html",
@@ -222,17 +223,30 @@ fn meters(quota: &Quota) -> Vec<Value> {
     .collect()
 }
 
-/// A container as the templates take it.
-pub(super) fn shape(config: &Config, row: &Container, live: Option<&LxcStatus>) -> Value {
+/// A container as the list takes it.
+fn line(config: &Config, row: &Container, live: Option<&LxcStatus>) -> Value {
+    let reach = config.reach();
     let live = live.map(|live| live.status.as_str());
-    let state = match (row.state.as_deref(), live) {
+    json!({
+        "id": row.id, "hostname": row.hostname, "username": row.username, "os_release": row.os_release, "state": row.state,
+        "shown_state": state(row, live), "job_id": row.job_id, "sites": sites(&reach, row), "ssh": reach.ssh(row),
+        "code": reach.code(row),
+    })
+}
+
+/// The word for how it is: what a job does with it, else what the node says of it.
+fn state<'a>(row: &'a Container, live: Option<&'a str>) -> &'a str {
+    match (row.state.as_deref(), live) {
         (Some(state), _) => state,
         (None, Some("running")) if row.ipv4_address.is_none() => "no address yet",
         (None, Some(live)) => live,
         (None, None) if row.ipv4_address.is_none() => "no address yet",
         (None, None) => "unknown",
-    };
-    let reach = config.reach();
+    }
+}
+
+/// The addresses of its websites.
+fn sites(reach: &Reach, row: &Container) -> Vec<String> {
     let mut sites: Vec<_> = row
         .services
         .iter()
@@ -241,6 +255,13 @@ pub(super) fn shape(config: &Config, row: &Container, live: Option<&LxcStatus>) 
         .collect();
     // Without a proxy several names have one address.
     sites.dedup();
+    sites
+}
+
+/// A container as the templates of single ones take it.
+pub(super) fn shape(config: &Config, row: &Container, live: Option<&LxcStatus>) -> Value {
+    let live = live.map(|live| live.status.as_str());
+    let reach = config.reach();
     let services: Vec<_> = row
         .services
         .iter()
@@ -256,8 +277,8 @@ pub(super) fn shape(config: &Config, row: &Container, live: Option<&LxcStatus>) 
     json!({
         "id": row.id, "hostname": row.hostname, "username": row.username, "os_release": row.os_release,
         "container_id": row.container_id, "ipv4_address": row.ipv4_address, "mac_address": row.mac_address,
-        "state": row.state, "shown_state": state, "live": live, "job_id": row.job_id, "template": row.template,
+        "state": row.state, "shown_state": state(row, live), "live": live, "job_id": row.job_id, "template": row.template,
         "cores": row.cores, "memory": row.memory, "disk": row.disk, "protected": row.protected, "created_at": row.created_at,
-        "sites": sites, "ssh": reach.ssh(row), "code": reach.code(row), "services": services,
+        "sites": sites(&reach, row), "ssh": reach.ssh(row), "code": reach.code(row), "services": services,
     })
 }

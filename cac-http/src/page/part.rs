@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 /// Rows of a page where its address names no other number.
-pub(crate) const ROWS: u64 = 50;
+pub(crate) const ROWS: u64 = 100;
 
 /// The address of a list: the conditions that are set, then the page.
 pub(super) fn address(path: &str, set: &[(&str, Option<String>)], page: &[(&str, u32)]) -> String {
