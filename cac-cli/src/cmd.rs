@@ -24,6 +24,7 @@ mod login;
 mod login_node;
 mod migrate;
 mod node;
+mod proxy;
 mod quota;
 mod request;
 mod secret;
@@ -72,6 +73,8 @@ enum Command {
     Job(job::Job),
     /// The Proxmox VE hosts that containers are made on
     Node(node::Node),
+    /// Reverse proxies, and keeping one on the newest configuration
+    Proxy(proxy::Proxy),
     /// API tokens
     Token(token::Token),
     /// Requests for accounts, for admins
@@ -113,6 +116,7 @@ impl Cac {
             Command::Service(service) => service.run(&common).await,
             Command::Job(job) => job.run(&common).await,
             Command::Node(node) => node.run(&common).await,
+            Command::Proxy(proxy) => proxy.run(&common).await,
             Command::Token(token) => token.run(&common).await,
             Command::Request(request) => request.run(&common).await,
             Command::Quota(quota) => quota.run(&common).await,

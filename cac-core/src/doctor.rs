@@ -271,17 +271,17 @@ async fn nodes(core: &Core, found: &mut Findings) {
 /// Names that are not served.
 async fn names(core: &Core, found: &mut Findings) {
     let about = "names";
-    let settings = match routes::settings(&core.config) {
-        Ok(settings) => settings,
-        Err(error) => return found.bad("nginx", error.to_string()),
-    };
-    match routes::left_out(core, &settings).await {
+    match routes::troubles(core).await {
         Ok(left) if left.is_empty() => {
             found.good(about, "every service of a running container is served")
         }
         Ok(left) => {
-            for one in left {
-                found.note(about, one);
+            for (id, trouble) in left {
+                let how = match trouble.kept {
+                    true => "served as it was before",
+                    false => "not served",
+                };
+                found.note(about, format!("service {id}: {how}: {}", trouble.reason));
             }
         }
         Err(error) => found.bad(about, error.to_string()),

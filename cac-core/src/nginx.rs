@@ -6,6 +6,7 @@
 
 pub mod certificate;
 pub mod found;
+pub mod installed;
 pub mod keep;
 mod process;
 pub mod proxy;
@@ -17,24 +18,41 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use certificate::{Certificate, self_signed};
 pub use found::{Flavour, Found, StreamModule, find_nginx};
+pub use installed::Installed;
 pub use keep::{Kept, Live, keep};
 pub use proxy::{Applied, Proxy, ProxyConfig, ProxyError};
-pub use render::render;
+pub use render::{render, unfit};
 pub use value::{BadValue, ConfigPath, PublicName, UserName};
 
-/// A plain HTTP server that answers at a public name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// A web server that answers at a public name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HttpService {
     /// What the browser asks for.
     pub name: PublicName,
     /// Where the container answers.
     pub upstream: SocketAddr,
+    pub options: HttpOptions,
+}
+
+/// In what a web service deviates from the others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct HttpOptions {
+    /// The container speaks HTTPS itself; its certificate is not checked, since nobody else answers at its address.
+    pub https: bool,
+    /// Largest body of a request in MiB, where it is not 2048.
+    pub max_body: Option<u32>,
+    /// Seconds for which the container may be silent, where it is not an hour.
+    pub timeout: Option<u32>,
 }
 
 /// What a stream service speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     Tcp,
     Udp,
@@ -50,7 +68,7 @@ impl fmt::Display for Protocol {
 }
 
 /// A TCP or UDP port of the proxy that leads to a container.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StreamService {
     /// TCP or UDP.
     pub protocol: Protocol,
@@ -58,6 +76,8 @@ pub struct StreamService {
     pub port: u16,
     /// Where the container answers.
     pub upstream: SocketAddr,
+    /// Only tcp: nginx ends TLS with the certificate of the settings.
+    pub tls: bool,
 }
 
 /// Where nginx writes its errors.
@@ -123,9 +143,7 @@ impl Settings {
             access_log: Some(known("/var/log/nginx/access.log")),
             user: Some("www-data".parse().expect("a plain name")),
             flavour: Flavour::Debian1_22,
-            stream_module: StreamModule::Dynamic(known(
-                "/usr/lib/nginx/modules/ngx_stream_module.so",
-            )),
+            stream_module: StreamModule::debian(),
             temp_dir: None,
             portal: None,
             include: None,
@@ -164,8 +182,9 @@ impl Settings {
     }
 }
 
-/// Which service was left out of the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One service, of either kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Service {
     Http(HttpService),
     Stream(StreamService),

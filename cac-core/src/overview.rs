@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Core, Result, args, proxy, routes};
+use crate::routes::{self, State};
+use crate::{Core, Result, args};
+
+/// Reasons that are told.
+const REFUSED: usize = 100;
 
 /// Counts as the database has them now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,6 +19,10 @@ pub struct Overview {
     pub services: BTreeMap<String, i64>,
     /// Services that are stored and yet not served.
     pub services_left_out: i64,
+    /// How services stand at the proxies: `live`, `pending`, `refused`.
+    pub standings: BTreeMap<String, i64>,
+    /// Why, by the ids of services; the first hundred.
+    pub refused: BTreeMap<i64, String>,
     /// Hosts that containers may be made on.
     pub nodes: i64,
     /// By name: whether the newest configuration is live there.
@@ -33,11 +41,26 @@ pub async fn find(core: &Core) -> Result<Overview> {
         )
         .await?,
     );
-    let settings = routes::settings(&core.config);
-    let settings = settings.map_err(|error| crate::Error::Internal(error.to_string()))?;
-    let (file, left_out) = routes::read(core, &settings).await?;
-    let revision = file.etag;
-    let proxies = proxy::all(core).await?.into_iter();
+    let table = routes::newest(core).await?;
+    let ids = core
+        .db
+        .all(r#"SELECT "id" FROM "Services""#, args![])
+        .await?;
+    let ids = ids.iter().map(|row| row.get("id"));
+    let standings = routes::standings(core, ids.collect::<Result<_, _>>()?).await?;
+    let mut states: BTreeMap<String, i64> = [State::Live, State::Pending, State::Refused]
+        .map(|state| (state.as_str().to_owned(), 0))
+        .into();
+    for standing in standings.values() {
+        *states
+            .entry(standing.state.as_str().to_owned())
+            .or_default() += 1;
+    }
+    let refused = standings
+        .into_iter()
+        .filter_map(|(id, standing)| Some((id, standing.reason?)));
+    let refused = refused.take(REFUSED).collect();
+    let behind = routes::behind(core).await?;
     let enabled = core.db.one(
         r#"SELECT COUNT(*) AS "n" FROM "Nodes" WHERE "enabled" = ?"#,
         args![true],
@@ -54,11 +77,11 @@ pub async fn find(core: &Core) -> Result<Overview> {
             r#"SELECT "type" AS "name", COUNT(*) AS "n" FROM "Services" GROUP BY "type""#,
         )
         .await?,
-        services_left_out: i64::try_from(left_out.len()).unwrap_or(i64::MAX),
+        services_left_out: i64::try_from(table.troubles.len()).unwrap_or(i64::MAX),
+        standings: states,
+        refused,
         nodes: enabled.await?.get("n")?,
-        proxies: proxies
-            .map(|proxy| (proxy.name, proxy.revision.as_ref() == Some(&revision)))
-            .collect(),
+        proxies: behind.into_iter().map(|(name, behind)| (name, !behind)).collect(),
     })
 }
 

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::actor::Actor;
-use crate::db::Row;
+use crate::db::{Row, Tx};
 use crate::error::Fields;
 use crate::{Core, Error, Result, args, transaction};
 
@@ -122,8 +122,33 @@ pub async fn report(core: &Core, name: &str, report: &Report) -> Result<Proxy> {
             args![&after.revision, after.live_since, &after.refused, &after.reason, now, now, after.id],
         )
         .await?;
+        if after.refused.is_none() {
+            live(tx, &after, now).await?;
+        }
         after
     })
+}
+
+/// Revisions whose beginning is kept for a proxy.
+const KEPT: i64 = 1000;
+
+/// Notes since when the proxy serves this revision, unless it is known already.
+async fn live(tx: &mut Tx, proxy: &Proxy, now: DateTime<Utc>) -> Result<()> {
+    let sql = r#"SELECT "revision" FROM "Revisions" WHERE "etag" = ?"#;
+    let Some(row) = tx.opt(sql, args![&proxy.revision]).await? else {
+        return Ok(());
+    };
+    let revision: i64 = row.get("revision")?;
+    let sql = r#"SELECT "liveSince" FROM "ProxyRevisions" WHERE "proxyId" = ? AND "revision" = ?"#;
+    if tx.opt(sql, args![proxy.id, revision]).await?.is_some() {
+        return Ok(());
+    }
+    let sql = r#"DELETE FROM "ProxyRevisions" WHERE "proxyId" = ? AND "revision" < ?"#;
+    tx.exec(sql, args![proxy.id, revision - KEPT]).await?;
+    let sql =
+        r#"INSERT INTO "ProxyRevisions" ("proxyId", "revision", "liveSince") VALUES (?, ?, ?)"#;
+    tx.exec(sql, args![proxy.id, revision, now]).await?;
+    Ok(())
 }
 
 /// All that ever reported, by id; for admins.

@@ -1,18 +1,28 @@
 //! What nginx is to serve now: the published services rendered with the configured settings.
 
+mod form;
+mod record;
+mod state;
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+pub use form::Trouble;
+use record::Memory;
+pub(crate) use state::behind;
+pub use state::{LiveAt, Standing, State, standings};
 
 use crate::config;
 use crate::nginx::{
     self, BadValue, ConfigPath, ErrorLog, Flavour, Kept, ProxyConfig, PublicName, Rendered,
     Service, Settings, StreamModule,
 };
-use crate::{Core, Error, Result, service};
+use crate::{Core, Error, Result, args, container, proxy};
 
 /// How often a change that another process made is looked for.
 const LOOK: Duration = Duration::from_secs(1);
@@ -20,56 +30,193 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long a file is good that nobody here has changed: rows are changed by hand, too.
 const RECENT: Duration = Duration::from_millis(500);
 
-/// The whole file as it should be now.
-pub async fn render(core: &Core) -> Result<Rendered> {
-    let settings = settings(&core.config).map_err(|error| Error::Internal(error.to_string()))?;
-    render_with(core, &settings).await
+/// What is served now, and what is not as it should be.
+#[derive(Debug)]
+pub struct Table {
+    /// In the order of their ids.
+    pub served: BTreeMap<i64, Service>,
+    /// By the ids of services.
+    pub troubles: BTreeMap<i64, Trouble>,
+    revision: i64,
+    /// What was rendered of it already.
+    files: Mutex<Vec<(Variant, Arc<Rendered>)>>,
 }
 
-/// As [`render`], from what was read in the last half second if nothing has changed here since: for many who ask again and again.
-pub async fn newest(core: &Core) -> Result<Arc<Rendered>> {
+/// For which nginx a file is; absent: as configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Variant {
+    pub flavour: Option<Flavour>,
+    pub stream_module: Option<StreamModule>,
+}
+
+impl Variant {
+    /// From a version such as `1.22` or `1.25.3`, whether it speaks HTTP/3, and where its stream module is: `builtin`, `none` or
+    /// `dynamic` for the configured file.
+    pub fn parse(
+        core: &Core,
+        version: Option<&str>,
+        http3: bool,
+        stream: Option<&str>,
+    ) -> Result<Self> {
+        let settings = base(core)?;
+        let flavour = match version {
+            None => None,
+            Some(text) => {
+                let mut numbers = text.split('.').map(|number| number.parse::<u32>().ok());
+                let (Some(Some(major)), Some(Some(minor))) = (numbers.next(), numbers.next())
+                else {
+                    let message = "Give the version of nginx, such as `1.22` or `1.25.3`.";
+                    return Err(Error::invalid("nginx", message));
+                };
+                let patch = numbers.next().flatten().unwrap_or(u32::MAX);
+                Some(Flavour::of((major, minor, patch), http3))
+            }
+        };
+        let debian = || StreamModule::debian();
+        let stream_module = match stream {
+            None => None,
+            Some("builtin") => Some(StreamModule::Builtin),
+            Some("none") => Some(StreamModule::Missing),
+            Some("dynamic") => Some(match settings.stream_module {
+                file @ StreamModule::Dynamic(_) => file,
+                _ => debian(),
+            }),
+            Some(_) => {
+                let message = "Give `builtin`, `dynamic` or `none`.";
+                return Err(Error::invalid("stream", message));
+            }
+        };
+        Ok(Self {
+            flavour,
+            stream_module,
+        })
+    }
+}
+
+fn base(core: &Core) -> Result<Settings> {
+    settings(&core.config).map_err(|error| Error::Internal(error.to_string()))
+}
+
+fn rendered(settings: &Settings, served: &BTreeMap<i64, Service>) -> Rendered {
+    let (mut http, mut streams) = (Vec::new(), Vec::new());
+    for service in served.values() {
+        match service {
+            Service::Http(service) => http.push(service.clone()),
+            Service::Stream(service) => streams.push(service.clone()),
+        }
+    }
+    nginx::render(settings, &http, &streams)
+}
+
+/// The whole file as it should be now.
+pub async fn render(core: &Core) -> Result<Rendered> {
+    render_with(core, &base(core)?).await
+}
+
+/// The same for an nginx with settings of its own, as the demo has one.
+pub async fn render_with(core: &Core, settings: &Settings) -> Result<Rendered> {
+    let mut memory = core.newest.memory.lock().await;
+    let (chosen, revision) = record::settle(core, &base(core)?, &mut memory).await?;
+    let file = rendered(settings, &chosen.served);
+    record::tag(core, &mut memory, &file.etag, revision).await?;
+    tell(&mut memory.told, &chosen.troubles);
+    Ok(file)
+}
+
+/// What is served now, from what was read in the last half second if nothing has changed here since: for many who ask again and again.
+pub async fn newest(core: &Core) -> Result<Arc<Table>> {
     if let Some(known) = core.newest.known() {
         return Ok(known);
     }
-    // Whoever comes second waits for the first one's file.
-    let _one = core.newest.reading.lock().await;
+    // Whoever comes second waits for the first one's.
+    let mut memory = core.newest.memory.lock().await;
     if let Some(known) = core.newest.known() {
         return Ok(known);
     }
     // Before it is read, so that a change meanwhile is seen.
     let mut changed = core.wake.watch_routes();
     changed.mark_unchanged();
-    let file = Arc::new(render(core).await?);
-    core.newest.keep(Arc::clone(&file), changed);
+    let (chosen, revision) = record::settle(core, &base(core)?, &mut memory).await?;
+    tell(&mut memory.told, &chosen.troubles);
+    let same = core
+        .newest
+        .last()
+        .filter(|last| last.revision == revision && last.troubles == chosen.troubles);
+    let table = same.unwrap_or_else(|| {
+        Arc::new(Table {
+            served: chosen.served,
+            troubles: chosen.troubles,
+            revision,
+            files: Mutex::default(),
+        })
+    });
+    core.newest.keep(Arc::clone(&table), changed);
+    Ok(table)
+}
+
+/// The file of [`newest`] for such an nginx.
+pub async fn file(core: &Core, variant: &Variant) -> Result<Arc<Rendered>> {
+    let table = newest(core).await?;
+    if let Some(known) = table.file(variant) {
+        return Ok(known);
+    }
+    let mut settings = base(core)?;
+    if let Some(flavour) = variant.flavour {
+        settings.flavour = flavour;
+    }
+    if let Some(module) = &variant.stream_module {
+        settings.stream_module = module.clone();
+    }
+    let file = Arc::new(rendered(&settings, &table.served));
+    let mut memory = core.newest.memory.lock().await;
+    record::tag(core, &mut memory, &file.etag, table.revision).await?;
+    let mut files = table
+        .files
+        .lock()
+        .expect("nothing panics while it holds it");
+    files.push((variant.clone(), Arc::clone(&file)));
     Ok(file)
 }
 
-/// The file that was read last.
+impl Table {
+    fn file(&self, variant: &Variant) -> Option<Arc<Rendered>> {
+        let files = self.files.lock().expect("nothing panics while it holds it");
+        let known = files.iter().find(|(known, _)| known == variant);
+        known.map(|(_, file)| Arc::clone(file))
+    }
+}
+
+/// What was read last.
 #[derive(Debug, Default)]
 pub(crate) struct Newest {
     known: RwLock<Option<Known>>,
-    reading: tokio::sync::Mutex<()>,
+    memory: tokio::sync::Mutex<Memory>,
 }
 
 #[derive(Debug)]
 struct Known {
     at: Instant,
-    file: Arc<Rendered>,
+    table: Arc<Table>,
     changed: watch::Receiver<u64>,
 }
 
 impl Newest {
-    fn known(&self) -> Option<Arc<Rendered>> {
+    fn known(&self) -> Option<Arc<Table>> {
         let known = self.known.read().expect("nothing panics while it holds it");
         let known = known.as_ref()?;
         let good = known.at.elapsed() < RECENT && !known.changed.has_changed().unwrap_or(true);
-        good.then(|| Arc::clone(&known.file))
+        good.then(|| Arc::clone(&known.table))
     }
 
-    fn keep(&self, file: Arc<Rendered>, changed: watch::Receiver<u64>) {
+    fn last(&self) -> Option<Arc<Table>> {
+        let known = self.known.read().expect("nothing panics while it holds it");
+        known.as_ref().map(|known| Arc::clone(&known.table))
+    }
+
+    fn keep(&self, table: Arc<Table>, changed: watch::Receiver<u64>) {
         let known = Known {
             at: Instant::now(),
-            file,
+            table,
             changed,
         };
         *self
@@ -79,43 +226,68 @@ impl Newest {
     }
 }
 
-/// The same for an nginx with settings of its own, as the demo has one.
-pub async fn render_with(core: &Core, settings: &Settings) -> Result<Rendered> {
-    Ok(read(core, settings).await?.0)
+/// Why nothing answers at a public name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Away {
+    /// Something is being done with the container, or it began to run a moment ago.
+    Starting,
+    Stopped,
+    /// The container runs, or the node does not say; nothing answers at this port.
+    Down {
+        port: u16,
+    },
+    /// No container has the name.
+    Unknown,
 }
 
-/// What is stored and yet not served, a line for each service with the reason.
-pub async fn left_out(core: &Core, settings: &Settings) -> Result<Vec<String>> {
-    Ok(read(core, settings).await?.1)
-}
+/// How long a container may take to answer from its start on, in seconds.
+const STARTS: u64 = 60;
 
-/// The file, and what [`left_out`] says.
-pub(crate) async fn read(core: &Core, settings: &Settings) -> Result<(Rendered, Vec<String>)> {
-    let published = service::published(core).await?;
-    let rendered = nginx::render(settings, &published.http, &published.streams);
-    let rows = published.left_out.iter();
-    let rows = rows.map(|(id, reason)| format!("service {id}: {reason}"));
-    let others = rendered.left_out.iter().map(|left| match &left.service {
-        Service::Http(service) => format!("{}: {}", service.name, left.reason),
-        Service::Stream(service) => {
-            format!("{}/{}: {}", service.port, service.protocol, left.reason)
+/// Looks at the container that has the name.
+pub async fn away(core: &Core, name: &str) -> Result<Away> {
+    let table = newest(core).await?;
+    let served = table.served.iter().find_map(|(id, service)| match service {
+        Service::Http(service) if service.name.as_str() == name => {
+            Some((*id, service.upstream.port()))
         }
+        _ => None,
     });
-    let left_out = rows.chain(others).collect();
-    Ok((rendered, left_out))
+    let Some((id, port)) = served else {
+        return Ok(Away::Unknown);
+    };
+    let sql = r#"SELECT "containerId" FROM "Services" WHERE "id" = ?"#;
+    let Some(row) = core.db.opt(sql, args![id]).await? else {
+        return Ok(Away::Unknown);
+    };
+    let Some(row) = container::find_any(core, row.get("containerId")?).await? else {
+        return Ok(Away::Unknown);
+    };
+    if row.state.is_some() {
+        return Ok(Away::Starting);
+    }
+    let live = container::live(core, std::slice::from_ref(&row))
+        .await
+        .remove(&row.id);
+    Ok(match live {
+        Some(live) if live.status == "stopped" => Away::Stopped,
+        Some(live) if live.uptime.is_some_and(|seconds| seconds < STARTS) => Away::Starting,
+        _ => Away::Down { port },
+    })
 }
 
-/// Follows the state: a receiver that always holds the newest file. Ends with `stop`. What is left out is logged when
-/// it begins to be.
+/// What is stored and yet not served as it is, with the reason; nothing is written.
+pub async fn troubles(core: &Core) -> Result<BTreeMap<i64, Trouble>> {
+    Ok(record::look(core, &base(core)?).await?.troubles)
+}
+
+/// Follows the state: a receiver that always holds the newest file. Ends with `stop`.
 pub async fn follow(
     core: Core,
     settings: Settings,
     stop: CancellationToken,
 ) -> Result<watch::Receiver<Arc<Rendered>>> {
     let mut changed = core.wake.watch_routes();
-    let (first, left_out) = read(&core, &settings).await?;
-    let mut known = Vec::new();
-    tell(&mut known, left_out);
+    let first = render_with(&core, &settings).await?;
     let (sender, receiver) = watch::channel(Arc::new(first));
     tokio::spawn(async move {
         loop {
@@ -125,17 +297,14 @@ pub async fn follow(
                 _ = changed.changed() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
-            match read(&core, &settings).await {
-                Ok((new, left_out)) => {
-                    tell(&mut known, left_out);
-                    sender.send_if_modified(|old| {
-                        let differs = old.etag != new.etag;
-                        if differs {
-                            *old = Arc::new(new);
-                        }
-                        differs
-                    });
-                }
+            match render_with(&core, &settings).await {
+                Ok(new) => drop(sender.send_if_modified(|old| {
+                    let differs = old.etag != new.etag;
+                    if differs {
+                        *old = Arc::new(new);
+                    }
+                    differs
+                })),
                 Err(error) => tracing::warn!(%error, "the routes cannot be read now"),
             }
         }
@@ -143,12 +312,23 @@ pub async fn follow(
     Ok(receiver)
 }
 
-fn tell(known: &mut Vec<String>, left_out: Vec<String>) {
-    for line in left_out.iter().filter(|line| !known.contains(line)) {
-        tracing::warn!("not served: {line}");
+/// What is not served is logged when it begins to be so.
+fn tell(told: &mut BTreeMap<i64, Trouble>, troubles: &BTreeMap<i64, Trouble>) {
+    for (id, trouble) in troubles {
+        if told.get(id) != Some(trouble) {
+            tracing::warn!(
+                service = id,
+                kept = trouble.kept,
+                "not served as it is: {}",
+                trouble.reason
+            );
+        }
     }
-    *known = left_out;
+    troubles.clone_into(told);
 }
+
+/// The name under which an nginx of this process reports.
+const OWN: &str = "built-in";
 
 /// Keeps a private nginx on the newest state until `stop`.
 pub async fn serve(
@@ -157,9 +337,29 @@ pub async fn serve(
     config: ProxyConfig,
     stop: CancellationToken,
 ) -> Result<Kept> {
-    let newest = follow(core, settings, stop.clone()).await?;
-    let kept = nginx::keep(config, newest, stop).await;
-    kept.map_err(|error| Error::Upstream(error.to_string()))
+    let newest = follow(core.clone(), settings, stop.clone()).await?;
+    let kept = nginx::keep(config, newest, stop.clone()).await;
+    let kept = kept.map_err(|error| Error::Upstream(error.to_string()))?;
+    tokio::spawn(report(core, kept.live.clone(), stop));
+    Ok(kept)
+}
+
+/// Tells what is live there, as a puller does.
+async fn report(core: Core, mut live: watch::Receiver<nginx::Live>, stop: CancellationToken) {
+    loop {
+        let now = live.borrow_and_update().clone();
+        let report = proxy::Report {
+            revision: now.etag,
+            refused: None,
+        };
+        if let Err(error) = proxy::report(&core, OWN, &report).await {
+            tracing::warn!(%error, "what nginx serves cannot be reported now");
+        }
+        match stop.run_until_cancelled(live.changed()).await {
+            Some(Ok(())) => {}
+            _ => return,
+        }
+    }
 }
 
 /// The renderer's settings from the configuration.
@@ -184,10 +384,9 @@ pub fn settings(config: &config::Config) -> Result<Settings, BadValue> {
         error_log: ErrorLog::File(path(&nginx.error_log)?),
         access_log: optional(&nginx.access_log)?,
         user: nginx.user.as_deref().map(str::parse).transpose()?,
-        flavour: if nginx.version == "1.22" {
-            Flavour::Debian1_22
-        } else {
-            Flavour::V1_25 { http3: nginx.http3 }
+        flavour: match nginx.version.as_str() {
+            "1.22" => Flavour::Debian1_22,
+            _ => Flavour::V1_25 { http3: nginx.http3 },
         },
         stream_module: match nginx.stream_module.as_str() {
             "builtin" => StreamModule::Builtin,

@@ -1,8 +1,7 @@
-//! Services: what a container offers to the outside. Types, protocol names, external ports, and what of it is published.
+//! Services: what a container offers to the outside. Types, protocol names, external ports; what nginx serves of them is [`crate::routes`].
 //! Adding, changing and removing them one by one is `service/change.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -11,12 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::db::{Db, Row, Tx};
-use crate::nginx::{HttpService, Protocol, PublicName, StreamService};
 use crate::{Core, Error, Result, args, db};
 
 mod change;
 
-pub use change::{NewOne, ServiceChange, add, remove, update};
+pub use change::{NewOne, Options, ServiceChange, add, remove, update};
 
 /// What kind of traffic a service takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -72,12 +70,18 @@ pub struct Service {
     pub tls: Option<bool>,
     /// Only http: a bare label under `CAC_DOMAIN`, or a full name.
     pub external_hostname: Option<String>,
+    /// Only http: the container speaks HTTPS itself.
+    pub https: bool,
+    /// Only http: the largest body of a request in MiB; absent: as for all.
+    pub max_body: Option<i64>,
+    /// Only http: seconds for which the container may be silent; absent: as for all.
+    pub timeout: Option<i64>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
 
-const COLUMNS: &str = r#"SELECT "id", "containerId", "type", "internalPort", "externalPort", "tls", "externalHostname",
-    "createdAt", "updatedAt" FROM "Services" WHERE "containerId" IN ? ORDER BY "id""#;
+const COLUMNS: &str = r#"SELECT "id", "containerId", "type", "internalPort", "externalPort", "tls", "externalHostname", "https",
+    "maxBody", "timeout", "createdAt", "updatedAt" FROM "Services" WHERE "containerId" IN ? ORDER BY "id""#;
 
 impl Service {
     fn from_row(row: &Row) -> Result<Self> {
@@ -90,6 +94,9 @@ impl Service {
             external_port: row.get("externalPort")?,
             tls: row.get("tls")?,
             external_hostname: row.get("externalHostname")?,
+            https: row.get("https")?,
+            max_body: row.get("maxBody")?,
+            timeout: row.get("timeout")?,
             created_at: row.get("createdAt")?,
             updated_at: row.get("updatedAt")?,
         })
@@ -320,88 +327,6 @@ impl Protocols {
             }
         }
     }
-}
-
-/// What `/nginx.conf` shows now, and what it leaves out with the reason.
-#[derive(Debug, Default)]
-pub struct Published {
-    pub http: Vec<HttpService>,
-    pub streams: Vec<StreamService>,
-    /// Service row id and reason.
-    pub left_out: Vec<(i64, String)>,
-}
-
-/// Reads everything that is published: services of containers that have an address.
-pub async fn published(core: &Core) -> Result<Published> {
-    let rows = core
-        .db
-        .all(
-            r#"SELECT s."id", s."type", s."internalPort", s."externalPort", s."externalHostname", c."hostname", c."ipv4Address"
-               FROM "Services" s JOIN "Containers" c ON c."id" = s."containerId"
-               WHERE c."ipv4Address" IS NOT NULL ORDER BY s."id""#,
-            vec![],
-        )
-        .await?;
-    let mut published = Published::default();
-    for row in rows {
-        let id = row.get("id")?;
-        if let Err(reason) = publish(&core.config, &row, &mut published) {
-            published.left_out.push((id, reason));
-        }
-    }
-    Ok(published)
-}
-
-fn publish(config: &Config, row: &Row, published: &mut Published) -> Result<(), String> {
-    let text = |name: &str| row.get::<Option<String>>(name).map_err(|e| e.to_string());
-    let port = |name: &str| row.get::<Option<i64>>(name).map_err(|e| e.to_string());
-    let hostname = text("hostname")?.unwrap_or_default();
-    if !crate::container::is_label(&hostname) {
-        return Err(format!(
-            "the container's name `{hostname}` is not a valid label"
-        ));
-    }
-    let address = text("ipv4Address")?.unwrap_or_default();
-    let address: IpAddr = address
-        .parse()
-        .map_err(|_| format!("`{address}` is not an address"))?;
-    if !config
-        .containers
-        .networks
-        .iter()
-        .any(|net| net.contains(&address))
-    {
-        return Err(format!("{address} is not in CONTAINER_NETWORKS"));
-    }
-    let checked = |value: Option<i64>, what: &str| {
-        value
-            .and_then(|v| u16::try_from(v).ok())
-            .filter(|v| *v > 0)
-            .ok_or_else(|| format!("the {what} port is not a port number"))
-    };
-    let upstream = SocketAddr::new(address, checked(port("internalPort")?, "internal")?);
-    match text("type")?.unwrap_or_default().parse()? {
-        ServiceType::Http => {
-            let name = text("externalHostname")?
-                .filter(|name| !name.is_empty())
-                .ok_or("the service has no public name")?;
-            let name: PublicName = config
-                .full_name(&name.to_lowercase())
-                .parse()
-                .map_err(|e| format!("{e}"))?;
-            published.http.push(HttpService { name, upstream });
-        }
-        kind => published.streams.push(StreamService {
-            protocol: if kind == ServiceType::Udp {
-                Protocol::Udp
-            } else {
-                Protocol::Tcp
-            },
-            port: checked(port("externalPort")?, "external")?,
-            upstream,
-        }),
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use cac_core::nginx::{
-    ConfigPath, Flavour, Found, HttpService, Protocol, PublicName, Service, Settings, StreamModule,
-    StreamService, UserName, find_nginx, render, self_signed,
+    ConfigPath, Flavour, Found, HttpOptions, HttpService, Protocol, PublicName, Service, Settings,
+    StreamModule, StreamService, UserName, find_nginx, render, self_signed,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -22,6 +22,7 @@ fn http(name: &str, upstream: &str) -> HttpService {
     HttpService {
         name: name.parse().unwrap(),
         upstream: upstream.parse().unwrap(),
+        options: HttpOptions::default(),
     }
 }
 
@@ -30,6 +31,7 @@ fn stream(protocol: Protocol, port: u16, upstream: &str) -> StreamService {
         protocol,
         port,
         upstream: upstream.parse().unwrap(),
+        tls: false,
     }
 }
 
@@ -334,13 +336,20 @@ fn hostile(random: &mut StdRng) -> String {
 
 /// Settings and services with as much of the hostile strings as the types let through. The include ends in `*`:
 /// nginx takes a pattern that matches nothing, and refuses one missing file.
-fn random_case(random: &mut StdRng, dir: &Path) -> (Settings, Vec<HttpService>) {
+fn random_case(
+    random: &mut StdRng,
+    dir: &Path,
+) -> (Settings, Vec<HttpService>, Vec<StreamService>) {
     let mut settings = checkable(dir);
     let mut services = Vec::new();
     for _ in 0..40 {
         if let Ok(name) = hostile(random).parse() {
             let upstream = SocketAddr::from(([127, 1, 0, random.random()], random.random()));
-            services.push(HttpService { name, upstream });
+            services.push(HttpService {
+                name,
+                upstream,
+                options: options(random),
+            });
         }
     }
     if let Ok(name) = hostile(random).parse() {
@@ -348,18 +357,126 @@ fn random_case(random: &mut StdRng, dir: &Path) -> (Settings, Vec<HttpService>) 
     }
     let include = format!("{}/conf.d/{}/none*", dir.display(), hostile(random));
     settings.include = include.parse().ok();
-    (settings, services)
+    let mut streams = Vec::new();
+    for _ in 0..random.random_range(0..4) {
+        streams.push(StreamService {
+            protocol: if random.random() {
+                Protocol::Tcp
+            } else {
+                Protocol::Udp
+            },
+            port: random.random_range(20_000..21_000),
+            upstream: SocketAddr::from(([127, 1, 0, random.random()], random.random())),
+            tls: random.random(),
+        });
+    }
+    (settings, services, streams)
 }
 
-/// The directives of the file without those whose number follows the input: the map's entries, the include.
-fn skeleton(text: &str, names: &BTreeSet<&PublicName>) -> Vec<Vec<String>> {
-    let entry = |words: &Vec<String>| {
-        let named = |name: &&PublicName| name.as_str() == words[0];
-        words.len() == 3 && names.iter().any(named) || words[0] == "include"
+/// Mostly those that all have.
+fn options(random: &mut StdRng) -> HttpOptions {
+    let mut number = || random.random_ratio(1, 8).then(|| random.random::<u32>());
+    HttpOptions {
+        max_body: number(),
+        timeout: number(),
+        https: random.random_ratio(1, 8),
+    }
+}
+
+/// What a directive is but for the values that follow the input: names, addresses and numbers.
+fn shape(words: &[String], names: &BTreeSet<&str>) -> Vec<String> {
+    let word = |word: &String| match word.as_str() {
+        name if names.contains(name) => "NAME".to_owned(),
+        _ => {
+            let mut numbers = false;
+            let plain = word.chars().filter_map(|c| {
+                let first =
+                    c.is_ascii_digit() && !std::mem::replace(&mut numbers, c.is_ascii_digit());
+                match c.is_ascii_digit() {
+                    true => first.then_some('N'),
+                    false => {
+                        numbers = false;
+                        Some(c)
+                    }
+                }
+            });
+            plain.collect()
+        }
     };
-    let fixed = |words: &Vec<String>| words[0] != "map_hash_bucket_size";
-    let all = directives(text).into_iter();
-    all.filter(|words| !entry(words) && fixed(words)).collect()
+    words.iter().map(word).collect()
+}
+
+/// Every directive that we write.
+fn known(dir: &Path) -> BTreeSet<Vec<String>> {
+    let mut settings = checkable(dir);
+    settings.portal = Some((
+        "portal.example.org".parse().unwrap(),
+        "127.0.0.1:3000".parse().unwrap(),
+    ));
+    let plain = http("plain.example.org", "127.1.0.1:80");
+    let own = |name: &str, options| HttpService {
+        options,
+        ..http(name, "127.1.0.2:80")
+    };
+    let all = HttpOptions {
+        https: true,
+        max_body: Some(7),
+        timeout: Some(7),
+    };
+    let body = HttpOptions {
+        max_body: Some(7),
+        ..HttpOptions::default()
+    };
+    let web = [
+        plain,
+        own("all.example.org", all),
+        own("body.example.org", body),
+    ];
+    let mut streams = [Protocol::Tcp, Protocol::Udp]
+        .map(|kind| stream(kind, 20_000, "127.1.0.3:22"))
+        .to_vec();
+    streams.push(StreamService {
+        tls: true,
+        ..stream(Protocol::Tcp, 20_001, "127.1.0.3:22")
+    });
+    let names = [
+        "portal.example.org",
+        "plain.example.org",
+        "all.example.org",
+        "body.example.org",
+    ]
+    .into();
+    let text = render(&settings, &web, &streams).text;
+    directives(&text)
+        .iter()
+        .map(|words| shape(words, &names))
+        .collect()
+}
+
+/// How many directives one more such service writes at most: one with a server of its own, a stream service.
+fn sizes(dir: &Path) -> (usize, usize) {
+    let mut settings = checkable(dir);
+    settings.portal = Some((
+        "portal.example.org".parse().unwrap(),
+        "127.0.0.1:3000".parse().unwrap(),
+    ));
+    let count = |web: &[HttpService], streams: &[StreamService]| {
+        directives(&render(&settings, web, streams).text).len()
+    };
+    let own = HttpService {
+        options: HttpOptions {
+            https: true,
+            max_body: Some(7),
+            timeout: Some(7),
+        },
+        ..http("own.example.org", "127.1.0.2:80")
+    };
+    let tls = StreamService {
+        tls: true,
+        ..stream(Protocol::Tcp, 20_001, "127.1.0.3:22")
+    };
+    let plain = count(&[], &[]);
+    (count(&[own], &[]) - plain, count(&[], &[tls]) - plain)
 }
 
 /// Cases for one `nginx -t`.
@@ -375,27 +492,45 @@ fn no_string_writes_a_directive_of_its_own() {
     let mut random = StdRng::seed_from_u64(seed.into());
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let plain = render(&checkable(dir), &[], &[]).text;
-    let expected = skeleton(&plain, &BTreeSet::new());
-    assert!(expected.len() > 40, "the lexer sees the file");
+    let (known, (own_size, stream_size)) = (known(dir), sizes(dir));
+    let mut settings = checkable(dir);
+    settings.portal = Some((
+        "portal.example.org".parse().unwrap(),
+        "127.0.0.1:3000".parse().unwrap(),
+    ));
+    let plain = directives(&render(&settings, &[], &[]).text).len();
+    assert!(known.len() > 60 && plain > 40, "the lexer sees the file");
     let (mut let_through, mut includes, mut batch) = (0, 0, Vec::new());
     for case in 0..cases {
-        let (settings, services) = random_case(&mut random, dir);
-        let rendered = render(&settings, &services, &[]);
+        let (settings, services, streams) = random_case(&mut random, dir);
+        let rendered = render(&settings, &services, &streams);
         let portal = settings.portal.iter().map(|(name, _)| name);
-        let names = services.iter().map(|s| &s.name).chain(portal).collect();
+        let names: BTreeSet<&PublicName> = services.iter().map(|s| &s.name).chain(portal).collect();
+        let words = names.iter().map(|name| name.as_str()).collect();
         let at = format!("SEED={seed}, case {case}");
-        assert_eq!(skeleton(&rendered.text, &names), expected, "{at}");
         let entries = directives(&rendered.text);
+        for directive in &entries {
+            let ours = directive[0] == "include" || known.contains(&shape(directive, &words));
+            assert!(ours, "{at}: {directive:?}");
+        }
         let include = usize::from(settings.include.is_some());
-        let more = entries.len() - expected.len() - 1 - include;
-        assert!(more <= names.len(), "{at}: an entry nobody asked for");
+        let written = entries.iter().filter(|words| words[0] == "include").count();
+        assert_eq!(written, include, "{at}");
+        let own = services
+            .iter()
+            .filter(|s| s.options != HttpOptions::default())
+            .count();
+        let most = plain + include + names.len() + own_size * own + stream_size * streams.len();
+        assert!(
+            entries.len() <= most,
+            "{at}: more directives than were asked for"
+        );
         let_through += names.len();
         batch.extend(services.iter().cloned());
         if case % BATCH == BATCH - 1 {
             // nginx sees every name, and the settings of each batch's last case.
             let services = std::mem::take(&mut batch);
-            let rendered = render(&settings, &services, &[]);
+            let rendered = render(&settings, &services, &streams);
             check(dir, &rendered.text).unwrap_or_else(|said| panic!("{at}: {said}"));
         }
         includes += include;

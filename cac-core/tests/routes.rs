@@ -141,20 +141,19 @@ async fn rows_that_break_the_rules_are_left_out_and_listed() {
             ("wild", "127.1.0.5", "*.cac.test", 80, "is not a public name"),
             ("outside", "192.0.2.7", "outside", 80, "is not in CONTAINER_NETWORKS"),
             ("words", "127.0.0.1; evil on", "words", 80, "is not an address"),
-            ("zero", "127.1.0.6", "zero", 0, "port is not a port number"),
+            ("zero", "127.1.0.6", "zero", 0, "internal port is not a port number"),
         ];
         for (hostname, address, name, port, _) in bad {
             let id = container(&core.db, hostname, address).await;
             http(&core.db, id, name, port).await;
         }
-        let settings = routes::settings(&core.config).unwrap();
         let text = routes::render(&core).await.unwrap().text;
-        let left_out = routes::left_out(&core, &settings).await.unwrap();
-        assert_eq!(left_out.len(), bad.len(), "{left_out:?}");
-        for ((hostname, address, _, _, reason), line) in bad.iter().zip(&left_out) {
+        let troubles = routes::troubles(&core).await.unwrap();
+        assert_eq!(troubles.len(), bad.len(), "{troubles:?}");
+        for ((hostname, address, _, _, reason), trouble) in bad.iter().zip(troubles.values()) {
             assert!(
-                line.starts_with("service ") && line.contains(reason),
-                "{hostname}: {line}"
+                trouble.reason.contains(reason) && !trouble.kept,
+                "{hostname}: {trouble:?}"
             );
             assert!(
                 !text.contains(hostname) && !text.contains(address),

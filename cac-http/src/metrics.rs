@@ -36,6 +36,12 @@ struct Named {
     name: String,
 }
 
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Refused {
+    service: String,
+    reason: String,
+}
+
 /// Counters of this process since it began.
 pub(crate) struct Served {
     requests: Family<Answered, Counter>,
@@ -83,6 +89,11 @@ impl Served {
                 &now.containers,
             ),
             ("services", "Services by type", &now.services),
+            (
+                "services_at_proxies",
+                "Services by how they stand at the reverse proxies",
+                &now.standings,
+            ),
         ] {
             let family = Family::<Of, Gauge>::default();
             for (of, count) in counts {
@@ -100,10 +111,23 @@ impl Served {
             "Whether the newest configuration is live at that reverse proxy",
             proxies,
         );
+        let refused = Family::<Refused, Gauge<i64, AtomicI64>>::default();
+        for (id, reason) in &now.refused {
+            let service = Refused {
+                service: id.to_string(),
+                reason: reason.clone(),
+            };
+            refused.get_or_create(&service).set(1);
+        }
+        all.register(
+            "service_refused",
+            "Services that a reverse proxy cannot serve as they are, with the reason",
+            refused,
+        );
         for (name, help, count) in [
             (
                 "services_left_out",
-                "Services that are stored and not served",
+                "Services that are stored and not served as they are",
                 now.services_left_out,
             ),
             ("nodes", "Hosts that containers may be made on", now.nodes),

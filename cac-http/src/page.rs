@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use cac_core::Actor;
+use cac_core::routes::Away;
 use minijinja::value::Serde;
 use minijinja::{Environment, HtmlEscape, UndefinedBehavior, escape_formatter};
 use poem_openapi::types::ToJSON as _;
@@ -32,7 +33,7 @@ macro_rules! templates {
     };
 }
 
-const TEXTS: [(&str, &str); 21] = templates!(
+const TEXTS: [(&str, &str); 22] = templates!(
     "base.html",
     "parts.html",
     "login.html",
@@ -53,7 +54,8 @@ const TEXTS: [(&str, &str); 21] = templates!(
     "tokens.html",
     "sessions.html",
     "audit.html",
-    "error.html"
+    "error.html",
+    "unavailable.html"
 );
 
 static EMBEDDED: LazyLock<Environment<'static>> =
@@ -151,6 +153,21 @@ fn render(name: &str, user: Option<&Actor>, mut with: Value) -> String {
         tracing::error!(name, %error, "a page cannot be shown");
         "This page cannot be shown now.".to_owned()
     })
+}
+
+/// Why a container does not answer; seen at its own name, so that nothing of it is at the portal's.
+pub(crate) fn unavailable(name: &str, away: &Away) -> String {
+    let (state, port) = match away {
+        Away::Starting => ("starting", None),
+        Away::Stopped => ("stopped", None),
+        Away::Down { port } => ("down", Some(*port)),
+        Away::Unknown => ("unknown", None),
+    };
+    render(
+        "unavailable.html",
+        None,
+        json!({"name": name, "state": state, "port": port}),
+    )
 }
 
 /// What every problem looks like where no page of its own shows it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cac_core::config::environment;
 use cac_core::reach::Web;
-use cac_core::{Core, program, service};
+use cac_core::{Core, nginx, program, routes};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
@@ -122,12 +122,14 @@ async fn announce(core: Core, stop: CancellationToken) {
     let mut told = BTreeSet::new();
     let mut changed = core.wake.watch_routes();
     loop {
-        if let Ok(published) = service::published(&core).await {
-            let now: BTreeSet<String> = published
-                .http
-                .iter()
-                .map(|site| format!("{}: http://{}/\n", site.name, site.upstream))
-                .collect();
+        if let Ok(table) = routes::newest(&core).await {
+            let line = |service: &nginx::Service| match service {
+                nginx::Service::Http(site) => {
+                    Some(format!("{}: http://{}/\n", site.name, site.upstream))
+                }
+                nginx::Service::Stream(_) => None,
+            };
+            let now: BTreeSet<String> = table.served.values().filter_map(line).collect();
             for line in now.difference(&told) {
                 if print::data(line).is_err() {
                     return;

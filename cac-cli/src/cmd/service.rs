@@ -30,6 +30,8 @@ enum Command {
         /// Only http: its name; left out, the container's
         #[arg(long, value_name = "NAME")]
         hostname: Option<String>,
+        #[command(flatten)]
+        options: Options,
     },
     /// Change a service
     Update {
@@ -41,9 +43,37 @@ enum Command {
         /// Only http: its name
         #[arg(long, value_name = "NAME")]
         hostname: Option<String>,
+        #[command(flatten)]
+        options: Options,
     },
     /// Remove a service
     Remove(Which),
+}
+
+/// How the reverse proxy treats it, where not as all others.
+#[derive(Args, Clone, PartialEq, Eq)]
+struct Options {
+    /// Only tcp: the reverse proxy ends TLS, with its own certificate
+    #[arg(long, value_name = "BOOL")]
+    tls: Option<bool>,
+    /// Only http: the container speaks HTTPS itself
+    #[arg(long, value_name = "BOOL")]
+    https: Option<bool>,
+    /// Only http: the largest body of a request in MiB; 0: 2048
+    #[arg(long, value_name = "MIB")]
+    max_body: Option<i64>,
+    /// Only http: seconds for which the container may be silent; 0: 3600
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<i64>,
+}
+
+impl Options {
+    fn none(&self) -> bool {
+        self.tls.is_none()
+            && self.https.is_none()
+            && self.max_body.is_none()
+            && self.timeout.is_none()
+    }
 }
 
 #[derive(Args)]
@@ -64,9 +94,10 @@ impl Service {
                 container,
                 protocol,
                 hostname,
+                options,
             } => {
                 let id = portal.container(&container.name).await?.id;
-                let body = wanted(protocol, hostname);
+                let body = wanted(protocol, hostname, &options);
                 let request = portal.client.service_create().id(id).body(body);
                 one(&request.send().await.told()?, json)?;
             }
@@ -74,16 +105,21 @@ impl Service {
                 which,
                 port,
                 hostname,
+                options,
             } => {
-                if port.is_none() && hostname.is_none() {
+                if port.is_none() && hostname.is_none() && options.none() {
                     return Err(Exit::usage(
-                        "Give what is to be changed: --port or --hostname.",
+                        "Give what is to be changed: --port, --hostname, --tls, --https, --max-body or --timeout.",
                     ));
                 }
                 let id = portal.container(&which.container.name).await?.id;
                 let body = types::ServiceUpdate {
                     internal_port: port,
                     external_hostname: hostname,
+                    tls: options.tls,
+                    https: options.https,
+                    max_body: options.max_body,
+                    timeout: options.timeout,
                 };
                 let request = portal.client.service_update().id(id).sid(which.service);
                 one(&request.body(body).send().await.told()?, json)?;
@@ -100,7 +136,7 @@ impl Service {
 }
 
 /// `3000/http` is the one word that the portal takes in two fields.
-fn wanted(protocol: String, hostname: Option<String>) -> types::ServiceRequest {
+fn wanted(protocol: String, hostname: Option<String>, options: &Options) -> types::ServiceRequest {
     let web = protocol
         .strip_suffix("/http")
         .and_then(|port| port.parse::<i64>().ok());
@@ -109,6 +145,10 @@ fn wanted(protocol: String, hostname: Option<String>) -> types::ServiceRequest {
         internal_port: web,
         protocol: web.is_none().then_some(protocol),
         external_hostname: hostname,
+        tls: options.tls,
+        https: options.https,
+        max_body: options.max_body,
+        timeout: options.timeout,
     }
 }
 
@@ -129,7 +169,12 @@ pub(crate) fn list(services: &[types::Service], json: bool) -> Result<(), Failur
             service.type_.to_string(),
             service.internal_port.to_string(),
             shown(service.address.as_ref()),
+            shown(service.state.as_ref()),
+            shown(service.reason.as_ref()),
         ]
     });
-    print::table(["SERVICE", "TYPE", "PORT", "REACHED AT"], rows)
+    print::table(
+        ["SERVICE", "TYPE", "PORT", "REACHED AT", "STATE", "REASON"],
+        rows,
+    )
 }

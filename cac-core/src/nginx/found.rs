@@ -14,6 +14,17 @@ pub enum Flavour {
     V1_25 { http3: bool },
 }
 
+impl Flavour {
+    /// Of a release, built with HTTP/3 or not.
+    pub fn of(version: (u32, u32, u32), http3: bool) -> Self {
+        if version >= (1, 25, 1) {
+            Self::V1_25 { http3 }
+        } else {
+            Self::Debian1_22
+        }
+    }
+}
+
 /// How this nginx proxies plain TCP and UDP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StreamModule {
@@ -23,6 +34,14 @@ pub enum StreamModule {
     Builtin,
     /// A file that must be loaded first (Debian's `libnginx-mod-stream`).
     Dynamic(ConfigPath),
+}
+
+impl StreamModule {
+    /// Where Debian has it.
+    pub fn debian() -> Self {
+        let file = "/usr/lib/nginx/modules/ngx_stream_module.so";
+        Self::Dynamic(file.parse().expect("a plain path"))
+    }
 }
 
 /// An installed nginx.
@@ -41,11 +60,7 @@ pub struct Found {
 impl Found {
     /// The flavour of configuration this nginx reads without a warning.
     pub fn flavour(&self) -> Flavour {
-        if self.version >= (1, 25, 1) {
-            Flavour::V1_25 { http3: self.http3 }
-        } else {
-            Flavour::Debian1_22
-        }
+        Flavour::of(self.version, self.http3)
     }
 
     /// Asks the program at `binary`; `None` when it is no nginx that runs here.

@@ -83,10 +83,7 @@ impl Process {
     /// The workers that are ready and still take new connections. One that has yet to set itself up bears its
     /// master's title, and one that only finishes what it carries says so.
     pub(super) fn workers(&self) -> BTreeSet<i32> {
-        let ours = |seen: &Seen| {
-            seen.parent == self.pid.as_raw_pid() && title(seen.pid) == "nginx: worker process"
-        };
-        seen().filter(ours).map(|seen| seen.pid).collect()
+        workers_of(self.pid.as_raw_pid())
     }
 
     /// Has these workers finish what they carry and take nothing new. After a reload nginx does the same itself, a
@@ -142,6 +139,17 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.signal(Signal::TERM);
     }
+}
+
+/// The same of any master.
+pub(super) fn workers_of(master: i32) -> BTreeSet<i32> {
+    let ours = |seen: &Seen| seen.parent == master && title(seen.pid) == "nginx: worker process";
+    seen().filter(ours).map(|seen| seen.pid).collect()
+}
+
+/// Whether this process is a master of nginx.
+pub(super) fn is_master(pid: i32) -> bool {
+    title(pid).starts_with("nginx: master process")
 }
 
 /// nginx, ended by the kernel should this process be killed; without util-linux the next start cleans up instead.

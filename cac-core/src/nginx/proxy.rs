@@ -61,6 +61,10 @@ pub enum ProxyError {
     NotOurAddress { address: SocketAddr },
     #[error("nginx ended: {how}")]
     Ended { how: String },
+    #[error("nginx does not run ({} names no process of it): start it.", pid.display())]
+    NotRunning { pid: PathBuf },
+    #[error("nginx was not told to read its file: {words}")]
+    Reload { words: String },
     #[error("nginx does not run on its new configuration after {} s.", patience.as_secs())]
     NotLive { patience: Duration },
     #[error(
@@ -74,7 +78,7 @@ pub enum ProxyError {
 
 impl ProxyError {
     /// What nginx' words of level `emerg` mean.
-    fn read(words: String) -> Self {
+    pub(super) fn read(words: String) -> Self {
         let bind = words.strip_prefix("bind() to ").and_then(|rest| {
             let (address, why) = rest.split_once(" failed (")?;
             Some((address.parse().ok()?, why.split_once(':')?.0))

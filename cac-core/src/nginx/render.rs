@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 
 use super::value::breaks_out;
 use super::{
-    ErrorLog, Flavour, HttpService, LeftOut, Protocol, PublicName, Rendered, Service, Settings,
-    StreamModule, StreamService,
+    ErrorLog, Flavour, HttpOptions, HttpService, LeftOut, Protocol, PublicName, Rendered, Service,
+    Settings, StreamModule, StreamService,
 };
 
 /// The file for these services, whatever order they come in. Of two services with one name or port the one with the
@@ -32,29 +32,53 @@ pub fn render(settings: &Settings, http: &[HttpService], streams: &[StreamServic
     }
 }
 
+/// Why a service cannot stand in a file with these settings, whatever else stands there; a sentence fit for its owner.
+pub fn unfit(settings: &Settings, service: &Service) -> Option<String> {
+    match service {
+        Service::Http(service) => unfit_http(settings, service),
+        Service::Stream(service) => unfit_stream(settings, service),
+    }
+}
+
+fn unfit_http(settings: &Settings, service: &HttpService) -> Option<String> {
+    let portal = settings.portal.as_ref();
+    if portal.is_some_and(|(name, _)| *name == service.name) {
+        return Some(format!("{} is the name of the portal.", service.name));
+    }
+    unreachable_upstream(service.upstream)
+}
+
+fn unfit_stream(settings: &Settings, service: &StreamService) -> Option<String> {
+    let port = service.port;
+    let mut web = settings.http_listen.iter().chain(&settings.https_listen);
+    if settings.stream_module == StreamModule::Missing {
+        Some("nginx' stream module is not installed (libnginx-mod-stream on Debian).".to_owned())
+    } else if port == 0 {
+        Some("Port 0 is not a port.".to_owned())
+    } else if web.any(|listen| listen.port() == port) {
+        Some(format!("Port {port} is nginx' own port for web pages."))
+    } else if settings.stream_listen.is_empty() {
+        Some("No address is set on which TCP and UDP services listen.".to_owned())
+    } else {
+        unreachable_upstream(service.upstream)
+    }
+}
+
 fn choose_http<'a>(
     settings: &'a Settings,
     services: &'a [HttpService],
     left_out: &mut Vec<LeftOut>,
-) -> BTreeMap<&'a PublicName, SocketAddr> {
+) -> BTreeMap<&'a PublicName, (SocketAddr, HttpOptions)> {
     let mut chosen = BTreeMap::new();
     if let Some((name, upstream)) = &settings.portal {
-        chosen.insert(name, *upstream);
+        chosen.insert(name, (*upstream, HttpOptions::default()));
     }
     for service in services.iter().collect::<BTreeSet<_>>() {
-        let portal = settings
-            .portal
-            .as_ref()
-            .is_some_and(|(name, _)| *name == service.name);
-        let reason = if portal {
-            Some(format!("{} is the name of the portal.", service.name))
-        } else if let Some(other) = chosen.get(&service.name) {
-            Some(format!("{} already leads to {other}.", service.name))
-        } else {
-            unreachable_upstream(service.upstream)
-        };
-        match reason {
-            None => drop(chosen.insert(&service.name, service.upstream)),
+        let taken =
+            |(other, _): &(SocketAddr, _)| format!("{} already leads to {other}.", service.name);
+        let reason = unfit_http(settings, service);
+        match reason.or_else(|| chosen.get(&service.name).map(taken)) {
+            None => drop(chosen.insert(&service.name, (service.upstream, service.options))),
             Some(reason) => left_out.push(LeftOut {
                 service: Service::Http(service.clone()),
                 reason,
@@ -68,33 +92,22 @@ fn choose_streams(
     settings: &Settings,
     services: &[StreamService],
     left_out: &mut Vec<LeftOut>,
-) -> BTreeMap<(Protocol, u16), SocketAddr> {
-    let web: BTreeSet<u16> = settings
-        .http_listen
-        .iter()
-        .chain(&settings.https_listen)
-        .map(SocketAddr::port)
-        .collect();
+) -> BTreeMap<(Protocol, u16), (SocketAddr, bool)> {
     let mut chosen = BTreeMap::new();
     for service in services.iter().collect::<BTreeSet<_>>() {
-        let (protocol, port) = (service.protocol, service.port);
-        let reason = if settings.stream_module == StreamModule::Missing {
-            Some(
-                "nginx' stream module is not installed (libnginx-mod-stream on Debian).".to_owned(),
+        let key = (service.protocol, service.port);
+        let taken = |(other, _): &(SocketAddr, _)| {
+            format!(
+                "Port {}/{} already leads to {other}.",
+                service.port, service.protocol
             )
-        } else if port == 0 {
-            Some("Port 0 is not a port.".to_owned())
-        } else if web.contains(&port) {
-            Some(format!("Port {port} is nginx' own port for web pages."))
-        } else if settings.stream_listen.is_empty() {
-            Some("No address is set on which TCP and UDP services listen.".to_owned())
-        } else if let Some(other) = chosen.get(&(protocol, port)) {
-            Some(format!("Port {port}/{protocol} already leads to {other}."))
-        } else {
-            unreachable_upstream(service.upstream)
         };
-        match reason {
-            None => drop(chosen.insert((protocol, port), service.upstream)),
+        let reason = unfit_stream(settings, service);
+        match reason.or_else(|| chosen.get(&key).map(taken)) {
+            None => {
+                let tls = service.tls && service.protocol == Protocol::Tcp;
+                chosen.insert(key, (service.upstream, tls));
+            }
             Some(reason) => left_out.push(LeftOut {
                 service: Service::Stream(service.clone()),
                 reason,
@@ -129,6 +142,10 @@ struct File {
     map_hash_max_size: usize,
     map_hash_bucket_size: usize,
     http: Vec<Name>,
+    /// Those with settings of their own.
+    own: Vec<Own>,
+    /// Where pages come from that tell why a container does not answer.
+    portal: Option<Name>,
     servers: Vec<Server>,
     http2_directive: bool,
     http3: bool,
@@ -145,6 +162,15 @@ struct Name {
 }
 
 #[derive(Serialize)]
+struct Own {
+    name: String,
+    upstream: String,
+    https: bool,
+    max_body: Option<u32>,
+    timeout: Option<u32>,
+}
+
+#[derive(Serialize)]
 struct Server {
     listen: Vec<String>,
     tls: bool,
@@ -155,14 +181,15 @@ struct Server {
 struct Stream {
     listen: Vec<String>,
     udp: bool,
+    tls: bool,
     upstream: String,
 }
 
 impl File {
     fn new(
         settings: &Settings,
-        http: &BTreeMap<&PublicName, SocketAddr>,
-        streams: &BTreeMap<(Protocol, u16), SocketAddr>,
+        http: &BTreeMap<&PublicName, (SocketAddr, HttpOptions)>,
+        streams: &BTreeMap<(Protocol, u16), (SocketAddr, bool)>,
     ) -> Self {
         let text = |path: &super::ConfigPath| path.to_string();
         let (map_hash_max_size, map_hash_bucket_size) = map_hash(http.keys().copied());
@@ -192,8 +219,17 @@ impl File {
             map_hash_bucket_size,
             http: http
                 .iter()
-                .map(|(name, upstream)| Name::new(name, *upstream))
+                .map(|(name, (upstream, _))| Name::new(name, *upstream))
                 .collect(),
+            own: http
+                .iter()
+                .filter(|(_, (_, options))| *options != HttpOptions::default())
+                .map(|(name, (upstream, options))| Own::new(name, *upstream, *options))
+                .collect(),
+            portal: settings
+                .portal
+                .as_ref()
+                .map(|(name, upstream)| Name::new(name, *upstream)),
             servers: servers(settings),
             http2_directive: matches!(settings.flavour, Flavour::V1_25 { .. }),
             http3: settings.flavour == (Flavour::V1_25 { http3: true }),
@@ -202,7 +238,7 @@ impl File {
             include: settings.include.as_ref().map(text),
             streams: streams
                 .iter()
-                .map(|(key, upstream)| Stream::new(settings, *key, *upstream))
+                .map(|(key, to)| Stream::new(settings, *key, *to))
                 .collect(),
         }
     }
@@ -217,8 +253,25 @@ impl Name {
     }
 }
 
+impl Own {
+    fn new(name: &PublicName, upstream: SocketAddr, options: HttpOptions) -> Self {
+        Self {
+            name: name.to_string(),
+            upstream: literal(upstream),
+            https: options.https,
+            // nginx counts bytes in 63 bits and milliseconds in 32; 0 would mean no limit.
+            max_body: options.max_body.map(|mebibytes| mebibytes.max(1)),
+            timeout: options.timeout.map(|seconds| seconds.clamp(1, 2_000_000)),
+        }
+    }
+}
+
 impl Stream {
-    fn new(settings: &Settings, (protocol, port): (Protocol, u16), upstream: SocketAddr) -> Self {
+    fn new(
+        settings: &Settings,
+        (protocol, port): (Protocol, u16),
+        (upstream, tls): (SocketAddr, bool),
+    ) -> Self {
         let listen: BTreeSet<_> = settings.stream_listen.iter().collect();
         Self {
             listen: listen
@@ -226,6 +279,7 @@ impl Stream {
                 .map(|&ip| literal(SocketAddr::new(ip, port)))
                 .collect(),
             udp: protocol == Protocol::Udp,
+            tls,
             upstream: literal(upstream),
         }
     }
@@ -289,7 +343,14 @@ static TEMPLATE: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment.set_formatter(plain_words_only);
     environment
         .add_template("nginx.conf", include_str!("../../templates/nginx.conf"))
-        .expect("the embedded template is well formed");
+        .and_then(|()| {
+            let text = include_str!("../../templates/location.conf");
+            environment.add_template("location.conf", text)
+        })
+        .and_then(|()| {
+            environment.add_template("tls.conf", include_str!("../../templates/tls.conf"))
+        })
+        .expect("the embedded templates are well formed");
     environment
 });
 

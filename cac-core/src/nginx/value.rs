@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// Why a text is none of these values; a sentence that says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -12,8 +14,23 @@ pub struct BadValue(String);
 
 /// A fully qualified DNS name in lower case, at least two labels of 1–63 of `a-z0-9-`, at most 253 characters in all
 /// ([RFC 1123 §2.1](https://www.rfc-editor.org/rfc/rfc1123#section-2.1)); never a wildcard, an address or empty.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct PublicName(String);
+
+impl From<PublicName> for String {
+    fn from(name: PublicName) -> Self {
+        name.0
+    }
+}
+
+impl TryFrom<String> for PublicName {
+    type Error = BadValue;
+
+    fn try_from(text: String) -> Result<Self, BadValue> {
+        text.parse()
+    }
+}
 
 impl PublicName {
     /// The name, without a dot at its end.

@@ -60,6 +60,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(9, "sealed", "0009_sealed"),
     migration!(10, "proxies", "0010_proxies"),
     migration!(11, "job_history", "0011_job_history"),
+    migration!(12, "routes", "0012_routes"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

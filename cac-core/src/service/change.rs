@@ -10,6 +10,10 @@ use crate::{Core, Error, Result, args, transaction};
 
 /// Services of one container at most.
 const MOST: i64 = 64;
+/// In MiB: 100 GiB.
+const MOST_BODY: i64 = 102_400;
+/// A day.
+const MOST_SECONDS: i64 = 86_400;
 
 /// A service that somebody asks for: by a word of the protocol table, else by type and port.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +25,7 @@ pub struct NewOne {
     pub internal_port: Option<i64>,
     /// Only http: a label under `CAC_DOMAIN`, or (admins) any other public name.
     pub external_hostname: Option<String>,
+    pub options: Options,
 }
 
 /// What is changed of a service; absent fields stay.
@@ -29,11 +34,87 @@ pub struct ServiceChange {
     pub internal_port: Option<i64>,
     /// Only http.
     pub external_hostname: Option<String>,
+    pub options: Options,
+}
+
+/// How nginx treats a service, where not as all others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Only tcp: nginx ends TLS with the certificate of `CAC_DOMAIN`.
+    pub tls: Option<bool>,
+    /// Only http: the container speaks HTTPS itself.
+    pub https: Option<bool>,
+    /// Only http: the largest body of a request, in MiB; 0: as for all.
+    pub max_body: Option<i64>,
+    /// Only http: seconds for which the container may be silent; 0: as for all.
+    pub timeout: Option<i64>,
+}
+
+impl Options {
+    fn check(&self, r#type: ServiceType, fields: &mut Fields) {
+        let http = r#type == ServiceType::Http;
+        if self.tls == Some(true) && r#type != ServiceType::Tcp {
+            fields.add(
+                "tls",
+                "Only `tcp` services can have it; `http` services always do.",
+            );
+        }
+        if self.https == Some(true) && !http {
+            fields.add("https", "Only `http` services can have it.");
+        }
+        let mut number = |name, given: Option<i64>, most, what: &str| match given {
+            Some(given) if given != 0 && !http => {
+                fields.add(name, "Only `http` services can have it.");
+            }
+            Some(given) if !(0..=most).contains(&given) => {
+                fields.add(
+                    name,
+                    format!("Give {what}, {most} at most; 0 for what all have."),
+                );
+            }
+            _ => {}
+        };
+        number(
+            "maxBody",
+            self.max_body,
+            MOST_BODY,
+            "the largest body of a request in MiB",
+        );
+        number(
+            "timeout",
+            self.timeout,
+            MOST_SECONDS,
+            "the time limit in seconds",
+        );
+    }
+
+    async fn store(&self, tx: &mut Tx, id: i64) -> Result<()> {
+        if let Some(tls) = self.tls {
+            let sql = r#"UPDATE "Services" SET "tls" = ? WHERE "id" = ? AND "type" = 'tcp'"#;
+            tx.exec(sql, args![tls, id]).await?;
+        }
+        if let Some(https) = self.https {
+            let sql = r#"UPDATE "Services" SET "https" = ? WHERE "id" = ?"#;
+            tx.exec(sql, args![https, id]).await?;
+        }
+        if let Some(given) = self.max_body {
+            let sql = r#"UPDATE "Services" SET "maxBody" = ? WHERE "id" = ?"#;
+            tx.exec(sql, args![(given != 0).then_some(given), id])
+                .await?;
+        }
+        if let Some(given) = self.timeout {
+            let sql = r#"UPDATE "Services" SET "timeout" = ? WHERE "id" = ?"#;
+            tx.exec(sql, args![(given != 0).then_some(given), id])
+                .await?;
+        }
+        Ok(())
+    }
 }
 
 /// Adds a service; tcp and udp ones get the first free external port of their range.
 pub async fn add(core: &Core, actor: &Actor, container: i64, new: &NewOne) -> Result<Service> {
     let container = container::find(core, actor, container).await?;
+    let options = new.options;
     let new = check_new(core, actor, &container, new)?;
     let id = transaction!(core.db, tx => {
         hold(tx, container.id).await?;
@@ -54,7 +135,9 @@ pub async fn add(core: &Core, actor: &Actor, container: i64, new: &NewOne) -> Re
             }
         }
         tx.lock("ports").await?;
-        create(tx, core, container.id, std::slice::from_ref(&new)).await?[0]
+        let id = create(tx, core, container.id, std::slice::from_ref(&new)).await?[0];
+        options.store(tx, id).await?;
+        id
     })?;
     core.wake.routes();
     find(core, container.id, id).await
@@ -89,6 +172,7 @@ pub async fn update(
         }
         None => None,
     };
+    change.options.check(old.r#type, &mut fields);
     fields.into_result()?;
     transaction!(core.db, tx => {
         hold(tx, container.id).await?;
@@ -98,6 +182,7 @@ pub async fn update(
         let sql = r#"UPDATE "Services" SET "internalPort" = ?, "externalHostname" = COALESCE(?, "externalHostname"), "updatedAt" = ?
                      WHERE "id" = ? AND "containerId" = ?"#;
         tx.exec(sql, args![port, name.as_deref(), core.clock.now(), id, container.id]).await?;
+        change.options.store(tx, id).await?;
     })?;
     core.wake.routes();
     find(core, container.id, id).await
@@ -168,6 +253,9 @@ fn check_new(
         if new.r#type.is_some() || new.internal_port.is_some() || name.is_some() {
             fields.add("protocol", "Give either a protocol, or a type and a port.");
         }
+        if let Ok(NewService::Port { r#type, .. }) = &service {
+            new.options.check(*r#type, &mut fields);
+        }
         fields.into_result()?;
         return service.map_err(|message| Error::invalid("protocol", message));
     }
@@ -184,6 +272,7 @@ fn check_new(
         }
     };
     let internal_port = internal_port(core, r#type, new.internal_port, &mut fields);
+    new.options.check(r#type, &mut fields);
     let service = if r#type == ServiceType::Http {
         let name = name.unwrap_or_else(|| container.hostname.clone());
         let name = public_name(core, actor, &name, &mut fields);

@@ -73,6 +73,7 @@ async fn services_come_and_go_and_leave_their_names_and_ports() {
         let change = ServiceChange {
             internal_port: Some(3002),
             external_hostname: Some("third".to_owned()),
+            ..ServiceChange::default()
         };
         let changed = service::update(&core, &alice, row.id, more.id, &change)
             .await

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use cac_core::nginx::{
-    Certificate, Found, HttpService, Protocol, Proxy, ProxyConfig, Rendered, Settings,
+    Certificate, Found, HttpOptions, HttpService, Protocol, Proxy, ProxyConfig, Rendered, Settings,
     StreamService, find_nginx, render, self_signed,
 };
 use rustls::pki_types::pem::PemObject as _;
@@ -67,6 +67,7 @@ impl Lab {
         let service = |(name, upstream): &(&str, SocketAddr)| HttpService {
             name: name.parse().unwrap(),
             upstream: *upstream,
+            options: HttpOptions::default(),
         };
         let http: Vec<_> = http.iter().map(service).collect();
         let rendered = render(&self.settings, &http, streams);
@@ -131,6 +132,7 @@ pub(crate) fn stream(protocol: Protocol, port: u16, upstream: SocketAddr) -> Str
         protocol,
         port,
         upstream,
+        tls: false,
     }
 }
 

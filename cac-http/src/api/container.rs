@@ -19,7 +19,7 @@ use crate::{origin, page};
 mod shape;
 
 use shape::{Accepted, AtOnce, ContainerRequest, ContainerUpdate, Deleted, Possible, Registered};
-pub(crate) use shape::{Container, Service};
+pub(crate) use shape::{Container, Service, stand};
 
 pub(crate) struct Api;
 
@@ -128,7 +128,9 @@ impl Api {
                     ..Container::of(&who.core, row)
                 }
             };
-            Both::Json(Json(rows.into_iter().map(shown).collect()))
+            let mut rows: Vec<Container> = rows.into_iter().map(shown).collect();
+            stand(&who.core, rows.iter_mut().flat_map(|row| &mut row.services)).await?;
+            Both::Json(Json(rows))
         };
         Ok(List::Containers(shown, total))
     }
@@ -233,10 +235,12 @@ impl Api {
             Both::Html(Html(page))
         } else {
             let status = container::live_status(&who.core, &row).await;
-            Both::Json(Json(Container {
+            let mut row = Container {
                 status,
                 ..Container::of(&who.core, row)
-            }))
+            };
+            stand(&who.core, row.services.iter_mut()).await?;
+            Both::Json(Json(row))
         }))
     }
 

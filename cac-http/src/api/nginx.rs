@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use cac_core::routes;
+use cac_core::routes::{self, Away, Variant};
 use poem::http::StatusCode;
 use poem_openapi::param::{Header, Query};
-use poem_openapi::payload::PlainText;
+use poem_openapi::payload::{Html, PlainText};
 use poem_openapi::{ApiResponse, OpenApi};
 use tokio::time::Instant;
 
 use super::Tag;
 use crate::auth::Anyone;
 use crate::error::{ApiError, Result};
+use crate::page;
 
 pub(crate) struct Api;
 
@@ -37,6 +38,16 @@ pub(crate) enum Configuration {
     ),
 }
 
+#[derive(ApiResponse)]
+pub(crate) enum Unavailable {
+    /// That it is starting, stopped or down
+    #[oai(status = 503)]
+    Page(Html<String>, #[oai(header = "Retry-After")] u64),
+    /// Nothing has that name
+    #[oai(status = 404)]
+    Unknown(Html<String>),
+}
+
 #[OpenApi]
 impl Api {
     /// The nginx configuration of all published services
@@ -56,14 +67,22 @@ impl Api {
         if_none_match: Header<Option<String>>,
         /// Seconds, 300 at most, for which an unchanged answer is held back.
         wait: Query<Option<u64>>,
+        /// The version of the nginx that reads it, such as `1.22` or `1.25.3`; left out: `NGINX_VERSION`.
+        nginx: Query<Option<String>>,
+        /// Whether that version was built with HTTP/3.
+        http3: Query<Option<bool>>,
+        /// Where its stream module is: `builtin`, `dynamic` for the file of `NGINX_STREAM_MODULE`, or `none`; left out: as configured.
+        stream: Query<Option<String>>,
     ) -> Result<Configuration> {
         may_read(&who)?;
+        let http3 = http3.0.unwrap_or(false);
+        let variant = Variant::parse(&who.core, nginx.0.as_deref(), http3, stream.0.as_deref())?;
         let has = if_none_match.0.unwrap_or_default();
         let deadline = Instant::now() + Duration::from_secs(wait.0.unwrap_or(0).min(LONGEST));
         let mut changed = who.core.wake.watch_routes();
         loop {
             changed.mark_unchanged();
-            let newest = routes::newest(&who.core).await?;
+            let newest = routes::file(&who.core, &variant).await?;
             let etag = newest.etag.clone();
             if !names(&has, &etag) {
                 return Ok(Configuration::File(
@@ -81,6 +100,29 @@ impl Api {
                 () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK)) => {}
             }
         }
+    }
+
+    /// Why a container does not answer
+    ///
+    /// As a page, for reverse proxies: nginx asks for it where a container cannot be reached.
+    #[oai(
+        path = "/unavailable",
+        method = "get",
+        operation_id = "unavailable_find",
+        tag = "Tag::Nginx"
+    )]
+    async fn unavailable_find(
+        &self,
+        who: Anyone,
+        /// The public name that was asked for.
+        name: Query<String>,
+    ) -> Result<Unavailable> {
+        let away = routes::away(&who.core, &name.0).await?;
+        let page = Html(page::unavailable(&name.0, &away));
+        Ok(match away {
+            Away::Unknown => Unavailable::Unknown(page),
+            _ => Unavailable::Page(page, 5),
+        })
     }
 }
 

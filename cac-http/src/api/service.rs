@@ -1,13 +1,13 @@
 //! The services of a container, one by one.
 
 use cac_core::container;
-use cac_core::service::{self, NewOne, ServiceChange};
+use cac_core::service::{self, NewOne, Options, ServiceChange};
 use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 
 use super::Tag;
-use super::container::Service;
+use super::container::{Service, stand};
 use crate::auth::Signed;
 use crate::error::Result;
 use crate::input::Input;
@@ -26,6 +26,14 @@ pub(crate) struct ServiceRequest {
     internal_port: Option<i64>,
     /// Only http: a label under `CAC_DOMAIN`; left out, the container's name. Other names may be set by admins.
     external_hostname: Option<String>,
+    /// Only tcp: the reverse proxy ends TLS, with the certificate of `CAC_DOMAIN`.
+    tls: Option<bool>,
+    /// Only http: the container speaks HTTPS itself; its certificate is not checked.
+    https: Option<bool>,
+    /// Only http: the largest body of a request in MiB, at most 102400; left out or 0: 2048.
+    max_body: Option<i64>,
+    /// Only http: seconds for which the container may be silent, at most 86400; left out or 0: 3600.
+    timeout: Option<i64>,
 }
 
 /// What is changed of a service.
@@ -35,6 +43,14 @@ pub(crate) struct ServiceUpdate {
     internal_port: Option<i64>,
     /// Only http.
     external_hostname: Option<String>,
+    /// Only tcp: the reverse proxy ends TLS, with the certificate of `CAC_DOMAIN`.
+    tls: Option<bool>,
+    /// Only http: the container speaks HTTPS itself; its certificate is not checked.
+    https: Option<bool>,
+    /// Only http: the largest body of a request in MiB, at most 102400; 0: 2048.
+    max_body: Option<i64>,
+    /// Only http: seconds for which the container may be silent, at most 86400; 0: 3600.
+    timeout: Option<i64>,
 }
 
 #[derive(ApiResponse)]
@@ -87,9 +103,10 @@ impl Api {
         let row = container::find(&who.core, &who.actor, id.0).await?;
         let reach = who.core.config.reach();
         let services = row.services.iter();
-        let services: Vec<_> = services
+        let mut services: Vec<_> = services
             .map(|service| Service::of(&reach, &row, service))
             .collect();
+        stand(&who.core, services.iter_mut()).await?;
         let total = services.len() as u64;
         Ok(Listed::Services(Json(services), total))
     }
@@ -113,6 +130,12 @@ impl Api {
             let asked = body.read()?;
             let name = asked.external_hostname;
             let new = NewOne {
+                options: Options {
+                    tls: asked.tls,
+                    https: asked.https,
+                    max_body: asked.max_body,
+                    timeout: asked.timeout,
+                },
                 protocol: asked.protocol,
                 r#type: asked.r#type,
                 internal_port: asked.internal_port,
@@ -149,6 +172,12 @@ impl Api {
         let update = async {
             let asked = body.read()?;
             let change = ServiceChange {
+                options: Options {
+                    tls: asked.tls,
+                    https: asked.https,
+                    max_body: asked.max_body,
+                    timeout: asked.timeout,
+                },
                 internal_port: asked.internal_port,
                 external_hostname: asked.external_hostname,
             };
@@ -180,7 +209,9 @@ impl Api {
 
 async fn shown(who: &Signed, service: &service::Service) -> Result<Service> {
     let row = container::find(&who.core, &who.actor, service.container_id).await?;
-    Ok(Service::of(&who.core.config.reach(), &row, service))
+    let mut shown = Service::of(&who.core.config.reach(), &row, service);
+    stand(&who.core, std::iter::once(&mut shown)).await?;
+    Ok(shown)
 }
 
 fn place(id: i64) -> String {

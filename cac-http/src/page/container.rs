@@ -7,7 +7,7 @@ use cac_core::placement::{self, Os};
 use cac_core::pve::LxcStatus;
 use cac_core::quota::{self, Quota};
 use cac_core::reach::Reach;
-use cac_core::{Actor, Config, Core, audit, node, user};
+use cac_core::{Actor, Config, Core, audit, node, routes, user};
 use poem_openapi::types::ToJSON as _;
 use serde_json::{Value, json};
 
@@ -81,18 +81,25 @@ pub(crate) async fn one(
             false => None,
         }
     };
-    let (live, usage, snapshots, history) = tokio::join!(
+    let ids = row.services.iter().map(|service| service.id).collect();
+    let (live, usage, snapshots, history, standings) = tokio::join!(
         container::live(core, std::slice::from_ref(row)),
         usage,
         snapshots,
         audit::of_container(core, who, row.id, HISTORY),
+        routes::standings(core, ids),
     );
+    let standings = standings.unwrap_or_default();
     let node = match row.node_id {
         Some(id) => node::find(core, id).await.ok().map(|node| node.name),
         None => None,
     };
     let mut shown = shape(&core.config, row, live.get(&row.id));
     shown["node"] = node.into();
+    for service in shown["services"].as_array_mut().into_iter().flatten() {
+        let id = service["id"].as_i64().unwrap_or_default();
+        service["standing"] = json!(standings.get(&id));
+    }
     let snapshots = snapshots.map(|rows| {
         let shape = |row: &cac_core::pve::Snapshot| {
             let at = row.snaptime.and_then(|at| i64::try_from(at).ok());
@@ -270,6 +277,7 @@ pub(super) fn shape(config: &Config, row: &Container, live: Option<&LxcStatus>) 
             let name = name.filter(|name| reach.site(name).is_none());
             json!({
                 "name": name.map(|name| reach.full_name(name)), "id": service.id, "type": service.r#type, "internal_port": service.internal_port,
+                "tls": service.tls.unwrap_or(false), "https": service.https, "max_body": service.max_body, "timeout": service.timeout,
                 "external_hostname": service.external_hostname, "reached": reach.service(row, service),
             })
         })

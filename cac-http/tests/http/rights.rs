@@ -8,7 +8,7 @@ use crate::lab::{Lab, expect};
 use crate::spec::operations;
 
 /// Of these nobody has to be signed in.
-const OPEN: [&str; 11] = [
+const OPEN: [&str; 12] = [
     "home_find",
     "login_page",
     "login_create",
@@ -20,6 +20,7 @@ const OPEN: [&str; 11] = [
     "account_page",
     "account_create",
     "mail_test",
+    "unavailable_find",
 ];
 
 /// Everyone who is signed in may do these: they are about one's own things, or about nobody's.

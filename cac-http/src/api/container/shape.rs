@@ -3,9 +3,12 @@
 use cac_core::Core;
 use cac_core::container::{self, NewContainer, Registration};
 use cac_core::reach::Reach;
+use cac_core::routes;
 use cac_core::service::{self, ServiceType};
 use chrono::{DateTime, Utc};
 use poem_openapi::{Enum, Object, Union};
+
+use crate::error::Result;
 
 /// What kind of traffic a service takes.
 #[derive(Enum, Clone, Copy)]
@@ -33,8 +36,66 @@ pub(crate) struct Service {
     pub(super) external_hostname: Option<String>,
     /// Where it is reached from outside: a URL, else host and port; absent while nothing leads there.
     pub(super) address: Option<String>,
+    /// Only http: the container speaks HTTPS itself; its certificate is not checked.
+    pub(super) https: Option<bool>,
+    /// Only http: the largest body of a request in MiB, where it is not 2048.
+    pub(super) max_body: Option<i64>,
+    /// Only http: seconds for which the container may be silent, where it is not 3600.
+    pub(super) timeout: Option<i64>,
+    /// How it stands at the reverse proxies; absent where only its container is told.
+    pub(super) state: Option<ServiceState>,
+    /// Why it is refused.
+    pub(super) reason: Option<String>,
+    /// The reverse proxies that serve it as it is now.
+    pub(super) live: Option<Vec<LiveAt>>,
     pub(super) created_at: DateTime<Utc>,
     pub(super) updated_at: DateTime<Utc>,
+}
+
+/// How a service stands at the reverse proxies.
+#[derive(Enum, Clone, Copy)]
+#[oai(rename_all = "lowercase")]
+pub(crate) enum ServiceState {
+    /// Every reverse proxy that reported serves it as it is now, and there is one.
+    Live,
+    /// Some reverse proxy does not serve it yet.
+    Pending,
+    /// It cannot be served as it is now.
+    Refused,
+}
+
+/// A reverse proxy that serves something.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub(crate) struct LiveAt {
+    /// Its name, as it reports.
+    proxy: String,
+    since: DateTime<Utc>,
+}
+
+/// Adds how the services stand.
+pub(crate) async fn stand<'a>(
+    core: &Core,
+    services: impl Iterator<Item = &'a mut Service>,
+) -> Result<()> {
+    let services: Vec<&mut Service> = services.collect();
+    let ids = services.iter().map(|service| service.id).collect();
+    let mut standings = routes::standings(core, ids).await?;
+    for service in services {
+        let standing = standings.remove(&service.id).unwrap_or_default();
+        service.state = Some(match standing.state {
+            routes::State::Live => ServiceState::Live,
+            routes::State::Pending => ServiceState::Pending,
+            routes::State::Refused => ServiceState::Refused,
+        });
+        service.reason = standing.reason;
+        let live = standing.live.into_iter().map(|at| LiveAt {
+            proxy: at.proxy,
+            since: at.since,
+        });
+        service.live = Some(live.collect());
+    }
+    Ok(())
 }
 
 impl Service {
@@ -56,6 +117,12 @@ impl Service {
             external_port: service.external_port,
             tls: service.tls,
             external_hostname: service.external_hostname.clone(),
+            https: (service.r#type == ServiceType::Http).then_some(service.https),
+            max_body: service.max_body,
+            timeout: service.timeout,
+            state: None,
+            reason: None,
+            live: None,
             created_at: service.created_at,
             updated_at: service.updated_at,
         }

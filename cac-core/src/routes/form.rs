@@ -1,0 +1,227 @@
+//! From rows to what nginx can serve. Each service is looked at by itself; one that cannot be valid keeps its last good form for as long
+//! as nobody else has a claim on it, and does no harm to the others.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+
+use crate::config::Config;
+use crate::db::Row;
+use crate::nginx::{
+    self, HttpOptions, HttpService, Protocol, PublicName, Service, Settings, StreamService,
+};
+use crate::service::ServiceType;
+use crate::{Core, Result};
+
+/// A service of a container that has an address, as the database has it now.
+pub(super) struct Stored {
+    pub(super) id: i64,
+    container: i64,
+    /// Why it has none is a sentence fit for its owner.
+    pub(super) form: Result<Service, String>,
+}
+
+/// What stands in the database.
+pub(super) struct Rows {
+    pub(super) services: Vec<Stored>,
+    /// Whose address it is.
+    addresses: HashMap<IpAddr, BTreeSet<i64>>,
+}
+
+/// The last good form of a service, and the revision that it is part of since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) form: Service,
+    pub(super) revision: i64,
+}
+
+/// Why a service is not served as the database has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// A sentence fit for its owner.
+    pub reason: String,
+    /// Whether it is served in its last good form meanwhile.
+    pub kept: bool,
+}
+
+/// What is served, and what is not as it should be; by the ids of services.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Chosen {
+    pub(super) served: BTreeMap<i64, Service>,
+    pub(super) troubles: BTreeMap<i64, Trouble>,
+}
+
+/// What only one service can have.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Claim {
+    Name(PublicName),
+    Port(Protocol, u16),
+}
+
+impl std::fmt::Display for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "The name {name}"),
+            Self::Port(protocol, port) => write!(f, "Port {port}/{protocol}"),
+        }
+    }
+}
+
+fn claim(service: &Service) -> Claim {
+    match service {
+        Service::Http(service) => Claim::Name(service.name.clone()),
+        Service::Stream(service) => Claim::Port(service.protocol, service.port),
+    }
+}
+
+fn address(service: &Service) -> IpAddr {
+    match service {
+        Service::Http(service) => service.upstream.ip(),
+        Service::Stream(service) => service.upstream.ip(),
+    }
+}
+
+/// Of two services that want the same, the one that had it first has it.
+pub(super) fn choose(settings: &Settings, rows: &Rows, known: &HashMap<i64, Known>) -> Chosen {
+    let mut chosen = Chosen::default();
+    let mut claims: HashSet<Claim> = HashSet::new();
+    let mut bad: Vec<(&Stored, String)> = Vec::new();
+    let mut good: Vec<(i64, &Stored, &Service, Claim)> = Vec::new();
+    for stored in &rows.services {
+        match &stored.form {
+            Err(reason) => bad.push((stored, reason.clone())),
+            Ok(form) => match nginx::unfit(settings, form) {
+                Some(reason) => bad.push((stored, reason)),
+                None => {
+                    let claim = claim(form);
+                    let since = known
+                        .get(&stored.id)
+                        .filter(|known| self::claim(&known.form) == claim)
+                        .map_or(i64::MAX, |known| known.revision);
+                    good.push((since, stored, form, claim));
+                }
+            },
+        }
+    }
+    good.sort_by_key(|(since, stored, ..)| (*since, stored.id));
+    for (_, stored, form, claim) in good {
+        if !claims.insert(claim.clone()) {
+            bad.push((stored, format!("{claim} is taken by another service.")));
+            continue;
+        }
+        chosen.served.insert(stored.id, form.clone());
+    }
+    for (stored, reason) in bad {
+        let last = known.get(&stored.id).map(|known| &known.form);
+        let last = last.filter(|form| {
+            let mut owners = rows.addresses.get(&address(form)).into_iter().flatten();
+            nginx::unfit(settings, form).is_none()
+                && !claims.contains(&claim(form))
+                && owners.all(|owner| *owner == stored.container)
+        });
+        if let Some(form) = last {
+            claims.insert(claim(form));
+            chosen.served.insert(stored.id, form.clone());
+        }
+        let kept = last.is_some();
+        chosen.troubles.insert(stored.id, Trouble { reason, kept });
+    }
+    chosen
+}
+
+pub(super) async fn read(core: &Core) -> Result<Rows> {
+    let rows = core
+        .db
+        .all(
+            r#"SELECT s."id", s."type", s."internalPort", s."externalPort", s."externalHostname", s."tls", s."https", s."maxBody",
+                      s."timeout", c."id" AS "containerId", c."hostname", c."ipv4Address"
+               FROM "Containers" c LEFT JOIN "Services" s ON c."id" = s."containerId"
+               WHERE c."ipv4Address" IS NOT NULL ORDER BY s."id""#,
+            vec![],
+        )
+        .await?;
+    let mut services = Vec::with_capacity(rows.len());
+    let mut addresses: HashMap<IpAddr, BTreeSet<i64>> = HashMap::new();
+    for row in rows {
+        let container = row.get("containerId")?;
+        let text: Option<String> = row.get("ipv4Address")?;
+        if let Some(address) = text.and_then(|text| text.parse().ok()) {
+            addresses.entry(address).or_default().insert(container);
+        }
+        if let Some(id) = row.get("id")? {
+            services.push(Stored {
+                id,
+                container,
+                form: form(&core.config, &row),
+            });
+        }
+    }
+    Ok(Rows {
+        services,
+        addresses,
+    })
+}
+
+fn form(config: &Config, row: &Row) -> Result<Service, String> {
+    let text = |name: &str| row.get::<Option<String>>(name).map_err(|e| e.to_string());
+    let number = |name: &str| row.get::<Option<i64>>(name).map_err(|e| e.to_string());
+    let flag = |name: &str| row.get::<Option<bool>>(name).map_err(|e| e.to_string());
+    let hostname = text("hostname")?.unwrap_or_default();
+    if !crate::container::is_label(&hostname) {
+        return Err(format!(
+            "The container's name `{hostname}` is not a valid label."
+        ));
+    }
+    let address = text("ipv4Address")?.unwrap_or_default();
+    let address: IpAddr = address
+        .parse()
+        .map_err(|_| format!("`{address}` is not an address."))?;
+    let mut networks = config.containers.networks.iter();
+    if !networks.any(|net| net.contains(&address)) {
+        return Err(format!("{address} is not in CONTAINER_NETWORKS."));
+    }
+    let port = |name: &str, what: &str| {
+        number(name)?
+            .and_then(|port| u16::try_from(port).ok())
+            .filter(|port| *port > 0)
+            .ok_or_else(|| format!("The {what} port is not a port number."))
+    };
+    let upstream = SocketAddr::new(address, port("internalPort", "internal")?);
+    match text("type")?.unwrap_or_default().parse()? {
+        ServiceType::Http => {
+            let name = text("externalHostname")?
+                .filter(|name| !name.is_empty())
+                .ok_or("The service has no public name.")?;
+            let name: PublicName = config
+                .full_name(&name.to_lowercase())
+                .parse()
+                .map_err(|e| format!("{e}"))?;
+            let positive = |name: &str, what: &str| match number(name)? {
+                None => Ok(None),
+                Some(given) => u32::try_from(given)
+                    .ok()
+                    .filter(|given| *given > 0)
+                    .map(Some)
+                    .ok_or_else(|| format!("The {what} {given} is none.")),
+            };
+            let options = HttpOptions {
+                https: flag("https")?.unwrap_or(false),
+                max_body: positive("maxBody", "largest body")?,
+                timeout: positive("timeout", "time limit")?,
+            };
+            Ok(Service::Http(HttpService {
+                name,
+                upstream,
+                options,
+            }))
+        }
+        kind => Ok(Service::Stream(StreamService {
+            protocol: match kind {
+                ServiceType::Udp => Protocol::Udp,
+                _ => Protocol::Tcp,
+            },
+            port: port("externalPort", "external")?,
+            upstream,
+            tls: kind == ServiceType::Tcp && flag("tls")?.unwrap_or(false),
+        })),
+    }
+}

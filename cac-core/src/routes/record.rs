@@ -1,0 +1,154 @@
+//! What the database remembers of the routes: the last good form of each service, and revisions. A revision is a number that grows
+//! whenever the form of a service changes, comes or goes; the entity tags of the files that show it are kept with it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::form::{self, Chosen, Known, Rows, Trouble};
+use crate::db::{Row, Tx};
+use crate::nginx::{Service, Settings};
+use crate::{Core, Result, args, transaction};
+
+/// Entity tags that are kept.
+const MOST: i64 = 10_000;
+
+/// What a process knows of it.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    known: Option<HashMap<i64, Known>>,
+    revision: i64,
+    /// Entity tags that are stored, with their revision.
+    tags: HashMap<String, i64>,
+    /// What was logged already.
+    pub(super) told: BTreeMap<i64, Trouble>,
+}
+
+const FORMS: &str = r#"SELECT "serviceId", "form", "revision" FROM "Routes""#;
+const LAST: &str = r#"SELECT COALESCE(MAX(m."revision"), 0) AS "n" FROM (SELECT MAX("revision") AS "revision" FROM "Revisions"
+                     UNION ALL SELECT MAX("revision") AS "revision" FROM "Routes") m"#;
+
+fn read(rows: &[Row]) -> Result<HashMap<i64, Known>> {
+    let mut known = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let form: String = row.get("form")?;
+        // A form of another version is none.
+        let Ok(form) = serde_json::from_str::<Service>(&form) else {
+            continue;
+        };
+        let revision = row.get("revision")?;
+        known.insert(row.get("serviceId")?, Known { form, revision });
+    }
+    Ok(known)
+}
+
+/// What is served now, without a note of it.
+pub(super) async fn look(core: &Core, settings: &Settings) -> Result<Chosen> {
+    let rows = form::read(core).await?;
+    let known = read(&core.db.all(FORMS, args![]).await?)?;
+    Ok(form::choose(settings, &rows, &known))
+}
+
+/// What is served now, and its revision; the good forms are remembered.
+pub(super) async fn settle(
+    core: &Core,
+    settings: &Settings,
+    memory: &mut Memory,
+) -> Result<(Chosen, i64)> {
+    let rows = form::read(core).await?;
+    if let Some(known) = &memory.known {
+        let chosen = form::choose(settings, &rows, known);
+        // Another process may have seen a newer good form of what is in trouble now.
+        if chosen.troubles.is_empty() && differences(&chosen, known).is_none() {
+            return Ok((chosen, memory.revision));
+        }
+    }
+    let known = read(&core.db.all(FORMS, args![]).await?)?;
+    let last = core.db.one(LAST, args![]).await?.get("n")?;
+    let chosen = form::choose(settings, &rows, &known);
+    if differences(&chosen, &known).is_none() && last > 0 {
+        memory.known = Some(known);
+        memory.revision = last;
+        return Ok((chosen, last));
+    }
+    let (chosen, known, revision) = transaction!(core.db, tx => {
+        tx.lock("routes").await?;
+        write(tx, core, settings, &rows).await?
+    })?;
+    memory.known = Some(known);
+    memory.revision = revision;
+    Ok((chosen, revision))
+}
+
+/// Services whose form is new, and those that are not served any more.
+type Differences = (BTreeMap<i64, Service>, Vec<i64>);
+
+fn differences(chosen: &Chosen, known: &HashMap<i64, Known>) -> Option<Differences> {
+    let new = chosen
+        .served
+        .iter()
+        .filter(|(id, form)| known.get(id).is_none_or(|known| known.form != **form));
+    let new: BTreeMap<_, _> = new.map(|(id, form)| (*id, form.clone())).collect();
+    let gone = known.keys().filter(|id| !chosen.served.contains_key(id));
+    let gone: Vec<i64> = gone.copied().collect();
+    (!new.is_empty() || !gone.is_empty()).then_some((new, gone))
+}
+
+async fn write(
+    tx: &mut Tx,
+    core: &Core,
+    settings: &Settings,
+    rows: &Rows,
+) -> Result<(Chosen, HashMap<i64, Known>, i64)> {
+    let mut known = read(&tx.all(FORMS, args![]).await?)?;
+    let last: i64 = tx.one(LAST, args![]).await?.get("n")?;
+    let chosen = form::choose(settings, rows, &known);
+    let Some((mut new, mut gone)) = differences(&chosen, &known) else {
+        return Ok((chosen, known, last.max(1)));
+    };
+    let (now, revision) = (core.clock.now(), last + 1);
+    // What was deleted since it was read has no form any more.
+    let ids: Vec<i64> = new.keys().copied().collect();
+    let mut there = Vec::with_capacity(ids.len());
+    for some in ids.chunks(1000) {
+        let sql = r#"SELECT "id" FROM "Services" WHERE "id" IN ?"#;
+        for row in tx.all(sql, args![some.to_vec()]).await? {
+            there.push(row.get::<i64>("id")?);
+        }
+    }
+    new.retain(|id, _| there.contains(id));
+    gone.extend(new.keys());
+    for some in gone.chunks(1000) {
+        let sql = r#"DELETE FROM "Routes" WHERE "serviceId" IN ?"#;
+        tx.exec(sql, args![some.to_vec()]).await?;
+    }
+    for id in gone {
+        known.remove(&id);
+    }
+    let line = |(id, form): (&i64, &Service)| {
+        let form = serde_json::to_string(form).unwrap_or_default();
+        args![*id, form, revision, now, now]
+    };
+    let sql = r#"INSERT INTO "Routes" ("serviceId", "form", "revision", "createdAt", "updatedAt") VALUES (?, ?, ?, ?, ?)"#;
+    tx.insert_all(sql, new.iter().map(line).collect()).await?;
+    for (id, form) in new {
+        known.insert(id, Known { form, revision });
+    }
+    Ok((chosen, known, revision))
+}
+
+/// Remembers that a file with this entity tag shows the revision.
+pub(super) async fn tag(core: &Core, memory: &mut Memory, etag: &str, revision: i64) -> Result<()> {
+    if memory.tags.get(etag) == Some(&revision) {
+        return Ok(());
+    }
+    let now = core.clock.now();
+    transaction!(core.db, tx => {
+        tx.lock("routes").await?;
+        // A state that comes back has its old tag and a new number.
+        tx.exec(r#"DELETE FROM "Revisions" WHERE "etag" = ? OR "revision" < ?"#, args![etag, revision - MOST]).await?;
+        let sql = r#"INSERT INTO "Revisions" ("etag", "revision", "createdAt", "updatedAt") VALUES (?, ?, ?, ?)"#;
+        tx.exec(sql, args![etag, revision, now, now]).await?;
+    })?;
+    memory.tags.retain(|_, known| *known > revision - MOST);
+    memory.tags.insert(etag.to_owned(), revision);
+    Ok(())
+}

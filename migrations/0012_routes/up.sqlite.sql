@@ -1,0 +1,25 @@
+-- What a service may have of its own behind the proxy, and what the proxies serve of it: the last good form of each,
+-- which revision it is part of since when, and since when each proxy is at a revision.
+ALTER TABLE "Services" ADD COLUMN "https" BOOLEAN NOT NULL DEFAULT 0;
+ALTER TABLE "Services" ADD COLUMN "maxBody" INTEGER;
+ALTER TABLE "Services" ADD COLUMN "timeout" INTEGER;
+CREATE TABLE "Routes" (
+  "serviceId" INTEGER NOT NULL PRIMARY KEY REFERENCES "Services" ("id") ON DELETE CASCADE,
+  "form" TEXT NOT NULL,
+  "revision" INTEGER NOT NULL,
+  "createdAt" TEXT NOT NULL,
+  "updatedAt" TEXT NOT NULL
+);
+CREATE TABLE "Revisions" (
+  "etag" VARCHAR(128) NOT NULL PRIMARY KEY,
+  "revision" INTEGER NOT NULL,
+  "createdAt" TEXT NOT NULL,
+  "updatedAt" TEXT NOT NULL
+);
+CREATE TABLE "ProxyRevisions" (
+  "proxyId" INTEGER NOT NULL REFERENCES "Proxies" ("id") ON DELETE CASCADE,
+  "revision" INTEGER NOT NULL,
+  "liveSince" TEXT NOT NULL,
+  PRIMARY KEY ("proxyId", "revision")
+);
+INSERT INTO "Locks" ("name") VALUES ('routes');
