@@ -116,7 +116,7 @@ pub async fn render(core: &Core) -> Result<Rendered> {
 /// The same for an nginx with settings of its own, as the demo has one.
 pub async fn render_with(core: &Core, settings: &Settings) -> Result<Rendered> {
     let mut memory = core.newest.memory.lock().await;
-    let (chosen, revision) = record::settle(core, &base(core)?, &mut memory).await?;
+    let (chosen, revision) = Box::pin(record::settle(core, &base(core)?, &mut memory)).await?;
     let file = rendered(settings, &chosen.served);
     record::tag(core, &mut memory, &file.etag, revision).await?;
     tell(&mut memory.told, &chosen.troubles);
@@ -136,7 +136,7 @@ pub async fn newest(core: &Core) -> Result<Arc<Table>> {
     // Before it is read, so that a change meanwhile is seen.
     let mut changed = core.wake.watch_routes();
     changed.mark_unchanged();
-    let (chosen, revision) = record::settle(core, &base(core)?, &mut memory).await?;
+    let (chosen, revision) = Box::pin(record::settle(core, &base(core)?, &mut memory)).await?;
     tell(&mut memory.told, &chosen.troubles);
     let same = core
         .newest

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use cac_core::config::{Config, Program, Vars};
 use cac_core::db::Db;
 use cac_core::nginx::{ProxyConfig, Rendered, Settings, find_nginx, self_signed};
+use cac_core::proxy::{self, Report};
+use cac_core::routes::State;
 use cac_core::testing::{TestDb, databases};
 use cac_core::{Core, args, routes};
 use tokio::sync::watch;
@@ -204,4 +206,199 @@ async fn a_committed_change_is_live_in_nginx_in_far_less_than_a_second() {
         took[4], took[8]
     );
     assert!(took[4] < Duration::from_secs(1), "{took:?}");
+}
+
+/// What is served of a service, by the text of the file.
+async fn serves(core: &Core, what: &str) -> bool {
+    routes::render(core).await.unwrap().text.contains(what)
+}
+
+#[tokio::test]
+async fn a_row_that_becomes_bad_keeps_its_last_good_form_while_nobody_else_has_a_claim() {
+    for database in databases().await {
+        let core = core(&database).await;
+        let one = container(&core.db, "one", "127.1.0.2").await;
+        http(&core.db, one, "one", 80).await;
+        let two = container(&core.db, "two", "127.1.0.3").await;
+        http(&core.db, two, "two", 80).await;
+        assert!(serves(&core, "one.cac.test 127.1.0.2:80;").await);
+        let set = async |sql: &'static str, value: &str, id: i64| {
+            core.db.exec(sql, args![value, id]).await.unwrap();
+        };
+        let name = r#"UPDATE "Services" SET "externalHostname" = ? WHERE "containerId" = ?"#;
+        let address = r#"UPDATE "Containers" SET "ipv4Address" = ? WHERE "id" = ?"#;
+
+        // What cannot be valid stays as it was, in another process as well, and the others go on.
+        set(name, "x; return 200", one).await;
+        set(address, "127.1.0.4", two).await;
+        assert!(serves(&core, "one.cac.test 127.1.0.2:80;").await);
+        assert!(serves(&core, "two.cac.test 127.1.0.4:80;").await);
+        let other = self::core(&database).await;
+        assert!(serves(&other, "one.cac.test 127.1.0.2:80;").await);
+        let troubles = routes::troubles(&core).await.unwrap();
+        assert!(
+            troubles.len() == 1 && troubles.values().all(|t| t.kept),
+            "{troubles:?}"
+        );
+        set(address, "127.1.0.2; evil", one).await;
+        assert!(serves(&core, "one.cac.test 127.1.0.2:80;").await);
+
+        // Another one has the name: the bad one has it no more.
+        set(name, "one", two).await;
+        assert!(serves(&core, "one.cac.test 127.1.0.4:80;").await);
+        assert!(!serves(&core, "127.1.0.2").await);
+        set(name, "two", two).await;
+        assert!(
+            !serves(&core, "one.cac.test").await,
+            "it is not known any more"
+        );
+
+        // Mended, and bad again while another one has the address.
+        set(address, "127.1.0.2", one).await;
+        set(name, "one", one).await;
+        assert!(serves(&core, "one.cac.test 127.1.0.2:80;").await);
+        set(name, "$x", one).await;
+        set(address, "127.1.0.9", one).await;
+        assert!(serves(&core, "one.cac.test 127.1.0.2:80;").await);
+        set(address, "127.1.0.2", two).await;
+        assert!(!serves(&core, "one.cac.test").await);
+        assert!(serves(&core, "two.cac.test 127.1.0.2:80;").await);
+
+        // Without an address, and without its container, it is gone at once.
+        set(address, "127.1.0.5", two).await;
+        set(address, "127.1.0.2", one).await;
+        set(name, "one", one).await;
+        assert!(serves(&core, "one.cac.test 127.1.0.2:80;").await);
+        set(name, "-", one).await;
+        assert!(serves(&core, "one.cac.test 127.1.0.2:80;").await);
+        let gone = r#"UPDATE "Containers" SET "ipv4Address" = NULL WHERE "id" = ?"#;
+        core.db.exec(gone, args![one]).await.unwrap();
+        assert!(!serves(&core, "one.cac.test").await);
+        set(address, "127.1.0.2", one).await;
+        assert!(!serves(&core, "one.cac.test").await);
+        let gone = r#"DELETE FROM "Containers" WHERE "id" = ?"#;
+        core.db.exec(gone, args![two]).await.unwrap();
+        assert!(!serves(&core, "two.cac.test").await);
+    }
+}
+
+#[tokio::test]
+async fn of_two_that_want_one_name_the_first_keeps_it() {
+    for database in databases().await {
+        let core = core(&database).await;
+        for (n, name) in [(5, "b"), (2, "a")] {
+            let id = container(&core.db, name, &format!("127.1.0.{n}")).await;
+            http(
+                &core.db,
+                id,
+                if name == "b" { "web" } else { "WEB.cac.test" },
+                80,
+            )
+            .await;
+            assert!(
+                serves(&core, "web.cac.test 127.1.0.5:80;").await,
+                "{}",
+                database.name
+            );
+        }
+        let troubles = routes::troubles(&core).await.unwrap();
+        let reason = &troubles.values().next().unwrap().reason;
+        assert_eq!(reason, "The name web.cac.test is taken by another service.");
+    }
+}
+
+#[tokio::test]
+async fn each_service_says_where_it_is_live_since_when_and_why_not() {
+    for database in databases().await {
+        let core = core(&database).await;
+        let id = container(&core.db, "one", "127.1.0.2").await;
+        http(&core.db, id, "one", 80).await;
+        let mut known = service_ids(&core, id).await;
+        let one = known.pop().unwrap();
+        let standing = async |id: i64| {
+            let mut all = routes::standings(&core, vec![id]).await.unwrap();
+            all.remove(&id).unwrap()
+        };
+        let report = async |proxy: &str, refused: Option<&str>| {
+            let report = Report {
+                revision: routes::render(&core).await.unwrap().etag,
+                refused: refused.map(ToOwned::to_owned),
+            };
+            proxy::report(&core, proxy, &report).await.unwrap();
+        };
+        assert_eq!(standing(one).await.state, State::Pending);
+        report("a", None).await;
+        let live = standing(one).await;
+        assert_eq!(
+            (live.state, live.live.len()),
+            (State::Live, 1),
+            "{}",
+            database.name
+        );
+        let since = live.live[0].since;
+
+        // A change of another service leaves it where it is, since when it was.
+        http(&core.db, id, "two", 81).await;
+        let two = service_ids(&core, id).await.pop().unwrap();
+        core.wake.routes();
+        report("b", None).await;
+        assert_eq!(
+            standing(two).await.state,
+            State::Pending,
+            "a has the older file"
+        );
+        report("a", None).await;
+        let live = standing(one).await;
+        assert_eq!((live.state, live.live[0].since), (State::Live, since));
+        assert_eq!(live.live.len(), 2);
+        assert_eq!(standing(two).await.state, State::Live);
+
+        // nginx refuses the next one, in its own words.
+        let moved = r#"UPDATE "Services" SET "internalPort" = 82 WHERE "id" = ?"#;
+        core.db.exec(moved, args![two]).await.unwrap();
+        core.wake.routes();
+        report("a", Some("unknown directive")).await;
+        let refused = standing(two).await;
+        assert_eq!(refused.state, State::Refused);
+        assert_eq!(refused.reason.unwrap(), "a refused it: unknown directive");
+        assert_eq!(standing(one).await.state, State::Live);
+
+        // What cannot be rendered says why, and is served as it was.
+        let bad = r#"UPDATE "Services" SET "externalHostname" = 'a b' WHERE "id" = ?"#;
+        core.db.exec(bad, args![one]).await.unwrap();
+        core.wake.routes();
+        let kept = standing(one).await;
+        let reason = kept.reason.unwrap();
+        assert!(
+            reason.contains("is not a public name") && reason.ends_with("served as it was before."),
+            "{reason}"
+        );
+        assert_eq!(kept.live.len(), 2);
+    }
+}
+
+async fn service_ids(core: &Core, container: i64) -> Vec<i64> {
+    let sql = r#"SELECT "id" FROM "Services" WHERE "containerId" = ? ORDER BY "id""#;
+    let rows = core.db.all(sql, args![container]).await.unwrap();
+    rows.iter().map(|row| row.get("id").unwrap()).collect()
+}
+
+#[tokio::test]
+async fn what_comes_and_goes_between_two_looks_is_seen() {
+    for database in databases().await {
+        let core = core(&database).await;
+        let newest = async || {
+            core.wake.routes();
+            routes::newest(&core).await.unwrap().served.len()
+        };
+        assert_eq!(newest().await, 0);
+        let id = container(&core.db, "one", "127.1.0.2").await;
+        for name in ["one", "two"] {
+            http(&core.db, id, name, 80).await;
+            assert_eq!(newest().await, 1, "{}", database.name);
+            let gone = r#"DELETE FROM "Services" WHERE "containerId" = ?"#;
+            core.db.exec(gone, args![id]).await.unwrap();
+            assert_eq!(newest().await, 0, "{}", database.name);
+        }
+    }
 }

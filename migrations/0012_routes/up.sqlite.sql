@@ -1,10 +1,11 @@
 -- What a service may have of its own behind the proxy, and what the proxies serve of it: the last good form of each,
--- which revision it is part of since when, and since when each proxy is at a revision.
+-- which revision it is part of since when, and since when each proxy is at a revision. A form outlives its service: that it is gone
+-- is a change, too.
 ALTER TABLE "Services" ADD COLUMN "https" BOOLEAN NOT NULL DEFAULT 0;
 ALTER TABLE "Services" ADD COLUMN "maxBody" INTEGER;
 ALTER TABLE "Services" ADD COLUMN "timeout" INTEGER;
 CREATE TABLE "Routes" (
-  "serviceId" INTEGER NOT NULL PRIMARY KEY REFERENCES "Services" ("id") ON DELETE CASCADE,
+  "serviceId" INTEGER NOT NULL PRIMARY KEY,
   "form" TEXT NOT NULL,
   "revision" INTEGER NOT NULL,
   "createdAt" TEXT NOT NULL,

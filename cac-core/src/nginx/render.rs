@@ -141,6 +141,8 @@ struct File {
     https_suffix: Option<u16>,
     map_hash_max_size: usize,
     map_hash_bucket_size: usize,
+    server_names_hash_max_size: usize,
+    server_names_hash_bucket_size: usize,
     http: Vec<Name>,
     /// Those with settings of their own.
     own: Vec<Own>,
@@ -193,6 +195,10 @@ impl File {
     ) -> Self {
         let text = |path: &super::ConfigPath| path.to_string();
         let (map_hash_max_size, map_hash_bucket_size) = map_hash(http.keys().copied());
+        let has_own = |options: &HttpOptions| *options != HttpOptions::default();
+        let own = http.iter().filter(|(_, (_, options))| has_own(options));
+        let own_names = own.clone().map(|(name, _)| *name);
+        let (server_names_hash_max_size, server_names_hash_bucket_size) = map_hash(own_names);
         let first = settings
             .https_listen
             .iter()
@@ -217,13 +223,13 @@ impl File {
             https_suffix: first.map(SocketAddr::port).filter(|&port| port != 443),
             map_hash_max_size,
             map_hash_bucket_size,
+            server_names_hash_max_size,
+            server_names_hash_bucket_size,
             http: http
                 .iter()
                 .map(|(name, (upstream, _))| Name::new(name, *upstream))
                 .collect(),
-            own: http
-                .iter()
-                .filter(|(_, (_, options))| *options != HttpOptions::default())
+            own: own
                 .map(|(name, (upstream, options))| Own::new(name, *upstream, *options))
                 .collect(),
             portal: settings
@@ -324,7 +330,7 @@ fn literal(address: SocketAddr) -> String {
     }
 }
 
-/// `map_hash_max_size` and `map_hash_bucket_size` that hold these names without a warning and without a long search:
+/// `map_hash_max_size` and `map_hash_bucket_size`, or those for names of servers, that hold these names without a warning and without a long search:
 /// twice as many buckets as names, each with room for eight of the longest
 /// (an entry is a pointer and the name with its length, aligned; `NGX_HASH_ELT_SIZE` in `ngx_hash.c`).
 fn map_hash<'a>(names: impl Iterator<Item = &'a PublicName>) -> (usize, usize) {

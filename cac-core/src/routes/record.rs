@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use chrono::{DateTime, Utc};
+
 use super::form::{self, Chosen, Known, Rows, Trouble};
 use crate::db::{Row, Tx};
 use crate::nginx::{Service, Settings};
@@ -23,8 +25,9 @@ pub(crate) struct Memory {
 }
 
 const FORMS: &str = r#"SELECT "serviceId", "form", "revision" FROM "Routes""#;
-const LAST: &str = r#"SELECT COALESCE(MAX(m."revision"), 0) AS "n" FROM (SELECT MAX("revision") AS "revision" FROM "Revisions"
-                     UNION ALL SELECT MAX("revision") AS "revision" FROM "Routes") m"#;
+const LAST: &str = r#"SELECT COALESCE(MAX("revision"), 0) AS "n" FROM "Revisions""#;
+/// The tag of no file: its row counts the revisions.
+const COUNTER: &str = "";
 
 fn read(rows: &[Row]) -> Result<HashMap<i64, Known>> {
     let mut known = HashMap::with_capacity(rows.len());
@@ -64,7 +67,7 @@ pub(super) async fn settle(
     let known = read(&core.db.all(FORMS, args![]).await?)?;
     let last = core.db.one(LAST, args![]).await?.get("n")?;
     let chosen = form::choose(settings, &rows, &known);
-    if differences(&chosen, &known).is_none() && last > 0 {
+    if differences(&chosen, &known).is_none() {
         memory.known = Some(known);
         memory.revision = last;
         return Ok((chosen, last));
@@ -101,20 +104,11 @@ async fn write(
     let mut known = read(&tx.all(FORMS, args![]).await?)?;
     let last: i64 = tx.one(LAST, args![]).await?.get("n")?;
     let chosen = form::choose(settings, rows, &known);
-    let Some((mut new, mut gone)) = differences(&chosen, &known) else {
-        return Ok((chosen, known, last.max(1)));
+    let Some((new, mut gone)) = differences(&chosen, &known) else {
+        return Ok((chosen, known, last));
     };
     let (now, revision) = (core.clock.now(), last + 1);
-    // What was deleted since it was read has no form any more.
-    let ids: Vec<i64> = new.keys().copied().collect();
-    let mut there = Vec::with_capacity(ids.len());
-    for some in ids.chunks(1000) {
-        let sql = r#"SELECT "id" FROM "Services" WHERE "id" IN ?"#;
-        for row in tx.all(sql, args![some.to_vec()]).await? {
-            there.push(row.get::<i64>("id")?);
-        }
-    }
-    new.retain(|id, _| there.contains(id));
+    count(tx, COUNTER, revision, now).await?;
     gone.extend(new.keys());
     for some in gone.chunks(1000) {
         let sql = r#"DELETE FROM "Routes" WHERE "serviceId" IN ?"#;
@@ -144,11 +138,17 @@ pub(super) async fn tag(core: &Core, memory: &mut Memory, etag: &str, revision: 
     transaction!(core.db, tx => {
         tx.lock("routes").await?;
         // A state that comes back has its old tag and a new number.
-        tx.exec(r#"DELETE FROM "Revisions" WHERE "etag" = ? OR "revision" < ?"#, args![etag, revision - MOST]).await?;
-        let sql = r#"INSERT INTO "Revisions" ("etag", "revision", "createdAt", "updatedAt") VALUES (?, ?, ?, ?)"#;
-        tx.exec(sql, args![etag, revision, now, now]).await?;
+        count(tx, etag, revision, now).await?;
     })?;
     memory.tags.retain(|_, known| *known > revision - MOST);
     memory.tags.insert(etag.to_owned(), revision);
+    Ok(())
+}
+
+async fn count(tx: &mut Tx, etag: &str, revision: i64, now: DateTime<Utc>) -> Result<()> {
+    let sql = r#"DELETE FROM "Revisions" WHERE "etag" = ? OR "revision" < ?"#;
+    tx.exec(sql, args![etag, revision - MOST]).await?;
+    let sql = r#"INSERT INTO "Revisions" ("etag", "revision", "createdAt", "updatedAt") VALUES (?, ?, ?, ?)"#;
+    tx.exec(sql, args![etag, revision, now, now]).await?;
     Ok(())
 }

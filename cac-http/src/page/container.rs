@@ -138,7 +138,15 @@ pub(crate) async fn or_page<T>(
     error.0.problem.request_id = Some(who.request.0.clone());
     Err(match container::find(&who.core, &who.actor, id).await {
         Ok(row) => {
-            let page = one(&who.core, &who.actor, &row, "hour", Some(&error.0.problem)).await;
+            // Large, and only needed where something was refused.
+            let page = Box::pin(one(
+                &who.core,
+                &who.actor,
+                &row,
+                "hour",
+                Some(&error.0.problem),
+            ))
+            .await;
             error.with_page(page)
         }
         Err(_) => error,
