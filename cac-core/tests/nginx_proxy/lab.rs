@@ -10,12 +10,13 @@ use cac_core::nginx::{
     StreamService, find_nginx, render, self_signed,
 };
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio_rustls::TlsConnector;
+use tokio::sync::Notify;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// Ends a test that hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,7 +30,7 @@ pub(crate) struct Lab {
     /// Ours alone, so that every test may use the same ports.
     pub(crate) ip: Ipv4Addr,
     pub(crate) settings: Settings,
-    certificate: Certificate,
+    pub(crate) certificate: Certificate,
 }
 
 impl Lab {
@@ -75,6 +76,19 @@ impl Lab {
         rendered
     }
 
+    /// The same with settings of their own.
+    pub(crate) fn render_own(&self, http: &[(&str, SocketAddr, HttpOptions)]) -> Rendered {
+        let service = |(name, upstream, options): &(&str, SocketAddr, HttpOptions)| HttpService {
+            name: name.parse().unwrap(),
+            upstream: *upstream,
+            options: *options,
+        };
+        let http: Vec<_> = http.iter().map(service).collect();
+        let rendered = render(&self.settings, &http, &[]);
+        assert!(rendered.left_out.is_empty(), "{:?}", rendered.left_out);
+        rendered
+    }
+
     pub(crate) async fn start(&self, rendered: &Rendered) -> Proxy {
         Proxy::start(self.config(), rendered).await.unwrap()
     }
@@ -84,6 +98,14 @@ impl Lab {
     }
 
     pub(crate) async fn tls(&self, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        self.tls_at(name, 8443).await
+    }
+
+    pub(crate) async fn tls_at(
+        &self,
+        name: &str,
+        port: u16,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         let own = CertificateDer::from_pem_file(&self.certificate.certificate).unwrap();
         roots.add(own).unwrap();
@@ -93,7 +115,7 @@ impl Lab {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let stream = TcpStream::connect((self.ip, 8443)).await?;
+        let stream = TcpStream::connect((self.ip, port)).await?;
         let name = ServerName::try_from(name.to_owned()).unwrap();
         TlsConnector::from(Arc::new(config))
             .connect(name, stream)
@@ -178,14 +200,66 @@ pub(crate) async fn web(name: &'static str) -> SocketAddr {
     address
 }
 
-async fn answer(mut stream: TcpStream, name: &str) -> Option<()> {
+/// The same over TLS, with a certificate that nobody knows.
+pub(crate) async fn tls_web(name: &'static str, certificate: &Certificate) -> SocketAddr {
+    let chain = CertificateDer::pem_file_iter(&certificate.certificate).unwrap();
+    let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_file(&certificate.key).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move { answer(acceptor.accept(stream).await.ok()?, name).await });
+        }
+    });
+    address
+}
+
+/// Takes connections and never says anything.
+pub(crate) async fn silent() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    address
+}
+
+/// Sends an event, and the next one when it is told.
+pub(crate) async fn events(next: Arc<Notify>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.ok()?;
+        head(&mut stream).await?;
+        let begin = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+        stream.write_all(begin.as_bytes()).await.ok()?;
+        next.notified().await;
+        stream.write_all(b"data: 2\n\n").await.ok()
+    });
+    address
+}
+
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, name: &str) -> Option<()> {
     let head = head(&mut stream).await?;
     let lower = head.to_lowercase();
     if lower.contains("\r\nupgrade: websocket\r\n") {
         let switch =
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n";
         stream.write_all(switch.as_bytes()).await.ok()?;
-        let (mut from, mut to) = stream.split();
+        let (mut from, mut to) = tokio::io::split(stream);
         tokio::io::copy(&mut from, &mut to).await.ok()?;
         return Some(());
     }

@@ -1,11 +1,15 @@
 //! What clients see.
 
-use cac_core::nginx::Protocol;
+use std::process::Command;
+use std::sync::Arc;
+
+use cac_core::nginx::{HttpOptions, Protocol, StreamService};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::lab::{Lab, PATIENCE, head, request, stream, tcp, udp, web};
+use crate::lab::{Lab, PATIENCE, events, head, request, silent, stream, tcp, tls_web, udp, web};
 
 #[tokio::test]
 async fn each_name_leads_to_its_own_container() {
@@ -113,5 +117,131 @@ async fn tcp_and_udp_ports_lead_to_their_containers() {
     let mut back = [0; 100];
     let length = timeout(PATIENCE, datagrams.recv(&mut back)).await.unwrap();
     assert_eq!(&back[..length.unwrap()], b"question");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn nginx_ends_tls_for_a_tcp_port() {
+    let lab = Lab::new();
+    let service = StreamService {
+        tls: true,
+        ..stream(Protocol::Tcp, 2993, tcp().await)
+    };
+    let proxy = lab.start(&lab.render(&[], &[service])).await;
+    let mut client = lab.tls_at("mail.cac.localhost", 2993).await.unwrap();
+    client.write_all(b"ping").await.unwrap();
+    let mut back = [0; 18];
+    let read = timeout(PATIENCE, client.read_exact(&mut back)).await;
+    read.unwrap().unwrap();
+    assert_eq!(&back, b"SSH-2.0-test\r\nping");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_has_settings_of_its_own_beside_the_others() {
+    let mut lab = Lab::new();
+    let portal = web("the portal").await;
+    lab.settings.portal = Some(("portal.cac.localhost".parse().unwrap(), portal));
+    let plain = HttpOptions::default();
+    let secure = HttpOptions {
+        https: true,
+        ..plain
+    };
+    let narrow = HttpOptions {
+        max_body: Some(1),
+        ..plain
+    };
+    let hasty = HttpOptions {
+        timeout: Some(1),
+        ..plain
+    };
+    let services = [
+        ("plain.cac.localhost", web("plain").await, plain),
+        (
+            "secure.cac.localhost",
+            tls_web("secure", &lab.certificate).await,
+            secure,
+        ),
+        ("narrow.cac.localhost", web("narrow").await, narrow),
+        ("hasty.cac.localhost", silent().await, hasty),
+    ];
+    let proxy = lab.start(&lab.render_own(&services)).await;
+    for name in ["plain", "secure", "narrow"] {
+        let host = format!("{name}.cac.localhost");
+        let (status, answer) = lab.get(&host).await.unwrap();
+        assert_eq!(status, 200, "{answer}");
+        assert!(answer.contains(&format!("I am {name}, ")), "{answer}");
+        assert!(answer.contains(&format!("Host: {host}:8443")), "{answer}");
+        // Whoever has settings of its own is sent to https like the others.
+        let (status, _) = request(lab.plain().await, &host, "/", "").await.unwrap();
+        assert_eq!(status, 308);
+    }
+    let size = 1_100_000;
+    let more = format!("Content-Length: {size}\r\n\r\n{}", "x".repeat(size));
+    for (name, expected) in [("narrow", 413), ("plain", 200)] {
+        let host = format!("{name}.cac.localhost");
+        let client = lab.tls(&host).await.unwrap();
+        let (status, answer) = request(client, &host, "/", &more).await.unwrap();
+        assert_eq!(status, expected, "{answer}");
+    }
+    // A container that says nothing: its visitor gets the page that the portal has for that.
+    let (_, answer) = lab.get("hasty.cac.localhost").await.unwrap();
+    let asked =
+        "GET /unavailable?name=hasty.cac.localhost HTTP/1.0\r\nHost: portal.cac.localhost\r\n";
+    assert!(
+        answer.contains("I am the portal, 0 bytes of body."),
+        "{answer}"
+    );
+    assert!(answer.contains(asked), "{answer}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn events_come_one_by_one() {
+    let lab = Lab::new();
+    let next = Arc::new(Notify::new());
+    let names = [("one.cac.localhost", events(Arc::clone(&next)).await)];
+    let proxy = lab.start(&lab.render(&names, &[])).await;
+    let mut client = lab.tls("one.cac.localhost").await.unwrap();
+    let ask = "GET / HTTP/1.1\r\nHost: one.cac.localhost:8443\r\n\r\n";
+    client.write_all(ask.as_bytes()).await.unwrap();
+    let mut until = async |what: &str| {
+        let mut seen = Vec::new();
+        while !String::from_utf8_lossy(&seen).contains(what) {
+            let byte = timeout(PATIENCE, client.read_u8()).await;
+            seen.push(byte.unwrap().unwrap());
+        }
+    };
+    until("data: 1\n\n").await;
+    next.notify_one();
+    until("data: 2\n\n").await;
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_is_spoken() {
+    let lab = Lab::new();
+    let names = [("one.cac.localhost", web("one").await)];
+    let proxy = lab.start(&lab.render(&names, &[])).await;
+    let resolve = format!("one.cac.localhost:8443:{}", lab.ip);
+    let mut curl = Command::new("curl");
+    curl.args([
+        "-sS",
+        "--http2",
+        "-w",
+        " %{http_version} %{http_code}",
+        "--resolve",
+        &resolve,
+    ]);
+    curl.arg("--cacert").arg(&lab.certificate.certificate);
+    let output = curl
+        .arg("https://one.cac.localhost:8443/")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        said.starts_with("I am one, ") && said.ends_with(" 2 200"),
+        "{output:?}"
+    );
     proxy.stop().await;
 }
