@@ -27,6 +27,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A proxy that lives says so.
 const SAY: Duration = Duration::from_secs(300);
+/// What nginx refused may be good later: the file includes others.
+const AGAIN: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
 #[command(arg_required_else_help = true)]
@@ -303,7 +305,7 @@ impl Puller {
         self.told = Some(Told {
             etag: etag.clone(),
             refused: refused.clone(),
-            again: Instant::now() + SAY,
+            again: Instant::now() + if refused.is_some() { AGAIN } else { SAY },
         });
         let body = types::RevisionReport {
             revision: etag,
@@ -322,11 +324,15 @@ impl Puller {
 
     async fn say_again(&mut self) -> Result<(), Failure> {
         match &self.told {
-            Some(told) if told.again <= Instant::now() => {
-                let (etag, refused) = (told.etag.clone(), told.refused.clone());
-                self.say(etag, refused).await
+            Some(told) if told.again > Instant::now() => Ok(()),
+            Some(Told {
+                refused: Some(_), ..
+            }) => {
+                self.etag = None;
+                Ok(())
             }
-            _ => Ok(()),
+            Some(told) => self.say(told.etag.clone(), None).await,
+            None => Ok(()),
         }
     }
 }

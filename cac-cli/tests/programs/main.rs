@@ -13,6 +13,7 @@ mod lab;
 mod local;
 mod payload;
 mod portal;
+mod proxy;
 mod runner;
 mod secret;
 mod trust;
