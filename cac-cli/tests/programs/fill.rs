@@ -23,7 +23,6 @@ pub(crate) async fn containers(db: &Db, numbers: Range<i64>, owner: impl Fn(i64)
             1000 + n,
             mac,
             "N",
-            1_i64,
             2_i64,
             2048_i64,
             8_i64,
@@ -33,7 +32,7 @@ pub(crate) async fn containers(db: &Db, numbers: Range<i64>, owner: impl Fn(i64)
     });
     let sql = r#"INSERT INTO "Containers" ("hostname", "ipv4Address", "username", "osRelease", "containerId", "macAddress", "aiContainer", "nodeId",
                                            "cores", "memory", "disk", "createdAt", "updatedAt")
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#;
+                 VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT MIN("id") FROM "Nodes"), ?, ?, ?, ?, ?)"#;
     tx.insert_all(sql, rows.collect()).await.unwrap();
     let service =
         |n: i64, kind: &'static str, port: i64, outside: Option<i64>, name: Option<String>| {

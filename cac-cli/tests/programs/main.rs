@@ -9,6 +9,7 @@ mod demo;
 mod desk;
 mod doctor;
 mod end_to_end;
+mod front;
 mod lab;
 mod local;
 mod payload;

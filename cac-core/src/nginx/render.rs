@@ -1,10 +1,11 @@
 //! Typed data to text: what stands in the file, in which order, and what is left out of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
-use minijinja::value::{Serde, ValueKind};
+use minijinja::value::{Object, Serde, ValueKind};
 use minijinja::{
     AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value,
 };
@@ -23,7 +24,9 @@ pub fn render(settings: &Settings, http: &[HttpService], streams: &[StreamServic
     let mut left_out = Vec::new();
     let http = choose_http(settings, http, &mut left_out);
     let streams = choose_streams(settings, streams, &mut left_out);
-    let text = write(&File::new(settings, &http, &streams));
+    let file = File::new(settings, &http, !streams.is_empty());
+    let (names, ports) = (Lines::names(&http), Lines::streams(settings, &streams));
+    let text = write(&file, names, ports);
     let etag = format!("\"{:x}\"", Sha256::digest(text.as_bytes()));
     Rendered {
         text,
@@ -143,7 +146,6 @@ struct File {
     map_hash_bucket_size: usize,
     server_names_hash_max_size: usize,
     server_names_hash_bucket_size: usize,
-    http: Vec<Name>,
     /// Those with settings of their own.
     own: Vec<Own>,
     /// Where pages come from that tell why a container does not answer.
@@ -154,7 +156,6 @@ struct File {
     certificate: String,
     certificate_key: String,
     include: Option<String>,
-    streams: Vec<Stream>,
 }
 
 #[derive(Serialize)]
@@ -179,19 +180,11 @@ struct Server {
     redirect: bool,
 }
 
-#[derive(Serialize)]
-struct Stream {
-    listen: Vec<String>,
-    udp: bool,
-    tls: bool,
-    upstream: String,
-}
-
 impl File {
     fn new(
         settings: &Settings,
         http: &BTreeMap<&PublicName, (SocketAddr, HttpOptions)>,
-        streams: &BTreeMap<(Protocol, u16), (SocketAddr, bool)>,
+        streams: bool,
     ) -> Self {
         let text = |path: &super::ConfigPath| path.to_string();
         let (map_hash_max_size, map_hash_bucket_size) = map_hash(http.keys().copied());
@@ -204,7 +197,7 @@ impl File {
             .iter()
             .find(|listen| listen.port() != 0);
         let stream_module = match &settings.stream_module {
-            StreamModule::Dynamic(path) if !streams.is_empty() => Some(text(path)),
+            StreamModule::Dynamic(path) if streams => Some(text(path)),
             _ => None,
         };
         Self {
@@ -225,10 +218,6 @@ impl File {
             map_hash_bucket_size,
             server_names_hash_max_size,
             server_names_hash_bucket_size,
-            http: http
-                .iter()
-                .map(|(name, (upstream, _))| Name::new(name, *upstream))
-                .collect(),
             own: own
                 .map(|(name, (upstream, options))| Own::new(name, *upstream, *options))
                 .collect(),
@@ -242,10 +231,6 @@ impl File {
             certificate: text(&settings.certificate),
             certificate_key: text(&settings.certificate_key),
             include: settings.include.as_ref().map(text),
-            streams: streams
-                .iter()
-                .map(|(key, to)| Stream::new(settings, *key, *to))
-                .collect(),
         }
     }
 }
@@ -272,22 +257,69 @@ impl Own {
     }
 }
 
-impl Stream {
-    fn new(
+/// Thousands of lines, which a template would take its time for. Their words are looked at like all others.
+#[derive(Debug)]
+struct Lines(String);
+
+impl Object for Lines {}
+
+impl Lines {
+    fn word(&mut self, word: impl fmt::Display) {
+        let begin = self.0.len();
+        let _ = write!(self.0, "{word}");
+        let word = &self.0[begin..];
+        assert!(
+            !word.is_empty() && !word.contains(breaks_out),
+            "checked types render"
+        );
+    }
+
+    /// The entries of the map from names to addresses.
+    fn names(http: &BTreeMap<&PublicName, (SocketAddr, HttpOptions)>) -> Self {
+        let mut lines = Self(String::with_capacity(http.len() * 64));
+        for (name, (upstream, _)) in http {
+            lines.0.push_str("\n        ");
+            lines.word(name);
+            lines.0.push(' ');
+            lines.word(literal(*upstream));
+            lines.0.push(';');
+        }
+        lines
+    }
+
+    /// The servers of TCP and UDP ports.
+    fn streams(
         settings: &Settings,
-        (protocol, port): (Protocol, u16),
-        (upstream, tls): (SocketAddr, bool),
+        streams: &BTreeMap<(Protocol, u16), (SocketAddr, bool)>,
     ) -> Self {
         let listen: BTreeSet<_> = settings.stream_listen.iter().collect();
-        Self {
-            listen: listen
-                .into_iter()
-                .map(|&ip| literal(SocketAddr::new(ip, port)))
-                .collect(),
-            udp: protocol == Protocol::Udp,
-            tls,
-            upstream: literal(upstream),
+        let mut lines = Self(String::with_capacity(streams.len() * 200));
+        for ((protocol, port), (upstream, tls)) in streams {
+            lines.0.push_str("\n\n    server {");
+            for ip in &listen {
+                lines.0.push_str("\n        listen ");
+                lines.word(literal(SocketAddr::new(**ip, *port)));
+                lines.0.push_str(match (protocol, tls) {
+                    (Protocol::Udp, _) => " udp;",
+                    (Protocol::Tcp, false) => " so_keepalive=on;",
+                    (Protocol::Tcp, true) => " ssl so_keepalive=on;",
+                });
+            }
+            if *tls {
+                lines.0.push_str("\n        ssl_certificate ");
+                lines.word(&settings.certificate);
+                lines.0.push_str(";\n        ssl_certificate_key ");
+                lines.word(&settings.certificate_key);
+                lines.0.push_str(";\n        ssl_protocols TLSv1.2 TLSv1.3;\n        ssl_ciphers ECDHE+AESGCM:ECDHE+CHACHA20;");
+            }
+            lines.0.push_str("\n        proxy_pass ");
+            lines.word(literal(*upstream));
+            lines.0.push_str(match protocol {
+                Protocol::Udp => ";\n        proxy_timeout 60s;\n    }",
+                Protocol::Tcp => ";\n        proxy_timeout 12h;\n    }",
+            });
         }
+        lines
     }
 }
 
@@ -360,12 +392,16 @@ static TEMPLATE: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment
 });
 
-fn write(file: &File) -> String {
+fn write(file: &File, names: Lines, streams: Lines) -> String {
     let template = TEMPLATE.get_template("nginx.conf").expect("added above");
     // Every text comes out of a type that refuses what the formatter refuses; should one slip through, no file at
     // all is better than a file with somebody's directive in it.
     let mut text = template
-        .render(Value::from(Serde(file)))
+        .render(minijinja::context! {
+            names => (!names.0.is_empty()).then(|| Value::from_object(names)),
+            streams => (!streams.0.is_empty()).then(|| Value::from_object(streams)),
+            ..Value::from(Serde(file))
+        })
         .expect("checked types render");
     text.push('\n');
     text
@@ -379,6 +415,9 @@ fn plain_words_only(output: &mut Output, _: &mut State, value: &Value) -> Result
             format!("{value:?} cannot stand in nginx.conf"),
         )
     };
+    if let Some(lines) = value.downcast_object_ref::<Lines>() {
+        return output.write_str(&lines.0).map_err(Error::from);
+    }
     match (value.kind(), value.as_str()) {
         (ValueKind::Number, _) => write!(output, "{value}").map_err(Error::from),
         (_, Some(word)) if !word.is_empty() && !word.contains(breaks_out) => {
