@@ -1,6 +1,6 @@
 //! Typed data to text: what stands in the file, in which order, and what is left out of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
@@ -71,22 +71,27 @@ fn choose_http<'a>(
     settings: &'a Settings,
     services: &'a [HttpService],
     left_out: &mut Vec<LeftOut>,
-) -> BTreeMap<&'a PublicName, (SocketAddr, HttpOptions)> {
-    let mut chosen = BTreeMap::new();
-    if let Some((name, upstream)) = &settings.portal {
-        chosen.insert(name, (*upstream, HttpOptions::default()));
-    }
-    for service in services.iter().collect::<BTreeSet<_>>() {
-        let taken =
-            |(other, _): &(SocketAddr, _)| format!("{} already leads to {other}.", service.name);
-        let reason = unfit_http(settings, service);
-        match reason.or_else(|| chosen.get(&service.name).map(taken)) {
-            None => drop(chosen.insert(&service.name, (service.upstream, service.options))),
+) -> Web<'a> {
+    let mut sorted: Vec<&HttpService> = services.iter().collect();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let mut chosen: Web = Vec::with_capacity(sorted.len() + 1);
+    for service in sorted {
+        let taken = chosen
+            .last()
+            .filter(|(name, _)| *name == &service.name)
+            .map(|(name, (other, _))| format!("{name} already leads to {other}."));
+        match unfit_http(settings, service).or(taken) {
+            None => chosen.push((&service.name, (service.upstream, service.options))),
             Some(reason) => left_out.push(LeftOut {
                 service: Service::Http(service.clone()),
                 reason,
             }),
         }
+    }
+    if let Some((name, upstream)) = &settings.portal {
+        let at = chosen.partition_point(|(other, _)| *other < name);
+        chosen.insert(at, (name, (*upstream, HttpOptions::default())));
     }
     chosen
 }
@@ -95,21 +100,21 @@ fn choose_streams(
     settings: &Settings,
     services: &[StreamService],
     left_out: &mut Vec<LeftOut>,
-) -> BTreeMap<(Protocol, u16), (SocketAddr, bool)> {
-    let mut chosen = BTreeMap::new();
-    for service in services.iter().collect::<BTreeSet<_>>() {
-        let key = (service.protocol, service.port);
-        let taken = |(other, _): &(SocketAddr, _)| {
-            format!(
-                "Port {}/{} already leads to {other}.",
-                service.port, service.protocol
-            )
-        };
-        let reason = unfit_stream(settings, service);
-        match reason.or_else(|| chosen.get(&key).map(taken)) {
+) -> Ports {
+    let mut sorted: Vec<&StreamService> = services.iter().collect();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let mut chosen: Ports = Vec::with_capacity(sorted.len());
+    for service in sorted {
+        let (protocol, port) = (service.protocol, service.port);
+        let taken = chosen
+            .last()
+            .filter(|(key, _)| *key == (protocol, port))
+            .map(|(_, (other, _))| format!("Port {port}/{protocol} already leads to {other}."));
+        match unfit_stream(settings, service).or(taken) {
             None => {
-                let tls = service.tls && service.protocol == Protocol::Tcp;
-                chosen.insert(key, (service.upstream, tls));
+                let tls = service.tls && protocol == Protocol::Tcp;
+                chosen.push(((protocol, port), (service.upstream, tls)));
             }
             Some(reason) => left_out.push(LeftOut {
                 service: Service::Stream(service.clone()),
@@ -181,13 +186,10 @@ struct Server {
 }
 
 impl File {
-    fn new(
-        settings: &Settings,
-        http: &BTreeMap<&PublicName, (SocketAddr, HttpOptions)>,
-        streams: bool,
-    ) -> Self {
+    fn new(settings: &Settings, http: &Web<'_>, streams: bool) -> Self {
         let text = |path: &super::ConfigPath| path.to_string();
-        let (map_hash_max_size, map_hash_bucket_size) = map_hash(http.keys().copied());
+        let (map_hash_max_size, map_hash_bucket_size) =
+            map_hash(http.iter().map(|(name, _)| *name));
         let has_own = |options: &HttpOptions| *options != HttpOptions::default();
         let own = http.iter().filter(|(_, (_, options))| has_own(options));
         let own_names = own.clone().map(|(name, _)| *name);
@@ -257,6 +259,10 @@ impl Own {
     }
 }
 
+/// What is chosen to stand in the file, in its order.
+type Web<'a> = Vec<(&'a PublicName, (SocketAddr, HttpOptions))>;
+type Ports = Vec<((Protocol, u16), (SocketAddr, bool))>;
+
 /// Thousands of lines, which a template would take its time for. Their words are looked at like all others.
 #[derive(Debug)]
 struct Lines(String);
@@ -268,14 +274,14 @@ impl Lines {
         let begin = self.0.len();
         let _ = write!(self.0, "{word}");
         let word = &self.0[begin..];
-        assert!(
-            !word.is_empty() && !word.contains(breaks_out),
-            "checked types render"
-        );
+        // The common case first, which is quickly seen.
+        let common = |b: u8| b.is_ascii_alphanumeric() || b".:-[]".contains(&b);
+        let good = word.bytes().all(common) || !word.contains(breaks_out);
+        assert!(good && !word.is_empty(), "checked types render");
     }
 
     /// The entries of the map from names to addresses.
-    fn names(http: &BTreeMap<&PublicName, (SocketAddr, HttpOptions)>) -> Self {
+    fn names(http: &Web<'_>) -> Self {
         let mut lines = Self(String::with_capacity(http.len() * 64));
         for (name, (upstream, _)) in http {
             lines.0.push_str("\n        ");
@@ -288,10 +294,7 @@ impl Lines {
     }
 
     /// The servers of TCP and UDP ports.
-    fn streams(
-        settings: &Settings,
-        streams: &BTreeMap<(Protocol, u16), (SocketAddr, bool)>,
-    ) -> Self {
+    fn streams(settings: &Settings, streams: &Ports) -> Self {
         let listen: BTreeSet<_> = settings.stream_listen.iter().collect();
         let mut lines = Self(String::with_capacity(streams.len() * 200));
         for ((protocol, port), (upstream, tls)) in streams {

@@ -15,6 +15,7 @@ mod life;
 mod limit;
 mod login;
 mod nginx;
+mod nginx_attack;
 mod origin;
 mod own_pages;
 mod pages;

@@ -229,3 +229,87 @@ async fn a_puller_reports_which_revision_is_live() {
         .header("x-forwarded-for", "198.51.100.1");
     expect(stranger.send().await.unwrap(), 403).await;
 }
+
+#[tokio::test]
+async fn a_puller_says_for_which_nginx_the_file_is() {
+    let lab = Lab::idle(&[]).await;
+    let get = async |query: &str| {
+        let answer = lab
+            .get(&format!("/nginx.conf?{query}"), "")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200, "{query}");
+        let tag = answer.headers()["etag"].to_str().unwrap().to_owned();
+        (tag, answer.text().await.unwrap())
+    };
+    let (debian, old) = get("nginx=1.22.1").await;
+    assert!(old.contains(" ssl http2 default_server;") && !old.contains("http2 on;"));
+    assert_eq!(get("nginx=1.18.0").await.0, debian);
+    let (_, new) = get("nginx=1.26.3&stream=builtin").await;
+    assert!(new.contains("http2 on;") && !new.contains("quic") && !new.contains("load_module"));
+    let (_, newest) = get("nginx=1.26.3&http3=true").await;
+    assert!(newest.contains(" quic reuseport default_server;"));
+    for query in [
+        "nginx=latest",
+        "nginx=1",
+        "nginx=1.22;x",
+        "stream=/etc/passwd",
+        "http3=maybe",
+    ] {
+        let answer = lab
+            .get(&format!("/nginx.conf?{query}"), "")
+            .send()
+            .await
+            .unwrap();
+        expect(answer, 400).await;
+    }
+}
+
+#[tokio::test]
+async fn a_container_that_does_not_answer_says_why() {
+    let lab = Lab::new().await;
+    let alice = lab.login("alice").await;
+    let (id, job) = lab.create(&alice, "web").await;
+    assert_eq!(lab.ended(job).await, "success");
+    let page = async |name: &str, status: u16| {
+        let answer = lab
+            .get(&format!("/unavailable?name={name}"), "")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), status, "{name}");
+        assert_eq!(answer.headers().contains_key("retry-after"), status == 503);
+        answer.text().await.unwrap()
+    };
+    let state = async |state: Option<&str>| {
+        let sql = r#"UPDATE "Containers" SET "state" = ? WHERE "id" = ?"#;
+        lab.core.db.exec(sql, args![state, id]).await.unwrap();
+        page("web.cac.localhost", 503).await
+    };
+    assert!(state(Some("changing")).await.contains("<h1>Starting</h1>"));
+    let runs = state(None).await;
+    assert!(
+        runs.contains("<h1>Starting</h1>") || runs.contains("<h1>Down</h1>"),
+        "{runs}"
+    );
+    let stop = lab
+        .post(&format!("/containers/{id}/stop"), &alice)
+        .send()
+        .await
+        .unwrap();
+    assert!(stop.status().is_success());
+    // Its address is known again as soon as somebody writes it.
+    let sql = r#"UPDATE "Containers" SET "ipv4Address" = '127.77.9.9' WHERE "id" = ?"#;
+    lab.core.db.exec(sql, args![id]).await.unwrap();
+    lab.core.wake.routes();
+    let stopped = page("web.cac.localhost", 503).await;
+    assert!(stopped.contains("<h1>Stopped</h1>"), "{stopped}");
+    for name in ["none.cac.localhost", "%3Cscript%3E", ""] {
+        let page = page(name, 404).await;
+        assert!(
+            page.contains("<h1>Not found</h1>") && !page.contains("<script>"),
+            "{page}"
+        );
+    }
+}
