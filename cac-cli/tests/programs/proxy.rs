@@ -7,7 +7,7 @@ use cac_core::nginx::find_nginx;
 use rustix::process::Signal;
 
 use crate::front::Front;
-use crate::lab::{run, text};
+use crate::lab::{answers, run, text, until};
 
 async fn front() -> Front {
     Front::new(&["one", "two", "three"].map(str::to_owned)).await
@@ -126,5 +126,52 @@ async fn a_puller_that_is_killed_leaves_a_file_that_nginx_takes() {
     front.stands(one, "live").await;
     front.browser.until("one.proxy.test", 200).await;
     sync.stop();
+    front.nginx.stop();
+}
+
+/// For those who want no `cac` on the proxy: the line of the README, with this test's places.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_line_of_the_readme_for_cron_does_the_least() {
+    let front = front().await;
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let line = readme
+        .lines()
+        .find(|line| line.starts_with("curl -fsS -m 30"))
+        .unwrap();
+    let (dir, program) = (
+        front.dir.path().display().to_string(),
+        find_nginx().unwrap().binary,
+    );
+    let line = line
+        .replace("/etc/nginx/", &format!("{dir}/"))
+        .replace(" nginx -", &format!(" {} -e stderr -", program.display()));
+    let portal = format!("http://{}:3000", front.ip);
+    let cron = |token: &str| {
+        let vars = [("TOKEN", token), ("PORTAL", portal.as_str())];
+        run("/bin/sh", &["-c", &line], &vars)
+    };
+    front.add("one").await;
+    let done = cron(&front.token);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    until("nginx listens", async || {
+        answers((front.ip, 8443)).then_some(())
+    })
+    .await;
+    front.browser.until("one.proxy.test", 200).await;
+    // Nothing new: nothing is done. Nobody's token, and a file that is not good: it stays.
+    assert!(cron(&front.token).status.success());
+    let good = std::fs::read_to_string(front.file()).unwrap();
+    assert!(!cron("cac_nobodys").status.success());
+    std::fs::write(
+        front.dir.path().join("more.conf"),
+        "no_such_directive on;\n",
+    )
+    .unwrap();
+    front.add("two").await;
+    let refused = async || (!cron(&front.token).status.success()).then_some(());
+    until("the change is seen", refused).await;
+    assert_eq!(std::fs::read_to_string(front.file()).unwrap(), good);
+    front.browser.until("one.proxy.test", 200).await;
     front.nginx.stop();
 }

@@ -117,9 +117,17 @@ impl Attack {
         let below = |name: &str| dir.path().join(name).display().to_string();
         self_signed(&["cac.localhost".parse().unwrap()], &dir.path().join("tls")).unwrap();
         let vars = [
-            ("NGINX_LISTEN", "127.0.0.1".to_owned()),
-            ("NGINX_HTTP_PORTS", "18080".to_owned()),
-            ("NGINX_HTTPS_PORTS", "18443".to_owned()),
+            // nginx opens what it is to listen on also when it only checks.
+            (
+                "NGINX_LISTEN",
+                format!(
+                    "127.{}.{}.1",
+                    rand::random_range(100..250),
+                    rand::random_range(1..250)
+                ),
+            ),
+            ("NGINX_HTTP_PORTS", "8080".to_owned()),
+            ("NGINX_HTTPS_PORTS", "8443".to_owned()),
             ("NGINX_CERTIFICATE", below("tls/certificate.pem")),
             ("NGINX_CERTIFICATE_KEY", below("tls/certificate.key")),
             ("NGINX_PID", below("pid")),
