@@ -116,7 +116,9 @@ fn free(core: &Core, request: &Request, source: Source) -> bool {
     let path = request.uri().path();
     let pull = path == "/nginx.conf" && source.is_in(&core.config.nginx_conf_allow);
     let scrape = path == "/metrics" && source.is_in(&core.config.metrics_allow);
-    pull || scrape || path.starts_with("/assets/") || matches!(path, "/healthz" | "/readyz")
+    pull || scrape
+        || path.starts_with("/assets/")
+        || matches!(path, "/healthz" | "/readyz" | "/unavailable")
 }
 
 impl Limits {

@@ -184,6 +184,8 @@ fn errors(path: &str, method: &str, operation: &mut Value) {
     let reads = method == "get";
     let body = operation["requestBody"].is_object();
     let id = operation["operationId"].as_str().unwrap_or_default();
+    // Its 404 and 503 are pages of its own, not problems.
+    let own = id == "unavailable_find";
     let asks_nobody = operation["security"].is_null();
     let takes = body || operation["parameters"].is_array();
     let possible = |status: &str| match status {
@@ -204,14 +206,17 @@ fn errors(path: &str, method: &str, operation: &mut Value) {
     let Some(responses) = operation["responses"].as_object_mut() else {
         return;
     };
-    responses.retain(|status, _| status < &"400".to_owned());
+    let page = |status: &str| own && matches!(status, "404" | "503");
+    responses.retain(|status, _| page(status) || status < &"400".to_owned());
     if !asks_nobody && !responses.contains_key("303") {
         let to_login = json!({"$ref": "#/components/responses/LoginPage"});
         responses.insert("303".to_owned(), to_login);
     }
     for (status, name, _) in wanted {
         let answer = json!({"$ref": format!("#/components/responses/{name}")});
-        responses.insert((*status).to_owned(), answer);
+        if !(own && responses.contains_key(*status)) {
+            responses.insert((*status).to_owned(), answer);
+        }
     }
 }
 

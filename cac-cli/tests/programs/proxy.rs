@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use cac_core::args;
 use cac_core::nginx::find_nginx;
 use rustix::process::Signal;
 
@@ -125,6 +126,31 @@ async fn a_puller_that_is_killed_leaves_a_file_that_nginx_takes() {
     let one = front.add("one").await;
     front.stands(one, "live").await;
     front.browser.until("one.proxy.test", 200).await;
+    sync.stop();
+    front.nginx.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_another_program_has_is_told_and_taken_when_it_is_free() {
+    let front = front().await;
+    let sync = front.sync(&["--interval", "0.2"]);
+    let one = front.add("one").await;
+    front.stands(one, "live").await;
+    let taken = std::net::TcpListener::bind((front.ip, 9000)).unwrap();
+    let sql = r#"UPDATE "Services" SET "type" = 'tcp', "externalHostname" = NULL, "externalPort" = 9000 WHERE "containerId" = ?"#;
+    let two = front.add("two").await;
+    front.db().await.exec(sql, args![two]).await.unwrap();
+    let refused = front.stands(two, "refused").await;
+    let reason = refused["reason"].as_str().unwrap();
+    let expected = format!(
+        "here refused it: Port 9000 of {} is taken by another program",
+        front.ip
+    );
+    assert!(reason.starts_with(&expected), "{reason}");
+    front.browser.until("one.proxy.test", 200).await;
+    drop(taken);
+    front.stands(two, "live").await;
+    assert!(answers((front.ip, 9000)));
     sync.stop();
     front.nginx.stop();
 }

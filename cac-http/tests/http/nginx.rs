@@ -268,7 +268,7 @@ async fn a_puller_says_for_which_nginx_the_file_is() {
 
 #[tokio::test]
 async fn a_container_that_does_not_answer_says_why() {
-    let lab = Lab::new().await;
+    let lab = Lab::with(&[("RATE_LIMIT", "20")]).await;
     let alice = lab.login("alice").await;
     let (id, job) = lab.create(&alice, "web").await;
     assert_eq!(lab.ended(job).await, "success");
@@ -305,6 +305,10 @@ async fn a_container_that_does_not_answer_says_why() {
     lab.core.wake.routes();
     let stopped = page("web.cac.localhost", 503).await;
     assert!(stopped.contains("<h1>Stopped</h1>"), "{stopped}");
+    // Everyone who wants to see a container that is down comes from the proxy's address.
+    for _ in 0..30 {
+        page("web.cac.localhost", 503).await;
+    }
     for name in ["none.cac.localhost", "%3Cscript%3E", ""] {
         let page = page(name, 404).await;
         assert!(
