@@ -25,7 +25,7 @@ pub use found::{Flavour, Found, StreamModule, find_nginx};
 pub use installed::Installed;
 pub use keep::{Kept, Live, keep};
 pub use proxy::{Applied, Proxy, ProxyConfig, ProxyError};
-pub use render::{render, unfit};
+pub use render::{etag, render, unfit};
 pub use value::{BadValue, ConfigPath, PublicName, UserName};
 
 /// A web server that answers at a public name.

@@ -72,14 +72,13 @@ impl Variant {
                 Some(Flavour::of((major, minor, patch), http3))
             }
         };
-        let debian = || StreamModule::debian();
         let stream_module = match stream {
             None => None,
             Some("builtin") => Some(StreamModule::Builtin),
             Some("none") => Some(StreamModule::Missing),
             Some("dynamic") => Some(match settings.stream_module {
                 file @ StreamModule::Dynamic(_) => file,
-                _ => debian(),
+                _ => StreamModule::debian(),
             }),
             Some(_) => {
                 let message = "Give `builtin`, `dynamic` or `none`.";

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use cac_core::nginx::installed::{self, Installed};
-use cac_core::nginx::{Found, ProxyError, StreamModule, find_nginx};
+use cac_core::nginx::{Found, Installed, ProxyError, StreamModule, etag, find_nginx};
 use cac_core::program;
 use clap::{Args, Subcommand};
+use progenitor_client::ClientInfo as _;
 use reqwest::StatusCode;
 use reqwest::header::{ETAG, IF_NONE_MATCH};
 use tokio::time::{Instant, sleep_until};
@@ -15,8 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Common, environment, shown};
 use crate::api::types;
-use progenitor_client::ClientInfo as _;
-
 use crate::portal::{Portal, Told as _, segment};
 use crate::print::{self, Exit, Failure};
 
@@ -145,7 +143,7 @@ impl Sync {
         };
         let _lock = nginx.lock()?;
         let mut puller = Puller {
-            etag: nginx.current().map(|text| installed::etag(&text)),
+            etag: nginx.current().map(|text| etag(&text)),
             portal,
             nginx,
             name,
@@ -153,7 +151,8 @@ impl Sync {
             told: None,
         };
         if self.once {
-            puller.step(0).await?;
+            let fetched = puller.fetch(0).await?;
+            puller.take(fetched).await?;
             return match puller.told {
                 Some(Told {
                     refused: Some(reason),
@@ -220,11 +219,6 @@ impl Puller {
         }
     }
 
-    async fn step(&mut self, wait: u64) -> Result<(), Failure> {
-        let fetched = self.fetch(wait).await?;
-        self.take(fetched).await
-    }
-
     /// The newest file, if it is another one than what was looked at.
     async fn fetch(&self, wait: u64) -> Result<Option<String>, Failure> {
         let (major, minor, patch) = self.nginx.found.version;
@@ -245,10 +239,10 @@ impl Puller {
         match answer.status() {
             StatusCode::NOT_MODIFIED => Ok(None),
             StatusCode::OK => {
-                let etag = answer.headers().get(ETAG).cloned();
+                let told = answer.headers().get(ETAG).cloned();
                 let text: String = answer.text().await?;
                 // Whatever is between may have cut it off.
-                if etag.is_none_or(|etag| etag != installed::etag(&text)) {
+                if told.is_none_or(|told| told != etag(&text)) {
                     return Err("The portal's file did not arrive whole.".into());
                 }
                 Ok(Some(text))
@@ -270,9 +264,12 @@ impl Puller {
             (Some(text), _) => text,
             // What is in place may not be what nginx runs on.
             (None, false) => self.nginx.current().unwrap_or_default(),
-            (None, true) => return self.say_again().await,
+            (None, true) => {
+                self.say_again().await;
+                return Ok(());
+            }
         };
-        let etag = installed::etag(&text);
+        let etag = etag(&text);
         self.etag = Some(etag.clone());
         let refused = match self.nginx.apply(&text).await {
             Ok(()) => {
@@ -294,14 +291,14 @@ impl Puller {
             ProxyError::Refused { words } => words,
             other => other.to_string(),
         });
-        self.say(etag, words.clone()).await?;
+        self.say(etag, words.clone()).await;
         match words {
             Some(words) if again => Err(words.into()),
             _ => Ok(()),
         }
     }
 
-    async fn say(&mut self, etag: String, refused: Option<String>) -> Result<(), Failure> {
+    async fn say(&mut self, etag: String, refused: Option<String>) {
         self.told = Some(Told {
             etag: etag.clone(),
             refused: refused.clone(),
@@ -319,20 +316,16 @@ impl Puller {
             }
             tracing::warn!(%failure, "the portal was not told what is live");
         }
-        Ok(())
     }
 
-    async fn say_again(&mut self) -> Result<(), Failure> {
+    async fn say_again(&mut self) {
         match &self.told {
-            Some(told) if told.again > Instant::now() => Ok(()),
+            Some(told) if told.again > Instant::now() => {}
             Some(Told {
                 refused: Some(_), ..
-            }) => {
-                self.etag = None;
-                Ok(())
-            }
+            }) => self.etag = None,
             Some(told) => self.say(told.etag.clone(), None).await,
-            None => Ok(()),
+            None => {}
         }
     }
 }

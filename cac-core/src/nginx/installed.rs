@@ -1,18 +1,17 @@
 //! An nginx that somebody else runs, such as systemd: its file is replaced once nginx finds the new one good, it is told to read it, and
 //! where it does not take it over the old one is put back. Whoever is killed in between leaves a whole file that nginx found good.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use sha2::{Digest as _, Sha256};
 
 use super::found::Found;
-use super::process::{is_master, level_and_words, workers_of};
-use super::proxy::ProxyError;
+use super::process::{is_master, workers_of};
+use super::proxy::{ProxyError, emergency, lock, refusal};
 
 /// How often is looked whether nginx has changed over.
 const LOOK: Duration = Duration::from_millis(10);
@@ -31,29 +30,10 @@ pub struct Installed {
     pub patience: Duration,
 }
 
-/// The entity tag that the portal gives a file.
-pub fn etag(text: &str) -> String {
-    format!("\"{:x}\"", Sha256::digest(text.as_bytes()))
-}
-
 impl Installed {
     /// Held as long as this process looks after the file: two would undo each other's work.
     pub fn lock(&self) -> Result<File, ProxyError> {
-        let path = self.beside("lock");
-        let mut options = File::options();
-        options.write(true).create(true).truncate(false);
-        let failed = |source| ProxyError::Io {
-            path: path.clone(),
-            source,
-        };
-        let lock = options.open(&path).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(lock),
-            Err(TryLockError::WouldBlock) => Err(ProxyError::InUse {
-                dir: self.file.clone(),
-            }),
-            Err(TryLockError::Error(source)) => Err(failed(source)),
-        }
+        lock(&self.beside("lock"), &self.file)
     }
 
     /// The file as it is, if it is one of ours.
@@ -128,9 +108,7 @@ impl Installed {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&output.stderr);
-        Err(emergency(&said).unwrap_or_else(|| ProxyError::Refused {
-            words: said.trim().to_owned(),
-        }))
+        Err(refusal(&said))
     }
 
     /// Resolves when workers of the new file take connections, and none of the old one's.
@@ -194,13 +172,6 @@ impl Installed {
             Err(_) => Err(told(format!("`{line}` does not end"))),
         }
     }
-}
-
-/// The first words of level `emerg`.
-fn emergency(said: &str) -> Option<ProxyError> {
-    let mut lines = said.lines().map(level_and_words);
-    let (_, words) = lines.find(|(level, _)| *level == "emerg")?;
-    Some(ProxyError::read(words.to_owned()))
 }
 
 /// What a directive of the outermost block says, in a file of ours.

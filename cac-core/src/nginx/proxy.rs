@@ -78,7 +78,7 @@ pub enum ProxyError {
 
 impl ProxyError {
     /// What nginx' words of level `emerg` mean.
-    pub(super) fn read(words: String) -> Self {
+    fn read(words: String) -> Self {
         let bind = words.strip_prefix("bind() to ").and_then(|rest| {
             let (address, why) = rest.split_once(" failed (")?;
             Some((address.parse().ok()?, why.split_once(':')?.0))
@@ -251,14 +251,25 @@ fn prepare(mut config: ProxyConfig) -> Result<(ProxyConfig, File), ProxyError> {
     builder.recursive(true).mode(0o700);
     builder.create(&temp).map_err(failed(&temp))?;
     config.dir = config.dir.canonicalize().map_err(failed(&config.dir))?;
-    let path = config.dir.join("lock");
+    let lock = lock(&config.dir.join("lock"), &config.dir)?;
+    Ok((config, lock))
+}
+
+/// A lock that lasts as long as the file: nobody else may look after `what` meanwhile.
+pub(super) fn lock(path: &Path, what: &Path) -> Result<File, ProxyError> {
+    let failed = |source| ProxyError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let mut options = File::options();
     options.write(true).create(true).truncate(false);
-    let lock = options.open(&path).map_err(failed(&path))?;
+    let lock = options.open(path).map_err(failed)?;
     match lock.try_lock() {
-        Ok(()) => Ok((config, lock)),
-        Err(TryLockError::WouldBlock) => Err(ProxyError::InUse { dir: config.dir }),
-        Err(TryLockError::Error(source)) => Err(ProxyError::Io { path, source }),
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(ProxyError::InUse {
+            dir: what.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 
@@ -293,15 +304,20 @@ async fn check(config: &ProxyConfig, text: &str) -> Result<(), ProxyError> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let emerg = said
-        .lines()
-        .map(process::level_and_words)
-        .find(|(level, _)| *level == "emerg");
-    Err(match emerg {
-        Some((_, words)) => ProxyError::read(words.to_owned()),
-        None => ProxyError::Refused {
-            words: said.trim().to_owned(),
-        },
+    Err(refusal(&said))
+}
+
+/// What the first words of level `emerg` mean, if there are any.
+pub(super) fn emergency(said: &str) -> Option<ProxyError> {
+    let mut lines = said.lines().map(process::level_and_words);
+    let (_, words) = lines.find(|(level, _)| *level == "emerg")?;
+    Some(ProxyError::read(words.to_owned()))
+}
+
+/// Why a check failed that said this.
+pub(super) fn refusal(said: &str) -> ProxyError {
+    emergency(said).unwrap_or_else(|| ProxyError::Refused {
+        words: said.trim().to_owned(),
     })
 }
 

@@ -18,6 +18,11 @@ use super::{
     Settings, StreamModule, StreamService,
 };
 
+/// The entity tag of a file: its quoted SHA-256 in hexadecimal.
+pub fn etag(text: &str) -> String {
+    format!("\"{:x}\"", Sha256::digest(text.as_bytes()))
+}
+
 /// The file for these services, whatever order they come in. Of two services with one name or port the one with the
 /// lower address stands; the other is in [`Rendered::left_out`].
 pub fn render(settings: &Settings, http: &[HttpService], streams: &[StreamService]) -> Rendered {
@@ -27,7 +32,7 @@ pub fn render(settings: &Settings, http: &[HttpService], streams: &[StreamServic
     let file = File::new(settings, &http, !streams.is_empty());
     let (names, ports) = (Lines::names(&http), Lines::streams(settings, &streams));
     let text = write(&file, names, ports);
-    let etag = format!("\"{:x}\"", Sha256::digest(text.as_bytes()));
+    let etag = etag(&text);
     Rendered {
         text,
         etag,
