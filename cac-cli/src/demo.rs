@@ -181,9 +181,9 @@ fn config(listen: SocketAddr, dir: &Path, web: Option<&Web>) -> Result<Config, F
     let mut config = Config::load(&vars, Program::Http)?;
     config.runner.grace = GRACE;
     config.runner.supervisor = Some(supervisor::own_program());
-    config.nginx.http_ports.clear();
+    config.nginx.http_listen.clear();
     if web.is_none() {
-        config.nginx.https_ports.clear();
+        config.nginx.https_listen.clear();
     }
     Ok(config)
 }

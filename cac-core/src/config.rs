@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use crate::task::Tasks;
 
 mod dotenv;
 mod mail;
+mod nginx;
 mod read;
 mod reader;
 mod secrets;
@@ -75,7 +76,7 @@ pub struct Config {
     pub runner: Runner,
     /// Programs that may be started by name.
     pub tasks: Tasks,
-    pub nginx: Nginx,
+    pub nginx: crate::nginx::Settings,
     /// Absent: no mail is sent.
     pub mail: Option<crate::mail::Settings>,
 }
@@ -178,28 +179,6 @@ pub struct Account {
     pub home: PathBuf,
 }
 
-/// What `/nginx.conf` is rendered for.
-#[derive(Debug, Clone)]
-pub struct Nginx {
-    pub http_ports: Vec<u16>,
-    pub https_ports: Vec<u16>,
-    pub listen: Vec<IpAddr>,
-    pub certificate: String,
-    pub certificate_key: String,
-    pub pid: String,
-    pub error_log: String,
-    pub access_log: Option<String>,
-    pub user: Option<String>,
-    /// `1.22` (Debian 12) or `1.25` and newer.
-    pub version: String,
-    /// Whether a 1.25 or newer was built with HTTP/3.
-    pub http3: bool,
-    /// A file to load, `builtin`, or `none`.
-    pub stream_module: String,
-    pub temp_dir: Option<String>,
-    pub include: Option<String>,
-}
-
 impl Config {
     /// Reads and checks everything that `program` uses.
     pub fn load(vars: &Vars, program: Program) -> Result<Self, Problems> {
@@ -225,11 +204,11 @@ impl Config {
             portal: self.public_url.clone(),
             domain: self.domain.clone(),
             web: match (
-                self.nginx.https_ports.first(),
-                self.nginx.http_ports.first(),
+                self.nginx.https_listen.first(),
+                self.nginx.http_listen.first(),
             ) {
-                (Some(port), _) => Some(Web::Https(*port)),
-                (None, Some(port)) => Some(Web::Http(*port)),
+                (Some(at), _) => Some(Web::Https(at.port())),
+                (None, Some(at)) => Some(Web::Http(at.port())),
                 (None, None) => None,
             },
             ssh_port: self.containers.ssh_port,

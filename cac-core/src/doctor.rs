@@ -365,23 +365,19 @@ async fn is_portal(at: SocketAddr) -> bool {
 /// The nginx of this machine; the one that pulls the configuration may be elsewhere.
 fn proxy(config: &Config, found: &mut Findings) {
     let about = "nginx";
-    let settings = match routes::settings(config) {
-        Ok(settings) => settings,
-        Err(error) => return found.bad(about, error.to_string()),
-    };
     let Some(here) = nginx::find_nginx() else {
         return found.note(about, "none on this machine");
     };
     let (major, minor, patch) = here.version;
     let version = format!("{major}.{minor}.{patch}");
-    match (here.flavour(), settings.flavour) {
-        (Flavour::Debian1_22, Flavour::V1_25 { .. }) => {
+    match (here.flavour(), config.nginx.flavour) {
+        (Flavour::Debian1_22, Flavour::V1_25) => {
             found.bad(
                 about,
                 format!("{version} does not read what NGINX_VERSION asks for: set it to 1.22"),
             );
         }
-        (Flavour::V1_25 { .. }, Flavour::Debian1_22) => {
+        (Flavour::V1_25, Flavour::Debian1_22) => {
             found.note(
                 about,
                 format!("{version} could do more: NGINX_VERSION=1.25"),
@@ -393,7 +389,7 @@ fn proxy(config: &Config, found: &mut Findings) {
         ("NGINX_CERTIFICATE", &config.nginx.certificate),
         ("NGINX_CERTIFICATE_KEY", &config.nginx.certificate_key),
     ] {
-        if let Err(error) = std::fs::metadata(path) {
+        if let Err(error) = std::fs::metadata(path.as_path()) {
             found.note(
                 about,
                 format!("{name} {path}: {error}; the nginx that pulls the configuration needs it"),

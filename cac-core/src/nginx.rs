@@ -109,6 +109,9 @@ pub struct Settings {
     /// Account of the workers; without one it is nginx' built-in choice (as root) or whoever started it.
     pub user: Option<UserName>,
     pub flavour: Flavour,
+    /// HTTP/3, where the flavour has it. nginx to 1.26 at least cuts what is under way over HTTP/3 at each reload, so nobody gets it
+    /// who did not ask for it.
+    pub http3: bool,
     pub stream_module: StreamModule,
     /// Folder for nginx' temporary files; it must exist. Without one nginx uses its built-in places.
     pub temp_dir: Option<ConfigPath>,
@@ -143,6 +146,7 @@ impl Settings {
             access_log: Some(known("/var/log/nginx/access.log")),
             user: Some("www-data".parse().expect("a plain name")),
             flavour: Flavour::Debian1_22,
+            http3: false,
             stream_module: StreamModule::debian(),
             temp_dir: None,
             portal: None,

@@ -5,7 +5,6 @@ mod record;
 mod state;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
@@ -17,11 +16,7 @@ use record::Memory;
 pub(crate) use state::behind;
 pub use state::{LiveAt, Standing, State, standings};
 
-use crate::config;
-use crate::nginx::{
-    self, BadValue, ConfigPath, ErrorLog, Flavour, Kept, ProxyConfig, PublicName, Rendered,
-    Service, Settings, StreamModule,
-};
+use crate::nginx::{self, Flavour, Kept, ProxyConfig, Rendered, Service, Settings, StreamModule};
 use crate::{Core, Error, Result, args, container, proxy};
 
 /// How often a change that another process made is looked for.
@@ -46,6 +41,7 @@ pub struct Table {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Variant {
     pub flavour: Option<Flavour>,
+    pub lacks_http3: bool,
     pub stream_module: Option<StreamModule>,
 }
 
@@ -55,29 +51,20 @@ impl Variant {
     pub fn parse(
         core: &Core,
         version: Option<&str>,
-        http3: bool,
+        http3: Option<bool>,
         stream: Option<&str>,
     ) -> Result<Self> {
-        let settings = base(core)?;
-        let flavour = match version {
-            None => None,
-            Some(text) => {
-                let mut numbers = text.split('.').map(|number| number.parse::<u32>().ok());
-                let (Some(Some(major)), Some(Some(minor))) = (numbers.next(), numbers.next())
-                else {
-                    let message = "Give the version of nginx, such as `1.22` or `1.25.3`.";
-                    return Err(Error::invalid("nginx", message));
-                };
-                let patch = numbers.next().flatten().unwrap_or(u32::MAX);
-                Some(Flavour::of((major, minor, patch), http3))
-            }
+        let flavour = |text| {
+            let message = "Give the version of nginx, such as `1.22` or `1.25.3`.";
+            Flavour::of_version(text).ok_or_else(|| Error::invalid("nginx", message))
         };
+        let flavour = version.map(flavour).transpose()?;
         let stream_module = match stream {
             None => None,
             Some("builtin") => Some(StreamModule::Builtin),
             Some("none") => Some(StreamModule::Missing),
-            Some("dynamic") => Some(match settings.stream_module {
-                file @ StreamModule::Dynamic(_) => file,
+            Some("dynamic") => Some(match &core.config.nginx.stream_module {
+                file @ StreamModule::Dynamic(_) => file.clone(),
                 _ => StreamModule::debian(),
             }),
             Some(_) => {
@@ -87,13 +74,10 @@ impl Variant {
         };
         Ok(Self {
             flavour,
+            lacks_http3: http3 == Some(false),
             stream_module,
         })
     }
-}
-
-fn base(core: &Core) -> Result<Settings> {
-    settings(&core.config).map_err(|error| Error::Internal(error.to_string()))
 }
 
 fn rendered(settings: &Settings, served: &BTreeMap<i64, Service>) -> Rendered {
@@ -109,13 +93,13 @@ fn rendered(settings: &Settings, served: &BTreeMap<i64, Service>) -> Rendered {
 
 /// The whole file as it should be now.
 pub async fn render(core: &Core) -> Result<Rendered> {
-    render_with(core, &base(core)?).await
+    render_with(core, &core.config.nginx).await
 }
 
 /// The same for an nginx with settings of its own, as the demo has one.
 pub async fn render_with(core: &Core, settings: &Settings) -> Result<Rendered> {
     let mut memory = core.newest.memory.lock().await;
-    let (chosen, revision) = Box::pin(record::settle(core, &base(core)?, &mut memory)).await?;
+    let (chosen, revision) = Box::pin(record::settle(core, &mut memory)).await?;
     let file = rendered(settings, &chosen.served);
     record::tag(core, &mut memory, &file.etag, revision).await?;
     tell(&mut memory.told, &chosen.troubles);
@@ -135,7 +119,7 @@ pub async fn newest(core: &Core) -> Result<Arc<Table>> {
     // Before it is read, so that a change meanwhile is seen.
     let mut changed = core.wake.watch_routes();
     changed.mark_unchanged();
-    let (chosen, revision) = Box::pin(record::settle(core, &base(core)?, &mut memory)).await?;
+    let (chosen, revision) = Box::pin(record::settle(core, &mut memory)).await?;
     tell(&mut memory.told, &chosen.troubles);
     let same = core
         .newest
@@ -159,10 +143,11 @@ pub async fn file(core: &Core, variant: &Variant) -> Result<Arc<Rendered>> {
     if let Some(known) = table.file(variant) {
         return Ok(known);
     }
-    let mut settings = base(core)?;
+    let mut settings = core.config.nginx.clone();
     if let Some(flavour) = variant.flavour {
         settings.flavour = flavour;
     }
+    settings.http3 &= !variant.lacks_http3;
     if let Some(module) = &variant.stream_module {
         settings.stream_module = module.clone();
     }
@@ -276,7 +261,7 @@ pub async fn away(core: &Core, name: &str) -> Result<Away> {
 
 /// What is stored and yet not served as it is, with the reason; nothing is written.
 pub async fn troubles(core: &Core) -> Result<BTreeMap<i64, Trouble>> {
-    Ok(record::look(core, &base(core)?).await?.troubles)
+    Ok(record::look(core).await?.troubles)
 }
 
 /// Follows the state: a receiver that always holds the newest file. Ends with `stop`.
@@ -359,52 +344,4 @@ async fn report(core: Core, mut live: watch::Receiver<nginx::Live>, stop: Cancel
             _ => return,
         }
     }
-}
-
-/// The renderer's settings from the configuration.
-pub fn settings(config: &config::Config) -> Result<Settings, BadValue> {
-    let nginx = &config.nginx;
-    let path = |text: &str| text.parse::<ConfigPath>();
-    let optional = |text: &Option<String>| text.as_deref().map(path).transpose();
-    let sockets = |ports: &[u16]| -> Vec<SocketAddr> {
-        let each = |ip: &IpAddr| {
-            ports
-                .iter()
-                .map(|port| SocketAddr::new(*ip, *port))
-                .collect::<Vec<_>>()
-        };
-        nginx.listen.iter().flat_map(each).collect()
-    };
-    Ok(Settings {
-        http_listen: sockets(&nginx.http_ports),
-        https_listen: sockets(&nginx.https_ports),
-        stream_listen: nginx.listen.clone(),
-        pid: path(&nginx.pid)?,
-        error_log: ErrorLog::File(path(&nginx.error_log)?),
-        access_log: optional(&nginx.access_log)?,
-        user: nginx.user.as_deref().map(str::parse).transpose()?,
-        flavour: match nginx.version.as_str() {
-            "1.22" => Flavour::Debian1_22,
-            _ => Flavour::V1_25 { http3: nginx.http3 },
-        },
-        stream_module: match nginx.stream_module.as_str() {
-            "builtin" => StreamModule::Builtin,
-            "none" => StreamModule::Missing,
-            file => StreamModule::Dynamic(path(file)?),
-        },
-        temp_dir: optional(&nginx.temp_dir)?,
-        portal: portal(config),
-        include: optional(&nginx.include)?,
-        ..Settings::debian(path(&nginx.certificate)?, path(&nginx.certificate_key)?)
-    })
-}
-
-/// The portal is served too when its public name is a name that nginx serves.
-fn portal(config: &config::Config) -> Option<(PublicName, SocketAddr)> {
-    let name = config.public_url.host_str()?.parse().ok()?;
-    let mut address = config.listen;
-    if address.ip().is_unspecified() {
-        address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    }
-    config.secure().then_some((name, address))
 }

@@ -207,12 +207,9 @@ async fn wanted_port(tx: &mut Tx, config: &Config, kind: ServiceType, port: u16)
 
 /// nginx itself, and we, listen there.
 fn own_ports(config: &Config) -> impl Iterator<Item = u16> {
-    let nginx = config
-        .nginx
-        .http_ports
-        .iter()
-        .chain(&config.nginx.https_ports);
-    nginx.copied().chain([config.listen.port()])
+    let nginx = &config.nginx;
+    let listen = nginx.http_listen.iter().chain(&nginx.https_listen);
+    listen.map(|at| at.port()).chain([config.listen.port()])
 }
 
 async fn free_port(tx: &mut Tx, config: &Config, kind: ServiceType, ssh: bool) -> Result<u16> {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use cac_core::config::{Config, Program, Vars};
+use cac_core::nginx::Flavour;
 
 fn load(program: Program, vars: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     let map = vars
@@ -105,6 +106,43 @@ fn every_problem_is_told_at_once_with_what_to_do() {
         problems.iter().all(|problem| problem.contains("must be")),
         "{problems:#?}"
     );
+}
+
+#[test]
+fn what_nginx_could_not_read_is_told_at_the_start() {
+    let bad = [
+        ("NGINX_PID", "/run/a b;c"),
+        ("NGINX_CERTIFICATE", "/etc/ssl/{x}.crt"),
+        ("NGINX_CERTIFICATE_KEY", "/etc/ssl/$x.key"),
+        ("NGINX_ERROR_LOG", "stderr"),
+        ("NGINX_ACCESS_LOG", "/a;b"),
+        ("NGINX_TEMP_DIR", "/a\\b"),
+        ("NGINX_INCLUDE", "/etc/nginx/*.conf;"),
+        ("NGINX_USER", "www data"),
+        ("NGINX_VERSION", "newest"),
+        ("NGINX_HTTP3", "yes"),
+        ("NGINX_STREAM_MODULE", "/a'b"),
+    ];
+    let problems = load(Program::Http, &bad).unwrap_err();
+    for (name, _) in bad {
+        let told = problems.iter().filter(|problem| problem.contains(name));
+        assert!(told.count() >= 1, "{name} is not told: {problems:#?}");
+    }
+    assert_eq!(problems.len(), bad.len(), "{problems:#?}");
+}
+
+#[test]
+fn every_old_release_of_nginx_has_the_old_flavour() {
+    let flavour = |version| {
+        let config = load(Program::Http, &[("NGINX_VERSION", version)]).unwrap();
+        config.nginx.flavour
+    };
+    for old in ["1.18", "1.18.0", "1.22", "1.25.0"] {
+        assert_eq!(flavour(old), Flavour::Debian1_22, "{old}");
+    }
+    for new in ["1.25", "1.25.1", "1.26.3", "2.0"] {
+        assert_eq!(flavour(new), Flavour::V1_25, "{new}");
+    }
 }
 
 #[test]

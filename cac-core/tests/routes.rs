@@ -75,7 +75,7 @@ async fn changes_by_hand_are_seen_within_two_seconds() {
     for database in databases().await {
         let name = database.name;
         let core = core(&database).await;
-        let settings = routes::settings(&core.config).unwrap();
+        let settings = core.config.nginx.clone();
         let stop = CancellationToken::new();
         let mut newest = routes::follow(core, settings, stop.clone()).await.unwrap();
         let by_hand = Db::connect(&database.url).await.unwrap();

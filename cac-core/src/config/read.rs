@@ -9,11 +9,11 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
 use super::mail::mail;
+use super::nginx::{nginx, portal};
 use super::reader::Reader;
 use super::secrets::{secret_key, session_secret};
 use super::{
-    Account, Config, Containers, Environment, Nginx, Program, Proxmox, RateLimits, Runner,
-    StepLimits,
+    Account, Config, Containers, Environment, Program, Proxmox, RateLimits, Runner, StepLimits,
 };
 use crate::container::Sizes;
 use crate::pve::Secret;
@@ -110,6 +110,7 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
         public_url,
         domain,
     };
+    config.nginx.portal = portal(&config);
     // Last, since they may make files: a configuration that is refused leaves nothing behind.
     config.session_secret = session_secret(&mut r, program, sqlite, &config.data_dir);
     config.secret_key = secret_key(&mut r, program, &config.database_url);
@@ -359,14 +360,7 @@ fn rate_limits(r: &mut Reader<'_>) -> RateLimits {
 
 fn runner(r: &mut Reader<'_>, program: Program) -> Runner {
     let poll = r.parse("JOB_RUNNER_POLL_MS", 2000_u64, "a number of milliseconds");
-    let shell_jobs = match r.vars.get("SHELL_JOBS") {
-        None | Some("on") => true,
-        Some("off") => false,
-        Some(_) => {
-            r.problem("SHELL_JOBS", "must be `on` or `off`");
-            false
-        }
-    };
+    let shell_jobs = r.switch("SHELL_JOBS", true);
     let concurrency = r.parse("JOB_RUNNER_CONCURRENCY", 8_usize, "a number of jobs");
     if concurrency == 0 {
         r.problem("JOB_RUNNER_CONCURRENCY", "must be at least 1");
@@ -458,41 +452,4 @@ fn account(name: &str) -> Option<Account> {
         gid: gid.parse().ok()?,
         home: PathBuf::from(home),
     })
-}
-
-fn nginx(r: &mut Reader<'_>, domain: &str) -> Nginx {
-    let both = vec![
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    ];
-    let listen = r.list("NGINX_LISTEN", "", "addresses such as `0.0.0.0` or `::`");
-    let optional = |name: &str| {
-        r.vars
-            .get(name)
-            .filter(|v| *v != "none")
-            .map(ToOwned::to_owned)
-    };
-    Nginx {
-        listen: if listen.is_empty() { both } else { listen },
-        certificate: r.text("NGINX_CERTIFICATE", &format!("/etc/ssl/certs/{domain}.crt")),
-        certificate_key: r.text(
-            "NGINX_CERTIFICATE_KEY",
-            &format!("/etc/ssl/private/{domain}.key"),
-        ),
-        pid: r.text("NGINX_PID", "/run/nginx.pid"),
-        error_log: r.text("NGINX_ERROR_LOG", "/var/log/nginx/error.log"),
-        access_log: Some(r.text("NGINX_ACCESS_LOG", "/var/log/nginx/access.log"))
-            .filter(|v| v != "off"),
-        user: Some(r.text("NGINX_USER", "www-data")).filter(|v| v != "none"),
-        version: r.text("NGINX_VERSION", "1.22"),
-        stream_module: r.text(
-            "NGINX_STREAM_MODULE",
-            "/usr/lib/nginx/modules/ngx_stream_module.so",
-        ),
-        http3: r.text("NGINX_HTTP3", "off") == "on",
-        temp_dir: optional("NGINX_TEMP_DIR"),
-        include: Some(r.text("NGINX_INCLUDE", "/etc/nginx/conf.d/*.conf")).filter(|v| v != "none"),
-        http_ports: r.list("NGINX_HTTP_PORTS", "80", "port numbers"),
-        https_ports: r.list("NGINX_HTTPS_PORTS", "443", "port numbers"),
-    }
 }

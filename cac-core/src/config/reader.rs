@@ -37,6 +37,19 @@ impl Reader<'_> {
         }
     }
 
+    /// `on` or `off`.
+    pub(super) fn switch(&mut self, name: &str, default: bool) -> bool {
+        match self.vars.get(name) {
+            None => default,
+            Some("on") => true,
+            Some("off") => false,
+            Some(other) => {
+                self.problem(name, format!("must be `on` or `off`; it is `{other}`"));
+                false
+            }
+        }
+    }
+
     /// At least one second.
     pub(super) fn seconds(&mut self, name: &str, default: u64) -> Duration {
         Duration::from_secs(self.parse(name, default, "a number of seconds").max(1))

@@ -10,19 +10,30 @@ use super::value::ConfigPath;
 pub enum Flavour {
     /// Debian's 1.18 to 1.22, and everything before 1.25.1: HTTP/2 is a word of `listen`.
     Debian1_22,
-    /// 1.25.1 and later: HTTP/2 is a directive; HTTP/3 where it was built with it.
-    V1_25 { http3: bool },
+    /// 1.25.1 and later: HTTP/2 is a directive, and there may be HTTP/3.
+    V1_25,
 }
 
 impl Flavour {
-    /// Of a release, built with HTTP/3 or not.
-    pub fn of(version: (u32, u32, u32), http3: bool) -> Self {
+    /// Of a release.
+    pub fn of(version: (u32, u32, u32)) -> Self {
         if version >= (1, 25, 1) {
-            Self::V1_25 { http3 }
+            Self::V1_25
         } else {
             Self::Debian1_22
         }
     }
+
+    /// Of a release as people write it, such as `1.22` or `1.25.3`.
+    pub fn of_version(text: &str) -> Option<Self> {
+        numbers(text)
+            .map(|(major, minor, patch)| Self::of((major, minor, patch.unwrap_or(u32::MAX))))
+    }
+}
+
+fn numbers(version: &str) -> Option<(u32, u32, Option<u32>)> {
+    let mut parts = version.splitn(3, '.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??, parts.next().flatten()))
 }
 
 /// How this nginx proxies plain TCP and UDP.
@@ -60,7 +71,7 @@ pub struct Found {
 impl Found {
     /// The flavour of configuration this nginx reads without a warning.
     pub fn flavour(&self) -> Flavour {
-        Flavour::of(self.version, self.http3)
+        Flavour::of(self.version)
     }
 
     /// Asks the program at `binary`; `None` when it is no nginx that runs here.
@@ -78,13 +89,8 @@ impl Found {
         let version = said
             .lines()
             .find_map(|line| line.strip_prefix("nginx version: "))?;
-        let numbers = version.split('/').nth(1)?.split(' ').next()?;
-        let mut parts = numbers.splitn(3, '.').map(|part| part.parse::<u32>().ok());
-        let version = (
-            parts.next()??,
-            parts.next()??,
-            parts.next().flatten().unwrap_or(0),
-        );
+        let (major, minor, patch) = numbers(version.split('/').nth(1)?.split(' ').next()?)?;
+        let version = (major, minor, patch.unwrap_or(0));
         let built = |word: &str| {
             said.split_ascii_whitespace()
                 .any(|argument| argument == word)
@@ -159,7 +165,8 @@ mod tests {
     #[test]
     fn a_new_one_has_stream_and_http3_built_in() {
         let found = Found::read(Path::new("/n"), UPSTREAM, &|_| false).unwrap();
-        assert_eq!(found.flavour(), Flavour::V1_25 { http3: true });
+        assert_eq!(found.flavour(), Flavour::V1_25);
+        assert!(found.http3);
         assert_eq!(found.stream_module, StreamModule::Builtin);
     }
 

@@ -233,8 +233,8 @@ impl File {
                 .as_ref()
                 .map(|(name, upstream)| Name::new(name, *upstream)),
             servers: servers(settings),
-            http2_directive: matches!(settings.flavour, Flavour::V1_25 { .. }),
-            http3: settings.flavour == (Flavour::V1_25 { http3: true }),
+            http2_directive: settings.flavour == Flavour::V1_25,
+            http3: settings.http3 && settings.flavour == Flavour::V1_25,
             certificate: text(&settings.certificate),
             certificate_key: text(&settings.certificate_key),
             include: settings.include.as_ref().map(text),

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::form::{self, Chosen, Known, Rows, Trouble};
 use crate::db::{Row, Tx};
-use crate::nginx::{Service, Settings};
+use crate::nginx::Service;
 use crate::{Core, Result, args, transaction};
 
 /// Entity tags that are kept.
@@ -44,21 +44,17 @@ fn read(rows: &[Row]) -> Result<HashMap<i64, Known>> {
 }
 
 /// What is served now, without a note of it.
-pub(super) async fn look(core: &Core, settings: &Settings) -> Result<Chosen> {
+pub(super) async fn look(core: &Core) -> Result<Chosen> {
     let rows = form::read(core).await?;
     let known = read(&core.db.all(FORMS, args![]).await?)?;
-    Ok(form::choose(settings, &rows, &known))
+    Ok(form::choose(&core.config.nginx, &rows, &known))
 }
 
 /// What is served now, and its revision; the good forms are remembered.
-pub(super) async fn settle(
-    core: &Core,
-    settings: &Settings,
-    memory: &mut Memory,
-) -> Result<(Chosen, i64)> {
+pub(super) async fn settle(core: &Core, memory: &mut Memory) -> Result<(Chosen, i64)> {
     let rows = form::read(core).await?;
     if let Some(known) = &memory.known {
-        let chosen = form::choose(settings, &rows, known);
+        let chosen = form::choose(&core.config.nginx, &rows, known);
         // Another process may have seen a newer good form of what is in trouble now.
         if chosen.troubles.is_empty() && differences(&chosen, known).is_none() {
             return Ok((chosen, memory.revision));
@@ -66,7 +62,7 @@ pub(super) async fn settle(
     }
     let known = read(&core.db.all(FORMS, args![]).await?)?;
     let last = core.db.one(LAST, args![]).await?.get("n")?;
-    let chosen = form::choose(settings, &rows, &known);
+    let chosen = form::choose(&core.config.nginx, &rows, &known);
     if differences(&chosen, &known).is_none() {
         memory.known = Some(known);
         memory.revision = last;
@@ -74,7 +70,7 @@ pub(super) async fn settle(
     }
     let (chosen, known, revision) = transaction!(core.db, tx => {
         tx.lock("routes").await?;
-        write(tx, core, settings, &rows).await?
+        write(tx, core, &rows).await?
     })?;
     memory.known = Some(known);
     memory.revision = revision;
@@ -98,12 +94,11 @@ fn differences(chosen: &Chosen, known: &HashMap<i64, Known>) -> Option<Differenc
 async fn write(
     tx: &mut Tx,
     core: &Core,
-    settings: &Settings,
     rows: &Rows,
 ) -> Result<(Chosen, HashMap<i64, Known>, i64)> {
     let mut known = read(&tx.all(FORMS, args![]).await?)?;
     let last: i64 = tx.one(LAST, args![]).await?.get("n")?;
-    let chosen = form::choose(settings, rows, &known);
+    let chosen = form::choose(&core.config.nginx, rows, &known);
     let Some((new, mut gone)) = differences(&chosen, &known) else {
         return Ok((chosen, known, last));
     };

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -11,10 +12,11 @@ use cac_core::nginx::{
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -187,17 +189,59 @@ pub(crate) async fn head<S: AsyncRead + Unpin>(stream: &mut S) -> Option<String>
     String::from_utf8(head).ok()
 }
 
-/// A container's web server: answers with its name, what it was asked and the size of the body; takes WebSockets and
-/// gives back what comes over them.
+/// A container's web server: answers with its name, what it was asked and the body's size; takes WebSockets and gives back what comes
+/// over them.
 pub(crate) async fn web(name: &'static str) -> SocketAddr {
+    gated_web(name, &Arc::default()).await
+}
+
+/// The same, where bodies of 1 MB and more stop half-way, there and back, until the gate is opened. `/bytes/N` is [`pattern`].
+pub(crate) async fn gated_web(name: &'static str, gate: &Arc<Gate>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let gate = Arc::clone(gate);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(answer(stream, name));
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move { answer(stream, name, &gate).await });
         }
     });
     address
+}
+
+/// Open unless somebody closes it.
+#[derive(Default)]
+pub(crate) struct Gate {
+    closed: watch::Sender<bool>,
+    /// Who stands before it.
+    pub(crate) waiting: AtomicUsize,
+}
+
+impl Gate {
+    pub(crate) fn close(&self) {
+        self.closed.send_replace(true);
+    }
+
+    pub(crate) fn open(&self) {
+        self.closed.send_replace(false);
+    }
+
+    async fn pass(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let mut closed = self.closed.subscribe();
+        drop(closed.wait_for(|closed| !closed).await);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Bytes that show when one is missing or twice.
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
+    let words = (0_u32..).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes());
+    words.take(length).collect()
+}
+
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 /// The same over TLS, with a certificate that nobody knows.
@@ -218,7 +262,10 @@ pub(crate) async fn tls_web(name: &'static str, certificate: &Certificate) -> So
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
-            tokio::spawn(async move { answer(acceptor.accept(stream).await.ok()?, name).await });
+            tokio::spawn(async move {
+                let stream = acceptor.accept(stream).await.ok()?;
+                answer(stream, name, &Gate::default()).await
+            });
         }
     });
     address
@@ -252,7 +299,11 @@ pub(crate) async fn events(next: Arc<Notify>) -> SocketAddr {
     address
 }
 
-async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, name: &str) -> Option<()> {
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    name: &str,
+    gate: &Gate,
+) -> Option<()> {
     let head = head(&mut stream).await?;
     let lower = head.to_lowercase();
     if lower.contains("\r\nupgrade: websocket\r\n") {
@@ -263,20 +314,34 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, name: &str) ->
         tokio::io::copy(&mut from, &mut to).await.ok()?;
         return Some(());
     }
-    let length = lower
-        .split("\r\ncontent-length: ")
-        .nth(1)
-        .and_then(|rest| rest.split("\r\n").next()?.parse().ok())
-        .unwrap_or(0);
-    let mut rest = (&mut stream).take(length);
-    let mut nowhere = tokio::io::sink();
-    let body = tokio::io::copy(&mut rest, &mut nowhere).await.ok()?;
-    let text = format!("I am {name}, {body} bytes of body.\n{head}");
-    let answer = format!(
-        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
-        text.len()
-    );
-    stream.write_all(answer.as_bytes()).await.ok()
+    let asked = |before: &str, after: char| {
+        let (_, rest) = lower.split_once(before)?;
+        rest.split(after).next()?.parse::<usize>().ok()
+    };
+    let (upload, download) = (asked("\r\ncontent-length: ", '\r'), asked(" /bytes/", ' '));
+    let mut body = vec![0; upload.unwrap_or(0)];
+    let (begin, rest) = body.split_at_mut(upload.unwrap_or(0) / 2);
+    stream.read_exact(begin).await.ok()?;
+    if begin.len() >= 500_000 {
+        gate.pass().await;
+    }
+    stream.read_exact(rest).await.ok()?;
+    let told = match download {
+        Some(length) => pattern(length),
+        None => {
+            let (length, digest) = (body.len(), digest(&body));
+            format!("I am {name}, {length} bytes of body, {digest}.\n{head}").into_bytes()
+        }
+    };
+    let length = told.len();
+    let begin = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    stream.write_all(begin.as_bytes()).await.ok()?;
+    let (begin, rest) = told.split_at(length / 2);
+    stream.write_all(begin).await.ok()?;
+    if length >= 1_000_000 {
+        gate.pass().await;
+    }
+    stream.write_all(rest).await.ok()
 }
 
 /// Says a line first, as ssh servers do, then gives back what comes.

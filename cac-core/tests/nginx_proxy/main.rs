@@ -4,4 +4,5 @@
 mod change;
 mod lab;
 mod life;
+mod reload;
 mod traffic;

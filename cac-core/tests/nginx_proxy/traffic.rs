@@ -90,7 +90,7 @@ async fn a_large_body_arrives_whole() {
         .await
         .unwrap();
     assert_eq!(status, 200);
-    let expected = format!("I am one, {size} bytes of body.");
+    let expected = format!("I am one, {size} bytes of body, ");
     assert!(answer.contains(&expected), "{answer}");
     proxy.stop().await;
 }
@@ -189,7 +189,7 @@ async fn a_service_has_settings_of_its_own_beside_the_others() {
     let asked =
         "GET /unavailable?name=hasty.cac.localhost HTTP/1.0\r\nHost: portal.cac.localhost\r\n";
     assert!(
-        answer.contains("I am the portal, 0 bytes of body."),
+        answer.contains("I am the portal, 0 bytes of body, "),
         "{answer}"
     );
     assert!(answer.contains(asked), "{answer}");

@@ -41,6 +41,7 @@ fn checkable(dir: &Path) -> Settings {
     std::fs::create_dir_all(dir.join("temp")).unwrap();
     let mut settings = Settings::private(&NGINX, dir, &certificate).unwrap();
     settings.http_listen = vec!["127.0.0.1:18080".parse().unwrap()];
+    settings.http3 = NGINX.http3;
     settings.https_listen = vec!["127.0.0.1:18443".parse().unwrap()];
     settings.stream_listen = vec!["127.0.0.1".parse().unwrap()];
     settings
@@ -95,7 +96,8 @@ fn compare_with_golden(name: &str, text: &str) {
 fn a_small_set_on_each_flavour() {
     let (mut settings, services, streams) = small_set();
     compare_with_golden("debian.conf", &render(&settings, &services, &streams).text);
-    settings.flavour = Flavour::V1_25 { http3: true };
+    settings.flavour = Flavour::V1_25;
+    settings.http3 = true;
     settings.stream_module = StreamModule::Builtin;
     settings.https_listen = vec!["0.0.0.0:8443".parse().unwrap()];
     compare_with_golden("quic.conf", &render(&settings, &services, &streams).text);

@@ -69,14 +69,13 @@ impl Api {
         wait: Query<Option<u64>>,
         /// The version of the nginx that reads it, such as `1.22` or `1.25.3`; left out: `NGINX_VERSION`.
         nginx: Query<Option<String>>,
-        /// Whether that version was built with HTTP/3.
+        /// Whether that one can speak HTTP/3; it is told to with `NGINX_HTTP3=on`.
         http3: Query<Option<bool>>,
         /// Where its stream module is: `builtin`, `dynamic` for the file of `NGINX_STREAM_MODULE`, or `none`; left out: as configured.
         stream: Query<Option<String>>,
     ) -> Result<Configuration> {
         may_read(&who)?;
-        let http3 = http3.0.unwrap_or(false);
-        let variant = Variant::parse(&who.core, nginx.0.as_deref(), http3, stream.0.as_deref())?;
+        let variant = Variant::parse(&who.core, nginx.0.as_deref(), http3.0, stream.0.as_deref())?;
         let has = if_none_match.0.unwrap_or_default();
         let deadline = Instant::now() + Duration::from_secs(wait.0.unwrap_or(0).min(LONGEST));
         let mut changed = who.core.wake.watch_routes();
