@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, SqlSafeStr as _};
 
+pub mod nginx;
 mod relay;
 
 pub use relay::{Passing, Relay};

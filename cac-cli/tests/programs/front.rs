@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cac_core::args;
 use cac_core::db::Db;
@@ -12,12 +13,12 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::lab::{Running, own_address, simulator, until};
+use crate::lab::{Running, good, own_address, simulator, until};
 use crate::portal::{Browser, Portal};
 
-const HTTPS: u16 = 8443;
+pub(crate) const HTTPS: u16 = 8443;
 
 pub(crate) struct Front {
     pub(crate) dir: TempDir,
@@ -97,6 +98,68 @@ impl Front {
         )
     }
 
+    /// Another machine with an nginx and a puller: it has files and a loopback network of its own, and its puller reaches the portal.
+    pub(crate) fn elsewhere(&self, name: &'static str) -> Elsewhere {
+        let dir = tempfile::tempdir().unwrap();
+        let start = format!(
+            "pid {};\nevents {{}}\n",
+            self.dir.path().join("nginx.pid").display()
+        );
+        std::fs::write(dir.path().join("nginx.conf"), start).unwrap();
+        std::fs::create_dir(dir.path().join("tls")).unwrap();
+        for file in ["tls/certificate.pem", "tls/certificate.key"] {
+            std::fs::copy(self.dir.path().join(file), dir.path().join(file)).unwrap();
+        }
+        const SCRIPT: &str = r#"set -eu
+            mount --bind "$1" "$2"
+            unshare --net setpriv --pdeathsig TERM sh -c 'ip link set lo up && exec "$0" -c "$1" -e stderr -g "daemon off;"' "$3" "$2/nginx.conf" &
+            until [ -s "$2/nginx.pid" ]; do sleep 0.05; done
+            shift 3
+            exec "$@""#;
+        let text = |path: &Path| path.display().to_string();
+        let nginx = find_nginx().unwrap().binary;
+        let mut words: Vec<String> = if rustix::process::geteuid().is_root() {
+            vec![]
+        } else {
+            vec!["--map-root-user".to_owned()]
+        };
+        words.extend(["--mount", "sh", "-c", SCRIPT, "sh"].map(str::to_owned));
+        words.extend([
+            text(dir.path()),
+            text(self.dir.path()),
+            text(&nginx),
+            env!("CARGO_BIN_EXE_cac").to_owned(),
+        ]);
+        words.extend(
+            [
+                "proxy",
+                "sync",
+                "--name",
+                name,
+                "--interval",
+                "0.2",
+                "--file",
+            ]
+            .map(str::to_owned),
+        );
+        words.push(text(&self.file()));
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let url = format!("http://{}:3000", self.ip);
+        let vars = [("CAC_URL", url.as_str()), ("CAC_TOKEN", &self.token)];
+        Elsewhere {
+            sync: Running::start("/usr/bin/unshare", &words, &vars),
+            dir,
+            ip: self.ip,
+        }
+    }
+
+    /// Makes the service of a container one of TCP at this port.
+    pub(crate) async fn as_tcp(&self, container: i64, port: u16) {
+        let sql = r#"UPDATE "Services" SET "type" = 'tcp', "externalHostname" = NULL, "externalPort" = ? WHERE "containerId" = ?"#;
+        let db = self.db().await;
+        db.exec(sql, args![port, container]).await.unwrap();
+    }
+
     pub(crate) async fn db(&self) -> Db {
         Db::connect(&self.database.url).await.unwrap()
     }
@@ -127,6 +190,44 @@ impl Front {
             (service["state"] == state).then_some(service)
         })
         .await
+    }
+}
+
+pub(crate) struct Elsewhere {
+    pub(crate) sync: Running,
+    dir: TempDir,
+    ip: Ipv4Addr,
+}
+
+impl Elsewhere {
+    /// What a visitor there is answered.
+    pub(crate) fn status(&self, name: &str) -> u16 {
+        let pid = std::fs::read_to_string(self.dir.path().join("nginx.pid")).unwrap();
+        let (resolve, url) = (
+            format!("{name}:{HTTPS}:{}", self.ip),
+            format!("https://{name}:{HTTPS}/"),
+        );
+        let enter = if rustix::process::geteuid().is_root() {
+            "-n"
+        } else {
+            "-Un"
+        };
+        let words = [
+            enter,
+            "-t",
+            pid.trim(),
+            "curl",
+            "-sk",
+            "--resolve",
+            &resolve,
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            &url,
+        ];
+        let said = good("/usr/bin/nsenter", &words, &[]);
+        said.parse().unwrap()
     }
 }
 
@@ -177,21 +278,39 @@ fn nginx(dir: &Path) -> Running {
         "-g",
         "daemon off;",
     ];
-    Running::start(program.to_str().unwrap(), &words, &[])
+    Running::start(program.to_str().unwrap(), &words, &[]).gently()
 }
 
-/// A web server that says one thing.
+/// A web server: says one thing, on `/slow` in two halves, and gives back what comes over a WebSocket.
 async fn backend() -> SocketAddr {
     let listener = TcpListener::bind((own_address(), 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let _ = stream.read(&mut [0; 4096]).await;
-                let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
-                stream.write_all(answer.as_bytes()).await
-            });
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer(stream));
         }
     });
     address
+}
+
+async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(stream.read_u8().await?);
+    }
+    let request = String::from_utf8_lossy(&request).to_lowercase();
+    if request.contains("\r\nupgrade: websocket\r\n") {
+        let begin =
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n";
+        stream.write_all(begin.as_bytes()).await?;
+        let (mut from, mut to) = stream.split();
+        tokio::io::copy(&mut from, &mut to).await?;
+        return Ok(());
+    }
+    let begin = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\no";
+    stream.write_all(begin.as_bytes()).await?;
+    if request.starts_with("get /slow ") {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    stream.write_all(b"k").await
 }

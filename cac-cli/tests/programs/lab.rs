@@ -106,6 +106,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 /// A program that runs; it is killed with this value.
 pub(crate) struct Running {
     name: String,
+    end: Signal,
     child: Child,
     dir: TempDir,
 }
@@ -118,9 +119,16 @@ impl Running {
         command.stdout(file("out")).stderr(file("err"));
         Self {
             name: format!("{program} {}", words.join(" ")),
+            end: Signal::KILL,
             child: command.spawn().unwrap(),
             dir,
         }
+    }
+
+    /// A program whose children would outlive it if it were killed.
+    pub(crate) fn gently(mut self) -> Self {
+        self.end = Signal::TERM;
+        self
     }
 
     pub(crate) fn out(&self) -> String {
@@ -175,7 +183,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        if let Ok(None) = self.child.try_wait() {
+            self.signal(self.end);
+        }
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("{}:\n{}{}", self.name, self.out(), self.err());

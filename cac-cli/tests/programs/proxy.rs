@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use cac_core::args;
 use cac_core::nginx::find_nginx;
+use cac_core::testing::nginx::check;
 use rustix::process::Signal;
 
 use crate::front::Front;
@@ -109,17 +109,14 @@ async fn changes_that_come_together_are_one_reload_a_second() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_puller_that_is_killed_leaves_a_file_that_nginx_takes() {
     let front = front().await;
-    let program = find_nginx().unwrap().binary;
     for n in 0..12 {
         let mut sync = front.sync(&["--interval", "0"]);
         front.add(&format!("k{n}")).await;
         tokio::time::sleep(Duration::from_millis(40 + 23 * n)).await;
         sync.signal(Signal::KILL);
         sync.ended();
-        let file = front.file();
-        let words = ["-t", "-q", "-e", "stderr", "-c", file.to_str().unwrap()];
-        let checked = run(program.to_str().unwrap(), &words, &[]);
-        assert!(checked.status.success(), "{}", text(&checked.stderr));
+        let file = std::fs::read_to_string(front.file()).unwrap();
+        check(&file, front.dir.path()).unwrap();
     }
     // Whoever comes next goes on from there.
     let sync = front.sync(&[]);
@@ -137,9 +134,8 @@ async fn a_port_that_another_program_has_is_told_and_taken_when_it_is_free() {
     let one = front.add("one").await;
     front.stands(one, "live").await;
     let taken = std::net::TcpListener::bind((front.ip, 9000)).unwrap();
-    let sql = r#"UPDATE "Services" SET "type" = 'tcp', "externalHostname" = NULL, "externalPort" = 9000 WHERE "containerId" = ?"#;
     let two = front.add("two").await;
-    front.db().await.exec(sql, args![two]).await.unwrap();
+    front.as_tcp(two, 9000).await;
     let refused = front.stands(two, "refused").await;
     let reason = refused["reason"].as_str().unwrap();
     let expected = format!(
@@ -199,5 +195,48 @@ async fn the_line_of_the_readme_for_cron_does_the_least() {
     until("the change is seen", refused).await;
     assert_eq!(std::fs::read_to_string(front.file()).unwrap(), good);
     front.browser.until("one.proxy.test", 200).await;
+    front.nginx.stop();
+}
+
+/// A second machine: files, processes' addresses and the network are its own, and it reaches the portal.
+#[tokio::test(flavor = "multi_thread")]
+async fn several_proxies_serve_and_each_says_what_is_live_there() {
+    let front = front().await;
+    let here = front.sync(&["--interval", "0.2"]);
+    let there = front.elsewhere("there");
+    let one = front.add("one").await;
+    let live = async |id: i64| {
+        until("live on both", async || {
+            let service = front.stands(id, "live").await;
+            let proxies = service["live"].as_array().unwrap().clone();
+            let names = proxies
+                .iter()
+                .map(|on| on["proxy"].as_str().unwrap().to_owned());
+            let mut names: Vec<String> = names.collect();
+            names.sort();
+            (names == ["here", "there"]).then_some(())
+        })
+        .await;
+    };
+    live(one).await;
+    front.browser.until("one.proxy.test", 200).await;
+    // From there nginx reaches no container of ours: a name that it knows is one that does not answer.
+    assert_eq!(there.status("one.proxy.test"), 502);
+    assert_eq!(there.status("two.proxy.test"), 404);
+
+    // One of them stops: the other goes on, and what comes now is not live everywhere, until that machine is forgotten.
+    there.sync.stop();
+    let two = front.add("two").await;
+    front.browser.until("two.proxy.test", 200).await;
+    let service = until("live on one", async || {
+        let service = front.stands(two, "pending").await;
+        (service["live"][0]["proxy"] == "here").then_some(service)
+    })
+    .await;
+    assert_eq!(service["live"].as_array().unwrap().len(), 1, "{service}");
+    let forgotten = front.portal.delete("/proxies/there", &front.admin).await;
+    assert!(forgotten.status().is_success());
+    front.stands(two, "live").await;
+    here.stop();
     front.nginx.stop();
 }

@@ -3,10 +3,10 @@
 //! long form; `SEED` chooses other strings.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
 use cac_core::args;
-use cac_core::nginx::{find_nginx, self_signed};
+use cac_core::nginx::self_signed;
+use cac_core::testing::nginx::{check, hostile, plain};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng, SeedableRng};
@@ -75,20 +75,6 @@ const COLUMNS: [(&str, &str); 11] = [
         r#"UPDATE "Routes" SET "form" = ? WHERE "serviceId" = ?"#,
     ),
 ];
-
-fn hostile(random: &mut StdRng) -> String {
-    #[rustfmt::skip]
-    const PARTS: [&str; 40] = [
-        "a", "web", "cac.localhost", ".", "-", ";", "{", "}", "\n", "\r\n", " ", "\t", "\"", "'", "\\", "$host", "#", "*", "..", "é",
-        "\u{2028}", "return 200 x;", "include /etc/passwd;", "default", "127.77.1.9", ":80", "8080", "0", "-1", "70000", "99999999999999999999",
-        "true", "http", "tcp", "udp", "~^", "_", "A", "server { listen 9; }", "{\"kind\":\"http\"}",
-    ];
-    let mut text = String::new();
-    for _ in 0..random.random_range(1..5) {
-        text.push_str(PARTS.choose(random).unwrap());
-    }
-    text
-}
 
 /// A string, a number, or what is neither.
 fn value(random: &mut StdRng) -> Value {
@@ -251,50 +237,10 @@ impl Attack {
             let shape = plain(line);
             assert!(self.ours.contains(&shape), "{line:?} after {struck:#?}");
         }
-        let file = self.dir.path().join("checked.conf");
-        std::fs::write(&file, text).unwrap();
-        let mut nginx = Command::new(find_nginx().unwrap().binary);
-        let said = nginx
-            .args(["-t", "-q", "-e", "stderr", "-c"])
-            .arg(file)
-            .output()
-            .unwrap();
-        let words = String::from_utf8_lossy(&said.stderr);
-        assert!(said.status.success(), "{words} after {struck:#?}");
+        if let Err(words) = check(&text, self.dir.path()) {
+            panic!("{words} after {struck:#?}");
+        }
     }
-}
-
-/// A line without the values that may stand there: a public name, an address, a number.
-fn plain(line: &str) -> String {
-    let name = |word: &str| {
-        let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
-        word.contains('.') && word.chars().all(label)
-    };
-    let number = |c: char| c.is_ascii_digit();
-    let words = line.trim().split(' ').map(|word| {
-        let (bare, end) = match word.strip_suffix(';') {
-            Some(bare) => (bare, ";"),
-            None => (word, ""),
-        };
-        let address = bare
-            .trim_start_matches("https://")
-            .trim_start_matches("http://");
-        let what = match bare {
-            _ if address.parse::<std::net::SocketAddr>().is_ok() => "ADDRESS".to_owned(),
-            _ if name(bare) => "NAME".to_owned(),
-            _ if bare.starts_with(number)
-                && bare
-                    .trim_end_matches(['s', 'm', 'k', 'g'])
-                    .chars()
-                    .all(number) =>
-            {
-                "NUMBER".to_owned()
-            }
-            other => other.to_owned(),
-        };
-        what + end
-    });
-    words.collect::<Vec<_>>().join(" ")
 }
 
 #[tokio::test(flavor = "multi_thread")]
