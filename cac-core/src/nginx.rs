@@ -194,6 +194,16 @@ pub enum Service {
     Stream(StreamService),
 }
 
+impl Service {
+    /// The external port that is this service's alone.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Http(_) => None,
+            Self::Stream(service) => Some(service.port),
+        }
+    }
+}
+
 /// A service that could not stand in the file beside the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {

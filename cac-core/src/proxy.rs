@@ -134,20 +134,20 @@ const KEPT: i64 = 1000;
 
 /// Notes since when the proxy serves this revision, unless it is known already.
 async fn live(tx: &mut Tx, proxy: &Proxy, now: DateTime<Utc>) -> Result<()> {
-    let sql = r#"SELECT "revision" FROM "Revisions" WHERE "etag" = ?"#;
+    let sql = r#"SELECT "revision", "leftOut" FROM "Revisions" WHERE "etag" = ?"#;
     let Some(row) = tx.opt(sql, args![&proxy.revision]).await? else {
         return Ok(());
     };
-    let revision: i64 = row.get("revision")?;
-    let sql = r#"SELECT "liveSince" FROM "ProxyRevisions" WHERE "proxyId" = ? AND "revision" = ?"#;
-    if tx.opt(sql, args![proxy.id, revision]).await?.is_some() {
+    let (revision, out): (i64, String) = (row.get("revision")?, row.get("leftOut")?);
+    let sql = r#"SELECT "liveSince" FROM "ProxyRevisions" WHERE "proxyId" = ? AND "revision" = ? AND "leftOut" = ?"#;
+    let known = tx.opt(sql, args![proxy.id, revision, &out]).await?;
+    if known.is_some() {
         return Ok(());
     }
     let sql = r#"DELETE FROM "ProxyRevisions" WHERE "proxyId" = ? AND "revision" < ?"#;
     tx.exec(sql, args![proxy.id, revision - KEPT]).await?;
-    let sql =
-        r#"INSERT INTO "ProxyRevisions" ("proxyId", "revision", "liveSince") VALUES (?, ?, ?)"#;
-    tx.exec(sql, args![proxy.id, revision, now]).await?;
+    let sql = r#"INSERT INTO "ProxyRevisions" ("proxyId", "revision", "leftOut", "liveSince") VALUES (?, ?, ?, ?)"#;
+    tx.exec(sql, args![proxy.id, revision, &out, now]).await?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod form;
 mod record;
 mod state;
+mod taken;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock};
@@ -15,6 +16,7 @@ pub use form::Trouble;
 use record::Memory;
 pub(crate) use state::behind;
 pub use state::{LiveAt, Standing, State, standings};
+pub use taken::TakenPorts;
 
 use crate::nginx::{self, Flavour, Kept, ProxyConfig, Rendered, Service, Settings, StreamModule};
 use crate::{Core, Error, Result, args, container, proxy};
@@ -42,6 +44,8 @@ pub struct Table {
 pub struct Variant {
     pub flavour: Option<Flavour>,
     pub lacks_http3: bool,
+    /// External ports that another program has on the machine of this nginx.
+    pub taken: TakenPorts,
     pub stream_module: Option<StreamModule>,
 }
 
@@ -53,6 +57,7 @@ impl Variant {
         version: Option<&str>,
         http3: Option<bool>,
         stream: Option<&str>,
+        taken: Option<&str>,
     ) -> Result<Self> {
         let flavour = |text| {
             let message = "Give the version of nginx, such as `1.22` or `1.25.3`.";
@@ -75,14 +80,15 @@ impl Variant {
         Ok(Self {
             flavour,
             lacks_http3: http3 == Some(false),
+            taken: taken.unwrap_or_default().parse()?,
             stream_module,
         })
     }
 }
 
-fn rendered(settings: &Settings, served: &BTreeMap<i64, Service>) -> Rendered {
+fn rendered<'a>(settings: &Settings, served: impl IntoIterator<Item = &'a Service>) -> Rendered {
     let (mut http, mut streams) = (Vec::new(), Vec::new());
-    for service in served.values() {
+    for service in served {
         match service {
             Service::Http(service) => http.push(service.clone()),
             Service::Stream(service) => streams.push(service.clone()),
@@ -100,8 +106,9 @@ pub async fn render(core: &Core) -> Result<Rendered> {
 pub async fn render_with(core: &Core, settings: &Settings) -> Result<Rendered> {
     let mut memory = core.newest.memory.lock().await;
     let (chosen, revision) = Box::pin(record::settle(core, &mut memory)).await?;
-    let file = rendered(settings, &chosen.served);
-    record::tag(core, &mut memory, &file.etag, revision).await?;
+    let file = rendered(settings, chosen.served.values());
+    let all = TakenPorts::default();
+    record::tag(core, &mut memory, &file.etag, revision, &all).await?;
     tell(&mut memory.told, &chosen.troubles);
     Ok(file)
 }
@@ -151,9 +158,12 @@ pub async fn file(core: &Core, variant: &Variant) -> Result<Arc<Rendered>> {
     if let Some(module) = &variant.stream_module {
         settings.stream_module = module.clone();
     }
-    let file = Arc::new(rendered(&settings, &table.served));
+    let taken = |service: &&Service| service.port().is_some_and(|port| variant.taken.has(port));
+    let (out, served): (Vec<_>, Vec<_>) = table.served.values().partition(taken);
+    let out = out.into_iter().filter_map(Service::port).collect();
+    let file = Arc::new(rendered(&settings, served));
     let mut memory = core.newest.memory.lock().await;
-    record::tag(core, &mut memory, &file.etag, table.revision).await?;
+    record::tag(core, &mut memory, &file.etag, table.revision, &out).await?;
     let mut files = table
         .files
         .lock()

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::db::{Db, Row, Tx};
+use crate::routes::TakenPorts;
 use crate::{Core, Error, Result, args, db};
 
 mod change;
@@ -231,7 +232,9 @@ async fn free_port(tx: &mut Tx, config: &Config, kind: ServiceType, ssh: bool) -
     if kind == ServiceType::Tcp {
         taken.extend(own_ports(config));
     }
-    range.clone().find(|port| !taken.contains(port)).ok_or_else(|| {
+    let elsewhere = TakenPorts::at_proxies(tx).await?;
+    let free = |port: &u16| !taken.contains(port) && !elsewhere.has(*port);
+    range.clone().find(free).ok_or_else(|| {
         let message = format!(
             "No free {} port is left between {} and {}; ask an admin to delete unused services or to widen the range.",
             kind.as_str(), range.start(), range.end()

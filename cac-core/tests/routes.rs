@@ -10,9 +10,10 @@ use cac_core::config::{Config, Program, Vars};
 use cac_core::db::Db;
 use cac_core::nginx::{ProxyConfig, Rendered, Settings, find_nginx, self_signed};
 use cac_core::proxy::{self, Report};
-use cac_core::routes::State;
+use cac_core::routes::{State, Variant};
+use cac_core::service::{self, NewOne};
 use cac_core::testing::{TestDb, databases};
-use cac_core::{Core, args, routes};
+use cac_core::{Actor, Core, args, routes};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -374,6 +375,72 @@ async fn each_service_says_where_it_is_live_since_when_and_why_not() {
             "{reason}"
         );
         assert_eq!(kept.live.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_another_program_has_at_one_proxy_hinders_nobody_else() {
+    for database in databases().await {
+        let core = core(&database).await;
+        let id = container(&core.db, "one", "127.1.0.2").await;
+        let alice = Actor::new("alice", false);
+        let add = async |word: &str| {
+            let protocol = Some(word.to_owned());
+            let new = NewOne {
+                protocol,
+                ..NewOne::default()
+            };
+            service::add(&core, &alice, id, &new).await.unwrap()
+        };
+        let standing = async |id: i64| {
+            let mut all = routes::standings(&core, vec![id]).await.unwrap();
+            all.remove(&id).unwrap()
+        };
+        let report = async |proxy: &str, taken: Option<&str>| {
+            let variant = Variant::parse(&core, None, None, None, taken).unwrap();
+            let file = routes::file(&core, &variant).await.unwrap();
+            let revision = file.etag.clone();
+            let report = Report {
+                revision,
+                refused: None,
+            };
+            proxy::report(&core, proxy, &report).await.unwrap();
+            file.text.clone()
+        };
+        let (first, second) = (add("8081/tcp").await, add("8082/tcp").await);
+        let [taken, other] = [&first, &second].map(|one| one.external_port.unwrap().to_string());
+        let listen = |port: &str| format!("0.0.0.0:{port}");
+        report("a", None).await;
+        let text = report("b", Some(&taken)).await;
+        assert!(!text.contains(&listen(&taken)) && text.contains(&listen(&other)));
+        let refused = standing(first.id).await;
+        assert_eq!(refused.state, State::Refused, "{}", database.name);
+        let words = format!("Another program has port {taken} on b: ");
+        assert!(refused.reason.unwrap().starts_with(&words));
+        assert_eq!(refused.live.len(), 1);
+        let live = standing(second.id).await;
+        assert_eq!((live.state, live.live.len()), (State::Live, 2));
+
+        // Another service gets another port, also once this one is gone.
+        service::remove(&core, &alice, id, first.id).await.unwrap();
+        let again = add("8081/tcp").await.external_port.unwrap().to_string();
+        assert!(again != taken && again != other, "{again}");
+        // Nothing is left out of the file any more.
+        core.wake.routes();
+        report("b", Some(&taken)).await;
+        let free = add("8083/tcp").await.external_port.unwrap().to_string();
+        assert_eq!(free, taken);
+
+        for bad in [
+            "x",
+            "1,70000",
+            "-1",
+            &"1,".repeat(40),
+            &(1..40).map(|n| format!("{n},")).collect::<String>(),
+        ] {
+            let refused = Variant::parse(&core, None, None, None, Some(bad));
+            assert_eq!(refused.is_err(), !bad.starts_with("1,1,"), "{bad}");
+        }
     }
 }
 

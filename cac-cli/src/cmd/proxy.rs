@@ -1,5 +1,8 @@
 //! `cac proxy`: the reverse proxies, and the loop that keeps one of them on the newest configuration.
 
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,6 +28,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A proxy that lives says so.
 const SAY: Duration = Duration::from_secs(300);
+/// Whether a port is free again that another program has.
+const LOOK: u64 = 5;
+/// Such ports; more are no accident.
+const MOST_TAKEN: usize = 32;
 /// What nginx refused may be good later: the file includes others.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -40,8 +47,9 @@ enum Command {
     /// Keep the nginx of this machine on the portal's configuration, until Ctrl-C
     ///
     /// Waits at the portal for changes, checks each file with `nginx -t` before it is put in place, has nginx read it, puts the old one
-    /// back where nginx does not take it over, and reports what is live. A portal that is away changes nothing. Needs a token with the
-    /// scopes nginx:read and nginx:report.
+    /// back where nginx does not take it over, and reports what is live. A portal that is away changes nothing. A service whose port
+    /// another program of this machine has is left out until it is free, and hinders no other. Needs a token with the scopes nginx:read
+    /// and nginx:report.
     Sync(Box<Sync>),
     /// List the reverse proxies that reported, for admins
     List,
@@ -149,10 +157,13 @@ impl Sync {
             name,
             settled: false,
             told: None,
+            taken: BTreeSet::new(),
         };
         if self.once {
-            let fetched = puller.fetch(0).await?;
-            puller.take(fetched).await?;
+            while !puller.settled {
+                let fetched = puller.fetch(0).await?;
+                puller.take(fetched).await?;
+            }
             return match puller.told {
                 Some(Told {
                     refused: Some(reason),
@@ -185,13 +196,20 @@ struct Puller {
     /// Whether nginx surely runs on the file in place, or refused it.
     settled: bool,
     told: Option<Told>,
+    /// Where other programs listen.
+    taken: BTreeSet<SocketAddr>,
 }
 
 impl Puller {
     async fn follow(&mut self, interval: Duration, stop: &CancellationToken) {
         let mut pause = FIRST_PAUSE;
         while !stop.is_cancelled() {
-            let wait = if self.settled { WAIT } else { 0 };
+            self.look_for_freed();
+            let wait = match self.settled {
+                false => 0,
+                true if self.taken.is_empty() => WAIT,
+                true => LOOK,
+            };
             let Some(fetched) = stop.run_until_cancelled(self.fetch(wait)).await else {
                 return;
             };
@@ -227,8 +245,10 @@ impl Puller {
             StreamModule::Dynamic(_) => "dynamic",
             StreamModule::Missing => "none",
         };
+        let taken = self.taken.iter().map(|at| at.port().to_string());
+        let taken = taken.collect::<Vec<_>>().join(",");
         let url = format!(
-            "{}/nginx.conf?wait={wait}&nginx={major}.{minor}.{patch}&http3={}&stream={stream}",
+            "{}/nginx.conf?wait={wait}&nginx={major}.{minor}.{patch}&http3={}&stream={stream}&taken={taken}",
             self.portal.url, self.nginx.found.http3
         );
         let mut request = self.portal.client.client().get(url);
@@ -276,6 +296,13 @@ impl Puller {
                 tracing::info!(etag, "nginx is up to date");
                 None
             }
+            Err(ProxyError::PortTaken { address })
+                if self.taken.len() < MOST_TAKEN && self.taken.insert(address) =>
+            {
+                tracing::warn!(%address, "another program listens there: the file is taken without what would");
+                self.fetch_anew();
+                return Ok(());
+            }
             Err(error) => {
                 tracing::error!(etag, %error, "nginx stays on its old configuration");
                 Some(error)
@@ -295,6 +322,20 @@ impl Puller {
         match words {
             Some(words) if again => Err(words.into()),
             _ => Ok(()),
+        }
+    }
+
+    /// Has the whole file looked at again.
+    fn fetch_anew(&mut self) {
+        self.etag = None;
+        self.settled = false;
+    }
+
+    fn look_for_freed(&mut self) {
+        let before = self.taken.len();
+        self.taken.retain(is_taken);
+        if self.taken.len() < before {
+            self.fetch_anew();
         }
     }
 
@@ -328,4 +369,14 @@ impl Puller {
             None => {}
         }
     }
+}
+
+/// Whether somebody has this port, of either kind.
+fn is_taken(at: &SocketAddr) -> bool {
+    let tcp = TcpListener::bind(at).err();
+    let udp = UdpSocket::bind(at).err();
+    let errors = [tcp, udp].into_iter().flatten();
+    errors
+        .map(|error| error.kind())
+        .any(|kind| kind == ErrorKind::AddrInUse)
 }

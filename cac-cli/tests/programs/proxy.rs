@@ -128,7 +128,7 @@ async fn a_puller_that_is_killed_leaves_a_file_that_nginx_takes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_another_program_has_is_told_and_taken_when_it_is_free() {
+async fn a_port_that_another_program_has_hinders_nobody_else_and_is_taken_when_it_is_free() {
     let front = front().await;
     let sync = front.sync(&["--interval", "0.2"]);
     let one = front.add("one").await;
@@ -137,15 +137,24 @@ async fn a_port_that_another_program_has_is_told_and_taken_when_it_is_free() {
     let two = front.add("two").await;
     front.as_tcp(two, 9000).await;
     let refused = front.stands(two, "refused").await;
-    let reason = refused["reason"].as_str().unwrap();
-    let expected = format!(
-        "here refused it: Port 9000 of {} is taken by another program",
-        front.ip
+    assert_eq!(
+        refused["reason"],
+        "Another program has port 9000 on here: stop that one, or remove the service and add it again, which gets it another port."
     );
-    assert!(reason.starts_with(&expected), "{reason}");
     front.browser.until("one.proxy.test", 200).await;
+    let three = front.add("three").await;
+    let live = front.stands(three, "live").await;
+    front.browser.until("three.proxy.test", 200).await;
+    front.stands(two, "refused").await;
     drop(taken);
-    front.stands(two, "live").await;
+    let freed = front.stands(two, "live").await;
+    let since =
+        |service: &serde_json::Value| service["live"][0]["since"].as_str().unwrap().to_owned();
+    assert!(
+        since(&live) < since(&freed),
+        "since it is served, not since it was added"
+    );
+    assert_eq!(since(&front.stands(three, "live").await), since(&live));
     assert!(answers((front.ip, 9000)));
     sync.stop();
     front.nginx.stop();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 
+use super::TakenPorts;
 use super::form::{self, Chosen, Known, Rows, Trouble};
 use crate::db::{Row, Tx};
 use crate::nginx::Service;
@@ -18,8 +19,8 @@ const MOST: i64 = 10_000;
 pub(crate) struct Memory {
     known: Option<HashMap<i64, Known>>,
     revision: i64,
-    /// Entity tags that are stored, with their revision.
-    tags: HashMap<String, i64>,
+    /// Entity tags that are stored, with their revision and what they leave out.
+    tags: HashMap<String, (i64, TakenPorts)>,
     /// What was logged already.
     pub(super) told: BTreeMap<i64, Trouble>,
 }
@@ -103,7 +104,7 @@ async fn write(
         return Ok((chosen, known, last));
     };
     let (now, revision) = (core.clock.now(), last + 1);
-    count(tx, COUNTER, revision, now).await?;
+    count(tx, COUNTER, revision, &TakenPorts::default(), now).await?;
     gone.extend(new.keys());
     for some in gone.chunks(1000) {
         let sql = r#"DELETE FROM "Routes" WHERE "serviceId" IN ?"#;
@@ -124,26 +125,41 @@ async fn write(
     Ok((chosen, known, revision))
 }
 
-/// Remembers that a file with this entity tag shows the revision.
-pub(super) async fn tag(core: &Core, memory: &mut Memory, etag: &str, revision: i64) -> Result<()> {
-    if memory.tags.get(etag) == Some(&revision) {
+/// Remembers that a file with this entity tag shows the revision, but for those ports.
+pub(super) async fn tag(
+    core: &Core,
+    memory: &mut Memory,
+    etag: &str,
+    revision: i64,
+    out: &TakenPorts,
+) -> Result<()> {
+    let known = memory.tags.get(etag);
+    if known.is_some_and(|(known, without)| *known == revision && without == out) {
         return Ok(());
     }
     let now = core.clock.now();
     transaction!(core.db, tx => {
         tx.lock("routes").await?;
         // A state that comes back has its old tag and a new number.
-        count(tx, etag, revision, now).await?;
+        count(tx, etag, revision, out, now).await?;
     })?;
-    memory.tags.retain(|_, known| *known > revision - MOST);
-    memory.tags.insert(etag.to_owned(), revision);
+    memory.tags.retain(|_, (known, _)| *known > revision - MOST);
+    let tag = (revision, out.clone());
+    memory.tags.insert(etag.to_owned(), tag);
     Ok(())
 }
 
-async fn count(tx: &mut Tx, etag: &str, revision: i64, now: DateTime<Utc>) -> Result<()> {
+async fn count(
+    tx: &mut Tx,
+    etag: &str,
+    revision: i64,
+    out: &TakenPorts,
+    now: DateTime<Utc>,
+) -> Result<()> {
     let sql = r#"DELETE FROM "Revisions" WHERE "etag" = ? OR "revision" < ?"#;
     tx.exec(sql, args![etag, revision - MOST]).await?;
-    let sql = r#"INSERT INTO "Revisions" ("etag", "revision", "createdAt", "updatedAt") VALUES (?, ?, ?, ?)"#;
-    tx.exec(sql, args![etag, revision, now, now]).await?;
+    let sql = r#"INSERT INTO "Revisions" ("etag", "revision", "leftOut", "createdAt", "updatedAt") VALUES (?, ?, ?, ?, ?)"#;
+    tx.exec(sql, args![etag, revision, out.to_string(), now, now])
+        .await?;
     Ok(())
 }

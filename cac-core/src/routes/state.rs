@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::Trouble;
+use super::{TakenPorts, Trouble};
+use crate::nginx::Service;
 use crate::{Core, Result, args};
 
 /// How a service stands at the proxies.
@@ -54,10 +55,24 @@ pub struct Standing {
 /// A proxy with what it serves.
 struct At {
     name: String,
-    revision: Option<i64>,
+    now: Option<Shown>,
     refused: Option<(i64, String)>,
-    /// Since when it serves which revision, in order.
-    since: Vec<(i64, DateTime<Utc>)>,
+    /// Since when it serves what, in order.
+    since: Vec<(Shown, DateTime<Utc>)>,
+}
+
+/// What a file shows.
+struct Shown {
+    revision: i64,
+    /// But for these.
+    out: TakenPorts,
+}
+
+impl Shown {
+    /// Whether a service is in it that came with this revision.
+    fn has(&self, wanted: i64, port: Option<u16>) -> bool {
+        self.revision >= wanted && !port.is_some_and(|port| self.out.has(port))
+    }
 }
 
 /// Of some services; those that are not known are pending.
@@ -77,12 +92,18 @@ pub async fn standings(core: &Core, services: Vec<i64>) -> Result<BTreeMap<i64, 
     let one = |id: i64| {
         let trouble = table.troubles.get(&id);
         let revision = revisions.get(&id).copied();
-        (id, standing(&proxies, revision, trouble))
+        let port = table.served.get(&id).and_then(Service::port);
+        (id, standing(&proxies, revision, port, trouble))
     };
     Ok(services.into_iter().map(one).collect())
 }
 
-fn standing(proxies: &[At], revision: Option<i64>, trouble: Option<&Trouble>) -> Standing {
+fn standing(
+    proxies: &[At],
+    revision: Option<i64>,
+    port: Option<u16>,
+    trouble: Option<&Trouble>,
+) -> Standing {
     let Some(wanted) = revision else {
         return Standing {
             state: trouble.map_or(State::Pending, |_| State::Refused),
@@ -90,21 +111,29 @@ fn standing(proxies: &[At], revision: Option<i64>, trouble: Option<&Trouble>) ->
             live: Vec::new(),
         };
     };
-    let serving = |at: &&At| at.revision.is_some_and(|has| has >= wanted);
+    let serving = |at: &&At| at.now.as_ref().is_some_and(|now| now.has(wanted, port));
     let live = proxies.iter().filter(serving).filter_map(|at| {
-        let (_, since) = at.since.iter().find(|(revision, _)| *revision >= wanted)?;
+        let (_, since) = at.since.iter().find(|(shown, _)| shown.has(wanted, port))?;
         Some(LiveAt {
             proxy: at.name.clone(),
             since: *since,
         })
     });
     let live: Vec<LiveAt> = live.collect();
+    let taken = port.and_then(|port| {
+        let mut files = proxies.iter().filter_map(|at| Some((at, at.now.as_ref()?)));
+        let (at, _) = files.find(|(_, now)| now.out.has(port))?;
+        Some(format!(
+            "Another program has port {port} on {}: stop that one, or remove the service and add it again, which gets it another port.",
+            at.name
+        ))
+    });
     let refused = proxies.iter().find_map(|at| {
         let (revision, words) = at.refused.as_ref()?;
         (!serving(&at) && *revision >= wanted).then(|| format!("{} refused it: {words}", at.name))
     });
     let kept = trouble.map(|trouble| format!("{} It is served as it was before.", trouble.reason));
-    let reason = kept.or(refused);
+    let reason = kept.or(taken).or(refused);
     let state = match &reason {
         Some(_) => State::Refused,
         None if !live.is_empty() && live.len() == proxies.len() => State::Live,
@@ -121,27 +150,42 @@ fn standing(proxies: &[At], revision: Option<i64>, trouble: Option<&Trouble>) ->
 pub(crate) async fn behind(core: &Core) -> Result<Vec<(String, bool)>> {
     let table = super::newest(core).await?;
     let proxies = proxies(core).await?.into_iter();
-    let one = |at: At| (at.name, at.revision.is_none_or(|has| has < table.revision));
+    let one = |at: At| {
+        (
+            at.name,
+            at.now.is_none_or(|now| now.revision < table.revision),
+        )
+    };
     Ok(proxies.map(one).collect())
 }
 
 async fn proxies(core: &Core) -> Result<Vec<At>> {
-    let sql = r#"SELECT p."id", p."name", p."reason", r."revision", f."revision" AS "refused" FROM "Proxies" p
+    let sql = r#"SELECT p."id", p."name", p."reason", r."revision", r."leftOut", f."revision" AS "refused" FROM "Proxies" p
                  LEFT JOIN "Revisions" r ON r."etag" = p."revision" LEFT JOIN "Revisions" f ON f."etag" = p."refused"
                  ORDER BY p."name""#;
     let mut found = Vec::new();
-    let mut since: BTreeMap<i64, Vec<(i64, DateTime<Utc>)>> = BTreeMap::new();
-    let history = r#"SELECT "proxyId", "revision", "liveSince" FROM "ProxyRevisions" ORDER BY "proxyId", "revision""#;
+    let mut since: BTreeMap<i64, Vec<(Shown, DateTime<Utc>)>> = BTreeMap::new();
+    let history = r#"SELECT "proxyId", "revision", "leftOut", "liveSince" FROM "ProxyRevisions" ORDER BY "proxyId", "liveSince", "revision""#;
     for row in core.db.all(history, args![]).await? {
         let times = since.entry(row.get("proxyId")?).or_default();
-        times.push((row.get("revision")?, row.get("liveSince")?));
+        let shown = Shown {
+            revision: row.get("revision")?,
+            out: row.get::<String>("leftOut")?.parse()?,
+        };
+        times.push((shown, row.get("liveSince")?));
     }
     for row in core.db.all(sql, args![]).await? {
         let refused: Option<i64> = row.get("refused")?;
         let words: Option<String> = row.get("reason")?;
         found.push(At {
             name: row.get("name")?,
-            revision: row.get("revision")?,
+            now: match row.get::<Option<i64>>("revision")? {
+                Some(revision) => Some(Shown {
+                    revision,
+                    out: row.get::<String>("leftOut")?.parse()?,
+                }),
+                None => None,
+            },
             refused: refused.zip(words),
             since: since.remove(&row.get("id")?).unwrap_or_default(),
         });

@@ -61,6 +61,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(10, "proxies", "0010_proxies"),
     migration!(11, "job_history", "0011_job_history"),
     migration!(12, "routes", "0012_routes"),
+    migration!(13, "left_out", "0013_left_out"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

@@ -73,9 +73,17 @@ impl Api {
         http3: Query<Option<bool>>,
         /// Where its stream module is: `builtin`, `dynamic` for the file of `NGINX_STREAM_MODULE`, or `none`; left out: as configured.
         stream: Query<Option<String>>,
+        /// External ports that other programs have on its machine, as a comma list: what would listen there is left out.
+        taken: Query<Option<String>>,
     ) -> Result<Configuration> {
         may_read(&who)?;
-        let variant = Variant::parse(&who.core, nginx.0.as_deref(), http3.0, stream.0.as_deref())?;
+        let variant = Variant::parse(
+            &who.core,
+            nginx.0.as_deref(),
+            http3.0,
+            stream.0.as_deref(),
+            taken.0.as_deref(),
+        )?;
         let has = if_none_match.0.unwrap_or_default();
         let deadline = Instant::now() + Duration::from_secs(wait.0.unwrap_or(0).min(LONGEST));
         let mut changed = who.core.wake.watch_routes();

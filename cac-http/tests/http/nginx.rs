@@ -233,29 +233,41 @@ async fn a_puller_reports_which_revision_is_live() {
 #[tokio::test]
 async fn a_puller_says_for_which_nginx_the_file_is() {
     let lab = Lab::idle(&[]).await;
-    let get = async |query: &str| {
-        let answer = lab
-            .get(&format!("/nginx.conf?{query}"), "")
-            .send()
-            .await
-            .unwrap();
+    let asked = Lab::idle(&[("NGINX_HTTP3", "on"), ("NGINX_VERSION", "1.26")]).await;
+    let from = async |lab: &Lab, query: &str| {
+        let request = lab.get(&format!("/nginx.conf?{query}"), "");
+        let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), 200, "{query}");
         let tag = answer.headers()["etag"].to_str().unwrap().to_owned();
         (tag, answer.text().await.unwrap())
     };
+    let get = async |query: &str| from(&lab, query).await;
     let (debian, old) = get("nginx=1.22.1").await;
     assert!(old.contains(" ssl http2 default_server;") && !old.contains("http2 on;"));
     assert_eq!(get("nginx=1.18.0").await.0, debian);
     let (_, new) = get("nginx=1.26.3&stream=builtin").await;
     assert!(new.contains("http2 on;") && !new.contains("quic") && !new.contains("load_module"));
-    let (_, newest) = get("nginx=1.26.3&http3=true").await;
-    assert!(newest.contains(" quic reuseport default_server;"));
+    // HTTP/3 only where somebody asked for it, and where nginx has it.
+    let quic = " quic reuseport default_server;";
+    assert!(!get("nginx=1.26.3&http3=true").await.1.contains(quic));
+    for (query, expected) in [
+        ("", true),
+        ("nginx=1.26.3", true),
+        ("nginx=1.26.3&http3=true", true),
+        ("nginx=1.26.3&http3=false", false),
+        ("nginx=1.22.1&http3=true", false),
+    ] {
+        let (_, text) = from(&asked, query).await;
+        assert_eq!(text.contains(quic), expected, "{query}");
+    }
     for query in [
         "nginx=latest",
         "nginx=1",
         "nginx=1.22;x",
         "stream=/etc/passwd",
         "http3=maybe",
+        "taken=ssh",
+        "taken=70000",
     ] {
         let answer = lab
             .get(&format!("/nginx.conf?{query}"), "")
