@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cac_core::args;
 use cac_core::db::Db;
-use cac_core::nginx::{find_nginx, self_signed};
+use cac_core::nginx::{StreamModule, find_nginx, self_signed};
 use cac_core::testing::{self, TestDb};
 use chrono::Utc;
 use reqwest::Method;
@@ -239,7 +239,13 @@ fn vars(
 ) -> Vec<(&'static str, String)> {
     let told = |field: &str| proxmox[field].as_str().unwrap().to_owned();
     let below = |name: &str| dir.join(name).display().to_string();
+    let stream = match find_nginx().unwrap().stream_module {
+        StreamModule::Dynamic(file) => file.to_string(),
+        StreamModule::Builtin => "builtin".to_owned(),
+        StreamModule::Missing => panic!("these tests need libnginx-mod-stream"),
+    };
     vec![
+        ("NGINX_STREAM_MODULE", stream),
         ("DATABASE_URL", database.url.clone()),
         ("CAC_LISTEN", format!("{ip}:3000")),
         ("CAC_PUBLIC_URL", format!("http://{ip}:3000")),
