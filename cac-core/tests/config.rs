@@ -122,6 +122,7 @@ fn what_nginx_could_not_read_is_told_at_the_start() {
         ("NGINX_VERSION", "newest"),
         ("NGINX_HTTP3", "yes"),
         ("NGINX_STREAM_MODULE", "/a'b"),
+        ("NGINX_PORTAL", "portal"),
     ];
     let problems = load(Program::Http, &bad).unwrap_err();
     for (name, _) in bad {
@@ -129,6 +130,20 @@ fn what_nginx_could_not_read_is_told_at_the_start() {
         assert!(told.count() >= 1, "{name} is not told: {problems:#?}");
     }
     assert_eq!(problems.len(), bad.len(), "{problems:#?}");
+}
+
+#[test]
+fn proxies_on_other_machines_are_told_where_the_portal_is() {
+    let portal = |vars: &[(&str, &str)]| {
+        let url = [("CAC_PUBLIC_URL", "https://portal.example.org")];
+        let config = load(Program::Http, &[&url, vars].concat()).unwrap();
+        config.nginx.portal.unwrap().1.to_string()
+    };
+    assert_eq!(portal(&[]), "127.0.0.1:3000");
+    let everywhere = ("CAC_LISTEN", "0.0.0.0:4000");
+    assert_eq!(portal(&[everywhere]), "127.0.0.1:4000");
+    let told = ("NGINX_PORTAL", "192.0.2.7:4000");
+    assert_eq!(portal(&[everywhere, told]), "192.0.2.7:4000");
 }
 
 #[test]

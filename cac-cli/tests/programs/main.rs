@@ -17,6 +17,7 @@ mod local;
 mod payload;
 mod portal;
 mod proxy;
+mod readme;
 mod runner;
 mod secret;
 mod trust;

@@ -1,11 +1,11 @@
 //! What `/nginx.conf` is rendered for.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use super::Config;
 use super::reader::Reader;
-use crate::nginx::{BadValue, ConfigPath, ErrorLog, Flavour, Settings, StreamModule};
+use crate::nginx::{BadValue, ConfigPath, ErrorLog, Flavour, PublicName, Settings, StreamModule};
 
 pub(super) fn nginx(r: &mut Reader<'_>, domain: &str) -> Settings {
     let certificate = format!("/etc/ssl/certs/{domain}.crt");
@@ -94,11 +94,13 @@ fn unless<T: FromStr<Err = BadValue>>(
 }
 
 /// The portal is served too when its public name is a name that nginx serves.
-pub(super) fn portal(config: &Config) -> Option<(crate::nginx::PublicName, SocketAddr)> {
-    let name = config.public_url.host_str()?.parse().ok()?;
-    let mut address = config.listen;
-    if address.ip().is_unspecified() {
-        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+pub(super) fn portal(r: &mut Reader<'_>, config: &Config) -> Option<(PublicName, SocketAddr)> {
+    let mut listen = config.listen;
+    if listen.ip().is_unspecified() {
+        listen.set_ip(Ipv4Addr::LOCALHOST.into());
     }
+    let shape = "an address and a port such as `192.0.2.7:3000`";
+    let address = r.parse("NGINX_PORTAL", listen, shape);
+    let name = config.public_url.host_str()?.parse().ok()?;
     config.secure().then_some((name, address))
 }

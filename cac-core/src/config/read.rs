@@ -110,7 +110,7 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
         public_url,
         domain,
     };
-    config.nginx.portal = portal(&config);
+    config.nginx.portal = portal(&mut r, &config);
     // Last, since they may make files: a configuration that is refused leaves nothing behind.
     config.session_secret = session_secret(&mut r, program, sqlite, &config.data_dir);
     config.secret_key = secret_key(&mut r, program, &config.database_url);
