@@ -21,6 +21,8 @@ pub use taken::TakenPorts;
 use crate::nginx::{self, Flavour, Kept, ProxyConfig, Rendered, Service, Settings, StreamModule};
 use crate::{Core, Error, Result, args, container, proxy};
 
+/// Files of one table that are kept, for different kinds of nginx.
+const MOST_FILES: usize = 16;
 /// How often a change that another process made is looked for.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -168,6 +170,9 @@ pub async fn file(core: &Core, variant: &Variant) -> Result<Arc<Rendered>> {
         .files
         .lock()
         .expect("nothing panics while it holds it");
+    if files.len() >= MOST_FILES {
+        files.remove(0);
+    }
     files.push((variant.clone(), Arc::clone(&file)));
     Ok(file)
 }

@@ -1,5 +1,5 @@
 //! The command line as a way to `/nginx.conf` for strings that try to be more than a value.
-//! `CASES=2000 cargo test -p cac-cli --test programs door` is the long form; `SEED` chooses other strings.
+//! `CASES=2000 cargo test -p cac-cli --test programs door::` is the long form; `SEED` chooses other strings.
 
 use std::collections::BTreeSet;
 

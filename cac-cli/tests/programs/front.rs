@@ -246,6 +246,7 @@ fn vars(
     };
     vec![
         ("NGINX_STREAM_MODULE", stream),
+        ("RATE_LIMIT_USER", "1000000".to_owned()),
         ("DATABASE_URL", database.url.clone()),
         ("CAC_LISTEN", format!("{ip}:3000")),
         ("CAC_PUBLIC_URL", format!("http://{ip}:3000")),

@@ -12,7 +12,7 @@ mod door;
 mod end_to_end;
 mod front;
 mod lab;
-mod load;
+
 mod local;
 mod payload;
 mod portal;
@@ -21,3 +21,4 @@ mod readme;
 mod runner;
 mod secret;
 mod trust;
+mod visitors;
