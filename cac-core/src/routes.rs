@@ -148,6 +148,14 @@ pub async fn newest(core: &Core) -> Result<Arc<Table>> {
 
 /// The file of [`newest`] for such an nginx.
 pub async fn file(core: &Core, variant: &Variant) -> Result<Arc<Rendered>> {
+    let known = core.newest.known();
+    match known.and_then(|table| table.file(variant)) {
+        Some(known) => Ok(known),
+        None => Box::pin(file_now(core, variant)).await,
+    }
+}
+
+async fn file_now(core: &Core, variant: &Variant) -> Result<Arc<Rendered>> {
     let table = newest(core).await?;
     if let Some(known) = table.file(variant) {
         return Ok(known);

@@ -143,7 +143,7 @@ async fn anyone(request: &Request) -> Result<Anyone> {
     let core = carried.core.clone();
     let credential = credential_of(&core.config, request);
     let known = match &credential {
-        Some(credential) => credential::find(&core, credential).await?,
+        Some(credential) => Box::pin(credential::find(&core, credential)).await?,
         None => None,
     };
     let (actor, token) = match known {

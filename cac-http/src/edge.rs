@@ -1,7 +1,9 @@
 //! The outermost layer: every request gets an id, its budget, the core and the origin rules; every error one shape; every answer its
 //! security headers.
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::time::Instant;
 
 use cac_core::Config;
@@ -32,24 +34,46 @@ pub(crate) struct Edge<E> {
     pub operations: Operations,
 }
 
-/// The operations: path, method, id; for the `Allow` of a 405 and for the audit log.
-pub(crate) struct Operations(Vec<(String, String, String)>);
+/// The operations; for the `Allow` of a 405, the audit log and the metrics.
+pub(crate) struct Operations {
+    /// Of paths without parameters.
+    plain: HashMap<String, Methods>,
+    /// With the pattern of their path.
+    patterns: Vec<(String, Methods)>,
+}
+
+/// Methods with the operation's id.
+type Methods = Vec<(String, String)>;
 
 impl Operations {
     /// From the OpenAPI document.
     pub(crate) fn of(spec: &str) -> Self {
         let spec: serde_json::Value = serde_json::from_str(spec).unwrap_or_default();
-        let mut all = Vec::new();
+        let mut all = Self {
+            plain: HashMap::new(),
+            patterns: Vec::new(),
+        };
         for (path, operations) in spec["paths"].as_object().into_iter().flatten() {
-            for (method, operation) in operations.as_object().into_iter().flatten() {
+            let operations = operations.as_object().into_iter().flatten();
+            let one = |(method, operation): (&String, &serde_json::Value)| {
                 let id = operation["operationId"].as_str().unwrap_or_default();
-                all.push((path.clone(), method.to_uppercase(), id.to_owned()));
+                (method.to_uppercase(), id.to_owned())
+            };
+            let methods = operations.map(one).collect();
+            if path.contains('{') {
+                all.patterns.push((path.clone(), methods));
+            } else {
+                all.plain.insert(path.clone(), methods);
             }
         }
-        Self(all)
+        all
     }
 
-    fn at<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    /// A path without parameters wins: `/containers/new` is no container.
+    fn at(&self, path: &str) -> &[(String, String)] {
+        if let Some(methods) = self.plain.get(path) {
+            return methods;
+        }
         let fits = |pattern: &str| {
             let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
             loop {
@@ -60,22 +84,14 @@ impl Operations {
                 }
             }
         };
-        // The pattern that has no parameter wins: `/containers/new` is no container.
-        let plain = self.0.iter().any(|(pattern, ..)| pattern == path);
-        self.0
-            .iter()
-            .filter(move |(pattern, ..)| {
-                if plain {
-                    pattern == path
-                } else {
-                    fits(pattern)
-                }
-            })
-            .map(|(_, method, id)| (method.as_str(), id.as_str()))
+        let mut patterns = self.patterns.iter();
+        let found = patterns.find(|(pattern, _)| fits(pattern));
+        found.map_or(&[], |(_, methods)| methods)
     }
 
     fn methods(&self, path: &str) -> String {
-        let mut names: Vec<&str> = self.at(path).map(|(method, _)| method).collect();
+        let methods = self.at(path).iter();
+        let mut names: Vec<&str> = methods.map(|(method, _)| method.as_str()).collect();
         if names.contains(&"GET") || names.is_empty() {
             names.push("HEAD");
         }
@@ -85,10 +101,11 @@ impl Operations {
         names.join(", ")
     }
 
-    fn id<'a>(&'a self, method: &Method, path: &'a str) -> Option<&'a str> {
-        let mut all = self.at(path);
-        all.find(|(name, _)| *name == method.as_str())
-            .map(|(_, id)| id)
+    fn id(&self, method: &Method, path: &str) -> Option<&str> {
+        let mut methods = self.at(path).iter();
+        methods
+            .find(|(name, _)| *name == method.as_str())
+            .map(|(_, id)| id.as_str())
     }
 }
 
@@ -122,7 +139,9 @@ impl<E: Endpoint> Endpoint for Edge<E> {
         let gzip = compress::accepted(request.headers());
         let path = without_secret(request.uri().path()).to_owned();
         let span = tracing::info_span!("request", id = %seen.id, method = %seen.method, path);
-        let answer = async {
+        let began = Instant::now();
+        // Pinned where they are, and rare ways in boxes: what is moved from one future into the next costs more than all else here.
+        let answer = pin!(async {
             let source = origin::source(&self.carried.core.config, &request);
             let core = &self.carried.core;
             let left = match self.carried.limits.take(core, &request, source).await {
@@ -135,9 +154,11 @@ impl<E: Endpoint> Endpoint for Edge<E> {
             };
             let changes = !request.method().is_safe();
             let mut method = seen.method.clone();
-            let passed = self.pass(request, source, &seen, &mut method);
-            let guarded = AssertUnwindSafe(passed).catch_unwind();
-            let (mut response, detail) = match guarded.await {
+            let passed = {
+                let passed = pin!(self.pass(request, source, &seen, &mut method));
+                AssertUnwindSafe(passed).catch_unwind().await
+            };
+            let (mut response, detail) = match passed {
                 Ok(Ok(response)) => (response, None),
                 Ok(Err(error)) => self.failed(&seen, error),
                 Err(panic) => {
@@ -146,26 +167,21 @@ impl<E: Endpoint> Endpoint for Edge<E> {
                 }
             };
             if changes {
-                self.record(&seen, source, &method, &response, detail).await;
+                Box::pin(self.record(&seen, source, &method, &response, detail)).await;
             }
             if let Some(left) = left {
                 left.tell(response.headers_mut());
             }
             response
-        };
-        let answer = async {
-            let began = Instant::now();
-            let response = answer.await;
-            let (status, elapsed) = (response.status().as_u16(), began.elapsed());
-            tracing::debug!(status, ?elapsed, "answered");
-            let operation = self.operations.id(&seen.method, &seen.path);
-            self.carried.served.answered(operation, status, elapsed);
-            response
-        };
-        let mut response = answer.instrument(span).await;
+        });
+        let mut response = answer.instrument(span.clone()).await;
+        let (status, elapsed) = (response.status().as_u16(), began.elapsed());
+        span.in_scope(|| tracing::debug!(status, ?elapsed, "answered"));
+        let operation = self.operations.id(&seen.method, &seen.path);
+        self.carried.served.answered(operation, status, elapsed);
         secure(&mut response, &seen.id);
         if gzip {
-            response = compress::compress(response).await;
+            response = Box::pin(compress::compress(response)).await;
         }
         Ok(response)
     }
@@ -225,7 +241,9 @@ impl<E: Endpoint> Edge<E> {
         request.set_data(self.carried.clone());
         request.set_data(seen.identity.clone());
         request.set_data(RequestId(seen.id.clone()));
-        override_method(&mut request).await?;
+        if is_form(&request) {
+            Box::pin(override_method(&mut request)).await?;
+        }
         if seen.html {
             drop_empty(&mut request);
         }
@@ -377,11 +395,12 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
     format!("panic: {}", text.unwrap_or_default())
 }
 
+fn is_form(request: &Request) -> bool {
+    request.method() == Method::POST && input::content_type(request) == input::FORM
+}
+
 /// Forms can only send GET and POST: `_method` in a form's body says what they mean.
 async fn override_method(request: &mut Request) -> poem::Result<()> {
-    if request.method() != Method::POST || input::content_type(request) != input::FORM {
-        return Ok(());
-    }
     let bytes = input::bounded(request.take_body()).await?;
     let fields = input::read_form(&bytes);
     match fields.get("_method").and_then(|v| v.as_str()) {

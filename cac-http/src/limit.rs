@@ -157,7 +157,7 @@ impl Limits {
         if wait.is_some()
             && let Some(credential) = credential
             && self.look_ups.take(&address).1.is_none()
-            && let Ok(Some(known)) = credential::find(core, &credential).await
+            && let Ok(Some(known)) = Box::pin(credential::find(core, &credential)).await
         {
             let budget = auth::budget(&known);
             self.good(credential, budget.clone());
