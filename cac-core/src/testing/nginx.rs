@@ -19,7 +19,7 @@ pub fn hostile(random: &mut StdRng) -> String {
     ];
     let mut text = String::new();
     for _ in 0..random.random_range(1..5) {
-        text.push_str(PARTS.choose(random).unwrap());
+        text.push_str(PARTS.choose(random).expect("there are some"));
     }
     text
 }

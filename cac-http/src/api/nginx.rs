@@ -59,6 +59,7 @@ impl Api {
         operation_id = "nginx_find",
         tag = "Tag::Nginx"
     )]
+    #[allow(clippy::too_many_arguments, reason = "one for each query parameter")]
     async fn nginx_find(
         &self,
         who: Anyone,
