@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cac_core::nginx::{Found, Installed, ProxyError, StreamModule, etag, find_nginx};
 use cac_core::program;
+use cac_core::routes::TakenPorts;
 use clap::{Args, Subcommand};
 use progenitor_client::ClientInfo as _;
 use reqwest::StatusCode;
@@ -30,8 +31,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const SAY: Duration = Duration::from_secs(300);
 /// Whether a port is free again that another program has.
 const LOOK: u64 = 5;
-/// Such ports; more are no accident.
-const MOST_TAKEN: usize = 32;
 /// What nginx refused may be good later: the file includes others.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -245,8 +244,7 @@ impl Puller {
             StreamModule::Dynamic(_) => "dynamic",
             StreamModule::Missing => "none",
         };
-        let taken = self.taken.iter().map(|at| at.port().to_string());
-        let taken = taken.collect::<Vec<_>>().join(",");
+        let taken: TakenPorts = self.taken.iter().map(SocketAddr::port).collect();
         let url = format!(
             "{}/nginx.conf?wait={wait}&nginx={major}.{minor}.{patch}&http3={}&stream={stream}&taken={taken}",
             self.portal.url, self.nginx.found.http3
@@ -297,7 +295,7 @@ impl Puller {
                 None
             }
             Err(ProxyError::PortTaken { address })
-                if self.taken.len() < MOST_TAKEN && self.taken.insert(address) =>
+                if self.taken.len() < TakenPorts::MOST && self.taken.insert(address) =>
             {
                 tracing::warn!(%address, "another program listens there: the file is taken without what would");
                 self.fetch_anew();

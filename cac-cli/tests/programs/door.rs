@@ -7,8 +7,6 @@ use cac_core::testing::nginx::{check, hostile, plain};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use reqwest::Method;
-use serde_json::json;
 
 use crate::front::Front;
 use crate::lab::{good, run, text};
@@ -67,11 +65,8 @@ async fn no_string_given_to_the_command_line_spoils_the_file() {
     for name in CONTAINERS {
         front.add(name).await;
     }
-    let asked = json!({"name": "door", "scopes": ["containers:read", "containers:write"]});
-    let request = front.portal.request(Method::POST, "/tokens");
-    let request = request.header("cookie", &front.admin).json(&asked);
-    let token = crate::portal::json(request.send().await.unwrap(), 201).await;
-    let token = token["token"].as_str().unwrap().to_owned();
+    let scopes = ["containers:read", "containers:write"];
+    let token = front.new_token(&scopes).await;
     let vars = [
         ("CAC_URL", front.portal.url.as_str()),
         ("CAC_TOKEN", &token),

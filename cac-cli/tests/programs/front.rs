@@ -59,12 +59,17 @@ impl Front {
         };
         front.http().await;
         front.admin = front.portal.login("admin", "admin-demo").await.unwrap();
-        let request = front.portal.request(Method::POST, "/tokens");
-        let asked = json!({"name": "proxy", "scopes": ["nginx:read", "nginx:report"]});
-        let answer = request.header("cookie", &front.admin).json(&asked).send();
-        let token = crate::portal::json(answer.await.unwrap(), 201).await;
-        front.token = token["token"].as_str().unwrap().to_owned();
+        front.token = front.new_token(&["nginx:read", "nginx:report"]).await;
         front
+    }
+
+    /// A token of the admin's with these scopes.
+    pub(crate) async fn new_token(&self, scopes: &[&str]) -> String {
+        let request = self.portal.request(Method::POST, "/tokens");
+        let asked = json!({"name": scopes.join(" "), "scopes": scopes});
+        let answer = request.header("cookie", &self.admin).json(&asked).send();
+        let token = crate::portal::json(answer.await.unwrap(), 201).await;
+        token["token"].as_str().unwrap().to_owned()
     }
 
     pub(crate) async fn http(&mut self) {

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{TakenPorts, Trouble};
+use crate::db::Row;
 use crate::nginx::Service;
 use crate::{Core, Result, args};
 
@@ -69,6 +70,15 @@ struct Shown {
 }
 
 impl Shown {
+    /// Absent where nothing is known of the file.
+    fn from_row(row: &Row) -> Result<Option<Self>> {
+        let Some(revision) = row.get("revision")? else {
+            return Ok(None);
+        };
+        let out = row.get::<String>("leftOut")?.parse()?;
+        Ok(Some(Self { revision, out }))
+    }
+
     /// Whether a service is in it that came with this revision.
     fn has(&self, wanted: i64, port: Option<u16>) -> bool {
         self.revision >= wanted && !port.is_some_and(|port| self.out.has(port))
@@ -168,24 +178,16 @@ async fn proxies(core: &Core) -> Result<Vec<At>> {
     let history = r#"SELECT "proxyId", "revision", "leftOut", "liveSince" FROM "ProxyRevisions" ORDER BY "proxyId", "liveSince", "revision""#;
     for row in core.db.all(history, args![]).await? {
         let times = since.entry(row.get("proxyId")?).or_default();
-        let shown = Shown {
-            revision: row.get("revision")?,
-            out: row.get::<String>("leftOut")?.parse()?,
-        };
-        times.push((shown, row.get("liveSince")?));
+        if let Some(shown) = Shown::from_row(&row)? {
+            times.push((shown, row.get("liveSince")?));
+        }
     }
     for row in core.db.all(sql, args![]).await? {
         let refused: Option<i64> = row.get("refused")?;
         let words: Option<String> = row.get("reason")?;
         found.push(At {
             name: row.get("name")?,
-            now: match row.get::<Option<i64>>("revision")? {
-                Some(revision) => Some(Shown {
-                    revision,
-                    out: row.get::<String>("leftOut")?.parse()?,
-                }),
-                None => None,
-            },
+            now: Shown::from_row(&row)?,
             refused: refused.zip(words),
             since: since.remove(&row.get("id")?).unwrap_or_default(),
         });

@@ -7,14 +7,14 @@ use std::str::FromStr;
 use crate::db::Tx;
 use crate::{Error, Result, args};
 
-/// Ports of one proxy at most.
-const MOST: usize = 32;
-
 /// Some external ports; as text a comma list in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TakenPorts(BTreeSet<u16>);
 
 impl TakenPorts {
+    /// Of one proxy; more are no accident.
+    pub const MOST: usize = 32;
+
     #[must_use]
     pub fn has(&self, port: u16) -> bool {
         self.0.contains(&port)
@@ -46,9 +46,9 @@ impl FromStr for TakenPorts {
     fn from_str(text: &str) -> Result<Self> {
         let parts = text.split(',').filter(|part| !part.is_empty());
         match parts.map(str::parse).collect::<Result<BTreeSet<u16>, _>>() {
-            Ok(ports) if ports.len() <= MOST => Ok(Self(ports)),
+            Ok(ports) if ports.len() <= Self::MOST => Ok(Self(ports)),
             _ => {
-                let message = format!("Give up to {MOST} ports, such as `10001,10007`.");
+                let message = format!("Give up to {} ports, such as `10001,10007`.", Self::MOST);
                 Err(Error::invalid("taken", message))
             }
         }

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -124,6 +125,18 @@ impl Lab {
             .await
     }
 
+    /// A WebSocket to what gives back what comes over it.
+    pub(crate) async fn websocket(&self, name: &str) -> TlsStream<TcpStream> {
+        let mut socket = self.tls(name).await.unwrap();
+        let ask = format!(
+            "GET /ws HTTP/1.1\r\nHost: {name}:8443\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        );
+        socket.write_all(ask.as_bytes()).await.unwrap();
+        let answer = timeout(PATIENCE, head(&mut socket)).await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        socket
+    }
+
     /// Status and whole answer of a request for `/` over TLS, on a connection of its own.
     pub(crate) async fn get(&self, name: &str) -> std::io::Result<(u16, String)> {
         request(self.tls(name).await?, name, "/", "").await
@@ -187,6 +200,15 @@ pub(crate) async fn head<S: AsyncRead + Unpin>(stream: &mut S) -> Option<String>
         head.push(stream.read_u8().await.ok()?);
     }
     String::from_utf8(head).ok()
+}
+
+/// Reads until this has come.
+pub(crate) async fn read_until<S: AsyncRead + Unpin>(stream: &mut S, what: &str) {
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains(what) {
+        let byte = timeout(PATIENCE, stream.read_u8()).await;
+        seen.push(byte.expect("an answer").unwrap());
+    }
 }
 
 /// A container's web server: answers with its name, what it was asked and the body's size; takes WebSockets and gives back what comes

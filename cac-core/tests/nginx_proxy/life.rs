@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use cac_core::nginx::{Proxy, ProxyConfig, ProxyError, Rendered, keep};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::lab::{Lab, NGINX, PATIENCE, head, web};
+use crate::lab::{Lab, NGINX, PATIENCE, web};
 
 fn kill(pid: i32) {
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
@@ -38,10 +37,7 @@ async fn stop_ends_every_process_in_time_even_with_an_open_websocket() {
     assert!(idle < Duration::from_secs(1), "{idle:?} while idle");
 
     let proxy = lab.start(&rendered).await;
-    let mut socket = lab.tls("one.cac.localhost").await.unwrap();
-    let ask = "GET / HTTP/1.1\r\nHost: one.cac.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    socket.write_all(ask.as_bytes()).await.unwrap();
-    assert!(head(&mut socket).await.unwrap().contains(" 101 "));
+    let _socket = lab.websocket("one.cac.localhost").await;
     let begun = Instant::now();
     proxy.stop().await;
     let busy = begun.elapsed();

@@ -14,7 +14,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::lab::{
-    Gate, Lab, NGINX, PATIENCE, digest, events, gated_web, head, pattern, stream, tcp, udp, web,
+    Gate, Lab, NGINX, PATIENCE, digest, events, gated_web, pattern, read_until, stream, tcp, udp,
+    web,
 };
 
 const SIZE: usize = 12_000_000;
@@ -74,24 +75,6 @@ async fn echo<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     assert_eq!(&back, b"hello");
 }
 
-async fn until<S: AsyncRead + Unpin>(stream: &mut S, what: &str) {
-    let mut seen = Vec::new();
-    while !String::from_utf8_lossy(&seen).contains(what) {
-        let byte = timeout(PATIENCE, stream.read_u8()).await;
-        seen.push(byte.expect("an answer").unwrap());
-    }
-}
-
-async fn websocket(lab: &Lab) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
-    let mut socket = lab.tls(WEB).await.unwrap();
-    let ask = format!(
-        "GET / HTTP/1.1\r\nHost: {WEB}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-    );
-    socket.write_all(ask.as_bytes()).await.unwrap();
-    assert!(head(&mut socket).await.unwrap().contains(" 101 "));
-    socket
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_under_way_ends_whole_after_reloads() {
     let lab = Lab::new();
@@ -118,7 +101,7 @@ async fn what_is_under_way_ends_whole_after_reloads() {
     arrive(once, &sent).await;
 
     let under_way = bodies(LASTING, &lab, &gate, &file).await;
-    let mut socket = websocket(&lab).await;
+    let mut socket = lab.websocket(WEB).await;
     let mut plain = TcpStream::connect((lab.ip, 2222)).await.unwrap();
     let mut ended = lab.tls_at("mail.cac.localhost", 2993).await.unwrap();
     let mut listening = lab.tls("sse.cac.localhost").await.unwrap();
@@ -126,9 +109,9 @@ async fn what_is_under_way_ends_whole_after_reloads() {
     datagrams.connect((lab.ip, 2222)).await.unwrap();
     let ask = "GET / HTTP/1.1\r\nHost: sse.cac.localhost\r\n\r\n";
     listening.write_all(ask.as_bytes()).await.unwrap();
-    until(&mut listening, "data: 1\n\n").await;
-    until(&mut plain, "SSH-2.0-test\r\n").await;
-    until(&mut ended, "SSH-2.0-test\r\n").await;
+    read_until(&mut listening, "data: 1\n\n").await;
+    read_until(&mut plain, "SSH-2.0-test\r\n").await;
+    read_until(&mut ended, "SSH-2.0-test\r\n").await;
     for round in 0..4 {
         if round > 0 {
             let more = format!("n{round}.cac.localhost");
@@ -144,7 +127,7 @@ async fn what_is_under_way_ends_whole_after_reloads() {
         assert_eq!(read.unwrap().unwrap(), 5);
     }
     next.notify_one();
-    until(&mut listening, "data: 2\n\n").await;
+    read_until(&mut listening, "data: 2\n\n").await;
     gate.open();
     arrive(under_way, &sent).await;
 
@@ -152,7 +135,7 @@ async fn what_is_under_way_ends_whole_after_reloads() {
     let again = bodies(LASTING, &lab, &gate, &file).await;
     gate.open();
     arrive(again, &sent).await;
-    echo(&mut websocket(&lab).await).await;
+    echo(&mut lab.websocket(WEB).await).await;
     proxy.stop().await;
 }
 
@@ -162,7 +145,7 @@ async fn a_websocket_is_cut_at_the_shutdown_limit_and_not_before() {
     lab.settings.worker_shutdown = Duration::from_secs(3);
     let names = [(WEB, web("web").await)];
     let mut proxy = lab.start(&lab.render(&names, &[])).await;
-    let mut socket = websocket(&lab).await;
+    let mut socket = lab.websocket(WEB).await;
     let begun = Instant::now();
     proxy.apply(&lab.render(&[], &[])).await.unwrap();
     while begun.elapsed() < Duration::from_secs(2) {

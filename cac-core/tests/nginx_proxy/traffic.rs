@@ -9,7 +9,9 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::lab::{Lab, PATIENCE, events, head, request, silent, stream, tcp, tls_web, udp, web};
+use crate::lab::{
+    Lab, PATIENCE, events, read_until, request, silent, stream, tcp, tls_web, udp, web,
+};
 
 #[tokio::test]
 async fn each_name_leads_to_its_own_container() {
@@ -61,11 +63,7 @@ async fn a_websocket_passes_in_both_directions() {
     let lab = Lab::new();
     let names = [("one.cac.localhost", web("one").await)];
     let proxy = lab.start(&lab.render(&names, &[])).await;
-    let mut socket = lab.tls("one.cac.localhost").await.unwrap();
-    let ask = "GET /ws HTTP/1.1\r\nHost: one.cac.localhost:8443\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    socket.write_all(ask.as_bytes()).await.unwrap();
-    let answer = timeout(PATIENCE, head(&mut socket)).await.unwrap().unwrap();
-    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    let mut socket = lab.websocket("one.cac.localhost").await;
     for message in [b"hello", b"again"] {
         socket.write_all(message).await.unwrap();
         let mut back = [0; 5];
@@ -205,16 +203,9 @@ async fn events_come_one_by_one() {
     let mut client = lab.tls("one.cac.localhost").await.unwrap();
     let ask = "GET / HTTP/1.1\r\nHost: one.cac.localhost:8443\r\n\r\n";
     client.write_all(ask.as_bytes()).await.unwrap();
-    let mut until = async |what: &str| {
-        let mut seen = Vec::new();
-        while !String::from_utf8_lossy(&seen).contains(what) {
-            let byte = timeout(PATIENCE, client.read_u8()).await;
-            seen.push(byte.unwrap().unwrap());
-        }
-    };
-    until("data: 1\n\n").await;
+    read_until(&mut client, "data: 1\n\n").await;
     next.notify_one();
-    until("data: 2\n\n").await;
+    read_until(&mut client, "data: 2\n\n").await;
     proxy.stop().await;
 }
 
