@@ -8,6 +8,7 @@ pub mod certificate;
 pub mod found;
 pub mod installed;
 pub mod keep;
+mod ports;
 mod process;
 pub mod proxy;
 mod render;
@@ -22,8 +23,9 @@ use serde::{Deserialize, Serialize};
 
 pub use certificate::{Certificate, self_signed};
 pub use found::{Flavour, Found, StreamModule, find_nginx};
-pub use installed::Installed;
-pub use keep::{Kept, Live, keep};
+pub use installed::{Became, Footing, Installed};
+pub use keep::{Fault, Kept, Live, keep};
+pub use ports::TakenPorts;
 pub use proxy::{Applied, Proxy, ProxyConfig, ProxyError};
 pub use render::{etag, render, unfit};
 pub use value::{BadValue, ConfigPath, PublicName, UserName};
@@ -196,10 +198,10 @@ pub enum Service {
 
 impl Service {
     /// The external port that is this service's alone.
-    pub fn port(&self) -> Option<u16> {
+    pub fn port(&self) -> Option<(u16, Protocol)> {
         match self {
             Self::Http(_) => None,
-            Self::Stream(service) => Some(service.port),
+            Self::Stream(service) => Some((service.port, service.protocol)),
         }
     }
 }

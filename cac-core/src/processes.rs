@@ -10,6 +10,8 @@ pub(crate) struct Seen {
     pub(crate) pid: i32,
     pub(crate) parent: i32,
     pub(crate) group: i32,
+    /// In ticks since the machine started: with the number it never means another process.
+    pub(crate) began: u64,
 }
 
 /// All processes, in no order.
@@ -18,7 +20,8 @@ pub(crate) fn seen() -> impl Iterator<Item = Seen> {
     folders.filter_map(|folder| look(folder.file_name().to_str()?.parse().ok()?))
 }
 
-fn look(pid: i32) -> Option<Seen> {
+/// One of them.
+pub(crate) fn look(pid: i32) -> Option<Seen> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // After the name, which may contain anything: state, parent, group.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
@@ -27,6 +30,7 @@ fn look(pid: i32) -> Option<Seen> {
         pid,
         parent: fields.next()?.parse().ok()?,
         group: fields.next()?.parse().ok()?,
+        began: fields.nth(16)?.parse().ok()?,
     })
 }
 

@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::actor::Actor;
 use crate::db::{Row, Tx};
 use crate::error::Fields;
-use crate::{Core, Error, Result, args, transaction};
+use crate::nginx::{BadValue, TakenPorts};
+use crate::{Core, Error, Result, args, routes, transaction};
 
 /// Proxies that are kept.
 const MOST: i64 = 1000;
@@ -27,6 +28,8 @@ pub struct Proxy {
     pub refused: Option<String>,
     /// In the words of nginx.
     pub reason: Option<String>,
+    /// Ports that other programs have on its machine.
+    pub taken: TakenPorts,
     pub reported_at: DateTime<Utc>,
 }
 
@@ -39,9 +42,16 @@ impl Proxy {
             live_since: row.get("liveSince")?,
             refused: row.get("refused")?,
             reason: row.get("reason")?,
+            taken: taken(row)?,
             reported_at: row.get("reportedAt")?,
         })
     }
+}
+
+pub(crate) fn taken(row: &Row) -> Result<TakenPorts> {
+    let text: String = row.get("taken")?;
+    text.parse()
+        .map_err(|error: BadValue| Error::Internal(format!("The ports of a proxy: {error}")))
 }
 
 /// What a puller says.
@@ -51,6 +61,23 @@ pub struct Report {
     pub revision: String,
     /// Absent: it is live.
     pub refused: Option<String>,
+    /// nginx does not run there, so that no revision is live.
+    pub down: bool,
+    /// Ports that other programs have there.
+    pub taken: TakenPorts,
+}
+
+impl Report {
+    /// That it is live.
+    #[must_use]
+    pub fn live(revision: impl Into<String>) -> Self {
+        Self {
+            revision: revision.into(),
+            refused: None,
+            down: false,
+            taken: TakenPorts::default(),
+        }
+    }
 }
 
 /// Keeps a report; the proxy is known from its first one on. Whether somebody may report is the edge's matter, by the token's scope.
@@ -71,7 +98,9 @@ pub async fn report(core: &Core, name: &str, report: &Report) -> Result<Proxy> {
         );
     }
     fields.into_result()?;
-    let reason = report.refused.as_deref().map(|reason| {
+    let refused = report.refused.as_deref();
+    let refused = refused.or(report.down.then_some("nginx does not run there: start it."));
+    let reason = refused.map(|reason| {
         let kept: String = reason.trim().chars().take(REASON).collect();
         match kept.as_str() {
             "" => "nginx refused it.".to_owned(),
@@ -80,6 +109,7 @@ pub async fn report(core: &Core, name: &str, report: &Report) -> Result<Proxy> {
     });
     let now = core.clock.now();
     transaction!(core.db, tx => {
+        tx.lock("routes").await?;
         // The first two reports of a new proxy may come at once.
         tx.lock("proxies").await?;
         let sql = r#"SELECT * FROM "Proxies" WHERE "name" = ?"#;
@@ -106,49 +136,39 @@ pub async fn report(core: &Core, name: &str, report: &Report) -> Result<Proxy> {
                 revision: Some(revision.to_owned()),
                 refused: None,
                 reason: None,
+                taken: report.taken.clone(),
                 reported_at: now,
                 ..before
             },
             Some(reason) => Proxy {
+                live_since: before.live_since.filter(|_| !report.down),
+                revision: before.revision.filter(|_| !report.down),
                 refused: Some(revision.to_owned()),
                 reason: Some(reason.clone()),
+                taken: report.taken.clone(),
                 reported_at: now,
                 ..before
             },
         };
         tx.exec(
-            r#"UPDATE "Proxies" SET "revision" = ?, "liveSince" = ?, "refused" = ?, "reason" = ?, "reportedAt" = ?, "updatedAt" = ?
-               WHERE "id" = ?"#,
-            args![&after.revision, after.live_since, &after.refused, &after.reason, now, now, after.id],
+            r#"UPDATE "Proxies" SET "revision" = ?, "liveSince" = ?, "refused" = ?, "reason" = ?, "taken" = ?, "reportedAt" = ?,
+               "updatedAt" = ? WHERE "id" = ?"#,
+            args![&after.revision, after.live_since, &after.refused, &after.reason, after.taken.to_string(), now, now, after.id],
         )
         .await?;
-        if after.refused.is_none() {
-            live(tx, &after, now).await?;
-        }
+        routes::note(tx, after.id, after.revision.as_deref(), now).await?;
         after
     })
 }
 
-/// Revisions whose beginning is kept for a proxy.
-const KEPT: i64 = 1000;
-
-/// Notes since when the proxy serves this revision, unless it is known already.
-async fn live(tx: &mut Tx, proxy: &Proxy, now: DateTime<Utc>) -> Result<()> {
-    let sql = r#"SELECT "revision", "leftOut" FROM "Revisions" WHERE "etag" = ?"#;
-    let Some(row) = tx.opt(sql, args![&proxy.revision]).await? else {
-        return Ok(());
-    };
-    let (revision, out): (i64, String) = (row.get("revision")?, row.get("leftOut")?);
-    let sql = r#"SELECT "liveSince" FROM "ProxyRevisions" WHERE "proxyId" = ? AND "revision" = ? AND "leftOut" = ?"#;
-    let known = tx.opt(sql, args![proxy.id, revision, &out]).await?;
-    if known.is_some() {
-        return Ok(());
+/// All that other programs have on the machines of proxies.
+pub(crate) async fn taken_anywhere(tx: &mut Tx) -> Result<TakenPorts> {
+    let mut all = TakenPorts::default();
+    let sql = r#"SELECT "taken" FROM "Proxies" WHERE "taken" <> ''"#;
+    for row in tx.all(sql, args![]).await? {
+        all.extend(taken(&row)?);
     }
-    let sql = r#"DELETE FROM "ProxyRevisions" WHERE "proxyId" = ? AND "revision" < ?"#;
-    tx.exec(sql, args![proxy.id, revision - KEPT]).await?;
-    let sql = r#"INSERT INTO "ProxyRevisions" ("proxyId", "revision", "leftOut", "liveSince") VALUES (?, ?, ?, ?)"#;
-    tx.exec(sql, args![proxy.id, revision, &out, now]).await?;
-    Ok(())
+    Ok(all)
 }
 
 /// All that ever reported, by id; for admins.

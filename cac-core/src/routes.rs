@@ -1,9 +1,9 @@
 //! What nginx is to serve now: the published services rendered with the configured settings.
 
 mod form;
+mod live;
 mod record;
 mod state;
-mod taken;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock};
@@ -13,12 +13,16 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use form::Trouble;
+use live::Without;
+pub(crate) use live::note;
 use record::Memory;
 pub(crate) use state::behind;
 pub use state::{LiveAt, Standing, State, standings};
-pub use taken::TakenPorts;
 
-use crate::nginx::{self, Flavour, Kept, ProxyConfig, Rendered, Service, Settings, StreamModule};
+use crate::nginx::{
+    self, BadValue, Fault, Flavour, Kept, ProxyConfig, Rendered, Service, Settings, StreamModule,
+    TakenPorts,
+};
 use crate::{Core, Error, Result, args, container, proxy};
 
 /// Files of one table that are kept, for different kinds of nginx.
@@ -46,7 +50,7 @@ pub struct Table {
 pub struct Variant {
     pub flavour: Option<Flavour>,
     pub lacks_http3: bool,
-    /// External ports that another program has on the machine of this nginx.
+    /// Ports that another program has on the machine of this nginx.
     pub taken: TakenPorts,
     pub stream_module: Option<StreamModule>,
 }
@@ -82,7 +86,10 @@ impl Variant {
         Ok(Self {
             flavour,
             lacks_http3: http3 == Some(false),
-            taken: taken.unwrap_or_default().parse()?,
+            taken: taken
+                .unwrap_or_default()
+                .parse()
+                .map_err(|error: BadValue| Error::invalid("taken", error.to_string()))?,
             stream_module,
         })
     }
@@ -99,6 +106,15 @@ fn rendered<'a>(settings: &Settings, served: impl IntoIterator<Item = &'a Servic
     nginx::render(settings, &http, &streams)
 }
 
+/// What a file with these settings is without, where those ports are taken.
+fn without(settings: &Settings, served: &BTreeMap<i64, Service>, out: TakenPorts) -> Without {
+    let mut ports = served.values().filter_map(Service::port);
+    match settings.stream_module {
+        StreamModule::Missing if ports.next().is_some() => Without::Streams,
+        _ => Without::Ports(out),
+    }
+}
+
 /// The whole file as it should be now.
 pub async fn render(core: &Core) -> Result<Rendered> {
     render_with(core, &core.config.nginx).await
@@ -109,8 +125,8 @@ pub async fn render_with(core: &Core, settings: &Settings) -> Result<Rendered> {
     let mut memory = core.newest.memory.lock().await;
     let (chosen, revision) = Box::pin(record::settle(core, &mut memory)).await?;
     let file = rendered(settings, chosen.served.values());
-    let all = TakenPorts::default();
-    record::tag(core, &mut memory, &file.etag, revision, &all).await?;
+    let without = without(settings, &chosen.served, TakenPorts::default());
+    record::tag(core, &mut memory, &file.etag, revision, &without).await?;
     tell(&mut memory.told, &chosen.troubles);
     Ok(file)
 }
@@ -168,12 +184,16 @@ async fn file_now(core: &Core, variant: &Variant) -> Result<Arc<Rendered>> {
     if let Some(module) = &variant.stream_module {
         settings.stream_module = module.clone();
     }
-    let taken = |service: &&Service| service.port().is_some_and(|port| variant.taken.has(port));
+    let taken = |service: &&Service| {
+        let port = service.port();
+        port.is_some_and(|(port, protocol)| variant.taken.has(port, protocol))
+    };
     let (out, served): (Vec<_>, Vec<_>) = table.served.values().partition(taken);
     let out = out.into_iter().filter_map(Service::port).collect();
     let file = Arc::new(rendered(&settings, served));
+    let without = without(&settings, &table.served, out);
     let mut memory = core.newest.memory.lock().await;
-    record::tag(core, &mut memory, &file.etag, table.revision, &out).await?;
+    record::tag(core, &mut memory, &file.etag, table.revision, &without).await?;
     let mut files = table
         .files
         .lock()
@@ -355,9 +375,17 @@ pub async fn serve(
 async fn report(core: Core, mut live: watch::Receiver<nginx::Live>, stop: CancellationToken) {
     loop {
         let now = live.borrow_and_update().clone();
-        let report = proxy::Report {
-            revision: now.etag,
-            refused: None,
+        let report = match now.trouble {
+            None => proxy::Report::live(now.etag),
+            Some(Fault::Refused { etag, words }) => proxy::Report {
+                refused: Some(words),
+                ..proxy::Report::live(etag)
+            },
+            Some(Fault::Down { words }) => proxy::Report {
+                refused: Some(words),
+                down: true,
+                ..proxy::Report::live(now.etag)
+            },
         };
         if let Err(error) = proxy::report(&core, OWN, &report).await {
             tracing::warn!(%error, "what nginx serves cannot be reported now");

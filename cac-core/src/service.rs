@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::db::{Db, Row, Tx};
-use crate::routes::TakenPorts;
-use crate::{Core, Error, Result, args, db};
+use crate::nginx::Protocol;
+use crate::{Core, Error, Result, args, db, proxy};
 
 mod change;
 
@@ -232,8 +232,12 @@ async fn free_port(tx: &mut Tx, config: &Config, kind: ServiceType, ssh: bool) -
     if kind == ServiceType::Tcp {
         taken.extend(own_ports(config));
     }
-    let elsewhere = TakenPorts::at_proxies(tx).await?;
-    let free = |port: &u16| !taken.contains(port) && !elsewhere.has(*port);
+    let elsewhere = proxy::taken_anywhere(tx).await?;
+    let protocol = match kind {
+        ServiceType::Udp => Protocol::Udp,
+        _ => Protocol::Tcp,
+    };
+    let free = |port: &u16| !taken.contains(port) && !elsewhere.has(*port, protocol);
     range.clone().find(free).ok_or_else(|| {
         let message = format!(
             "No free {} port is left between {} and {}; ask an admin to delete unused services or to widen the range.",

@@ -1,15 +1,13 @@
 //! `cac proxy`: the reverse proxies, and the loop that keeps one of them on the newest configuration.
 
-use std::collections::BTreeSet;
-use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use cac_core::nginx::{Found, Installed, ProxyError, StreamModule, etag, find_nginx};
+use cac_core::nginx::{
+    Became, Footing, Found, Installed, ProxyError, StreamModule, etag, find_nginx,
+};
 use cac_core::program;
-use cac_core::routes::TakenPorts;
 use clap::{Args, Subcommand};
 use progenitor_client::ClientInfo as _;
 use reqwest::StatusCode;
@@ -29,8 +27,6 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A proxy that lives says so.
 const SAY: Duration = Duration::from_secs(300);
-/// Whether a port is free again that another program has.
-const LOOK: u64 = 5;
 /// What nginx refused may be good later: the file includes others.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -46,9 +42,9 @@ enum Command {
     /// Keep the nginx of this machine on the portal's configuration, until Ctrl-C
     ///
     /// Waits at the portal for changes, checks each file with `nginx -t` before it is put in place, has nginx read it, puts the old one
-    /// back where nginx does not take it over, and reports what is live. A portal that is away changes nothing. A service whose port
-    /// another program of this machine has is left out until it is free, and hinders no other. Needs a token with the scopes nginx:read
-    /// and nginx:report.
+    /// back where nginx does not take it over, and reports what is live. A portal that is away changes nothing, and an nginx that does
+    /// not run finds the newest file when it starts. A service whose port another program of this machine has is left out until it is
+    /// free, and hinders no other. Needs a token with the scopes nginx:read and nginx:report.
     Sync(Box<Sync>),
     /// List the reverse proxies that reported, for admins
     List,
@@ -105,9 +101,17 @@ impl Proxy {
                         shown(proxy.live_since.as_ref()),
                         shown(Some(&proxy.reported_at)),
                         shown(proxy.reason.as_ref()),
+                        proxy.taken.join(", "),
                     ]
                 });
-                print::table(["PROXY", "LIVE SINCE", "REPORTED", "REFUSED BECAUSE"], rows)?;
+                let titles = [
+                    "PROXY",
+                    "LIVE SINCE",
+                    "REPORTED",
+                    "REFUSED BECAUSE",
+                    "TAKEN PORTS",
+                ];
+                print::table(titles, rows)?;
             }
             Command::Forget { name } => {
                 let name = segment("a reverse proxy", &name)?;
@@ -142,26 +146,23 @@ impl Sync {
                 .to_string_lossy()
                 .into_owned(),
         };
-        let nginx = Installed {
-            found,
-            file: self.file,
-            reload: self.reload,
-            patience: Duration::from_secs(15),
-        };
-        let _lock = nginx.lock()?;
+        let mut nginx = Installed::open(found, &self.file, self.reload)?;
+        nginx.look_for_freed();
         let mut puller = Puller {
-            etag: nginx.current().map(|text| etag(&text)),
+            etag: nginx.in_force().map(ToOwned::to_owned),
+            footing: nginx.footing(),
             portal,
             nginx,
             name,
-            settled: false,
             told: None,
-            taken: BTreeSet::new(),
         };
         if self.once {
-            while !puller.settled {
-                let fetched = puller.fetch(0).await?;
+            loop {
+                let fetched = puller.fetch().await?;
                 puller.take(fetched).await?;
+                if puller.etag.is_some() {
+                    break;
+                }
             }
             return match puller.told {
                 Some(Told {
@@ -182,6 +183,7 @@ impl Sync {
 struct Told {
     etag: String,
     refused: Option<String>,
+    down: bool,
     /// When it is to be told again.
     again: Instant,
 }
@@ -190,27 +192,24 @@ struct Puller {
     portal: Portal,
     nginx: Installed,
     name: String,
-    /// Of the newest file that was looked at, good or not.
+    /// Of the newest file, where nothing is left to be done with it, good or not.
     etag: Option<String>,
-    /// Whether nginx surely runs on the file in place, or refused it.
-    settled: bool,
+    /// How it stood here when that was so.
+    footing: Footing,
     told: Option<Told>,
-    /// Where other programs listen.
-    taken: BTreeSet<SocketAddr>,
 }
 
 impl Puller {
     async fn follow(&mut self, interval: Duration, stop: &CancellationToken) {
         let mut pause = FIRST_PAUSE;
-        while !stop.is_cancelled() {
-            self.look_for_freed();
-            let wait = match self.settled {
-                false => 0,
-                true if self.taken.is_empty() => WAIT,
-                true => LOOK,
-            };
-            let Some(fetched) = stop.run_until_cancelled(self.fetch(wait)).await else {
-                return;
+        loop {
+            let fetched = tokio::select! {
+                () = stop.cancelled() => return,
+                fetched = self.fetch() => fetched,
+                () = self.nginx.changes(&self.footing) => {
+                    self.look_anew();
+                    continue;
+                }
             };
             let begun = Instant::now();
             let done = match fetched {
@@ -230,24 +229,38 @@ impl Puller {
                     next
                 }
             };
-            if stop.run_until_cancelled(sleep_until(next)).await.is_none() {
-                return;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep_until(next) => {}
+                () = self.nginx.changes(&self.footing) => self.look_anew(),
             }
         }
     }
 
-    /// The newest file, if it is another one than what was looked at.
-    async fn fetch(&self, wait: u64) -> Result<Option<String>, Failure> {
-        let (major, minor, patch) = self.nginx.found.version;
-        let stream = match self.nginx.found.stream_module {
+    /// Somebody else did something here.
+    fn look_anew(&mut self) {
+        self.nginx.look_for_freed();
+        self.footing = self.nginx.footing();
+        self.etag = None;
+    }
+
+    /// The newest file, if it is another one than what was dealt with.
+    async fn fetch(&self) -> Result<Option<String>, Failure> {
+        let found = &self.nginx.found;
+        let (major, minor, patch) = found.version;
+        let stream = match found.stream_module {
             StreamModule::Builtin => "builtin",
             StreamModule::Dynamic(_) => "dynamic",
             StreamModule::Missing => "none",
         };
-        let taken: TakenPorts = self.taken.iter().map(SocketAddr::port).collect();
+        let to_say = |told: &Told| told.again <= Instant::now();
+        let busy = self.etag.is_none() || self.told.as_ref().is_none_or(to_say);
+        let wait = if busy { 0 } else { WAIT };
         let url = format!(
-            "{}/nginx.conf?wait={wait}&nginx={major}.{minor}.{patch}&http3={}&stream={stream}&taken={taken}",
-            self.portal.url, self.nginx.found.http3
+            "{}/nginx.conf?wait={wait}&nginx={major}.{minor}.{patch}&http3={}&stream={stream}&taken={}",
+            self.portal.url,
+            found.http3,
+            self.nginx.taken()
         );
         let mut request = self.portal.client.client().get(url);
         if let Some(etag) = &self.etag {
@@ -278,103 +291,93 @@ impl Puller {
 
     /// Puts the file in place, and tells the portal what became of it.
     async fn take(&mut self, fetched: Option<String>) -> Result<(), Failure> {
-        let text = match (fetched, self.settled) {
-            (Some(text), _) => text,
-            // What is in place may not be what nginx runs on.
-            (None, false) => self.nginx.current().unwrap_or_default(),
-            (None, true) => {
-                self.say_again().await;
-                return Ok(());
-            }
+        let Some(text) = fetched else {
+            return self.say_again().await;
         };
         let etag = etag(&text);
-        self.etag = Some(etag.clone());
-        let refused = match self.nginx.apply(&text).await {
-            Ok(()) => {
+        // What could be taken without any change is asked for again.
+        self.etag = None;
+        let became = self.nginx.apply(&text).await;
+        self.footing = self.nginx.footing();
+        let error = match became {
+            Ok(Became::Unfit) => return Ok(()),
+            Ok(Became::Live) => {
                 tracing::info!(etag, "nginx is up to date");
-                None
+                self.etag = Some(etag.clone());
+                return self.say(Told::live(etag)).await;
             }
-            Err(ProxyError::PortTaken { address })
-                if self.taken.len() < TakenPorts::MOST && self.taken.insert(address) =>
-            {
-                tracing::warn!(%address, "another program listens there: the file is taken without what would");
-                self.fetch_anew();
-                return Ok(());
-            }
-            Err(error) => {
-                tracing::error!(etag, %error, "nginx stays on its old configuration");
-                Some(error)
-            }
+            Err(error) => error,
         };
-        self.settled = refused.as_ref().is_none_or(|error| !error.may_pass());
-        let again = !self.settled;
-        if again {
-            // So that it is fetched again.
-            self.etag = None;
+        let down = matches!(error, ProxyError::NotRunning { .. });
+        match down {
+            true => tracing::error!(etag, %error, "the file is in place for its start"),
+            false => tracing::error!(etag, %error, "nginx stays on its old configuration"),
         }
-        let words = refused.map(|error| match error {
+        let dealt_with = down || !error.may_pass();
+        if dealt_with {
+            self.etag = Some(etag.clone());
+        }
+        let words = match error {
             ProxyError::Refused { words } => words,
             other => other.to_string(),
-        });
-        self.say(etag, words.clone()).await;
-        match words {
-            Some(words) if again => Err(words.into()),
-            _ => Ok(()),
+        };
+        let told = Told {
+            refused: Some(words.clone()),
+            down,
+            again: Instant::now() + AGAIN,
+            ..Told::live(etag)
+        };
+        self.say(told).await?;
+        match dealt_with {
+            true => Ok(()),
+            false => Err(words.into()),
         }
     }
 
-    /// Has the whole file looked at again.
-    fn fetch_anew(&mut self) {
-        self.etag = None;
-        self.settled = false;
-    }
-
-    fn look_for_freed(&mut self) {
-        let before = self.taken.len();
-        self.taken.retain(is_taken);
-        if self.taken.len() < before {
-            self.fetch_anew();
-        }
-    }
-
-    async fn say(&mut self, etag: String, refused: Option<String>) {
-        self.told = Some(Told {
-            etag: etag.clone(),
-            refused: refused.clone(),
-            again: Instant::now() + if refused.is_some() { AGAIN } else { SAY },
-        });
+    async fn say(&mut self, told: Told) -> Result<(), Failure> {
         let body = types::RevisionReport {
-            revision: etag,
-            refused,
+            revision: told.etag.clone(),
+            refused: told.refused.clone(),
+            down: told.down,
+            taken: self.nginx.taken().texts().collect(),
         };
         let request = self.portal.client.proxy_report().name(&self.name);
-        if let Err(failure) = request.body(body).send().await.told() {
-            // Said again with the next look.
-            if let Some(told) = &mut self.told {
-                told.again = Instant::now();
-            }
-            tracing::warn!(%failure, "the portal was not told what is live");
+        let said = request.body(body).send().await.told();
+        let told = self.told.insert(told);
+        if let Err(failure) = said {
+            told.again = Instant::now();
+            let words = format!("The portal was not told what is live here. {failure}");
+            return Err(Exit::with(print::status(&*failure), &words));
         }
+        Ok(())
     }
 
-    async fn say_again(&mut self) {
-        match &self.told {
-            Some(told) if told.again > Instant::now() => {}
-            Some(Told {
-                refused: Some(_), ..
-            }) => self.etag = None,
-            Some(told) => self.say(told.etag.clone(), None).await,
-            None => {}
+    async fn say_again(&mut self) -> Result<(), Failure> {
+        match (&self.told, &self.etag) {
+            (Some(told), _) if told.again > Instant::now() => Ok(()),
+            (
+                Some(Told {
+                    refused: Some(_), ..
+                }),
+                _,
+            ) => {
+                // It may be good now.
+                self.etag = None;
+                Ok(())
+            }
+            (_, Some(etag)) => self.say(Told::live(etag.clone())).await,
+            (_, None) => Ok(()),
         }
     }
 }
 
-/// Whether somebody has this port, of either kind.
-fn is_taken(at: &SocketAddr) -> bool {
-    let tcp = TcpListener::bind(at).err();
-    let udp = UdpSocket::bind(at).err();
-    let errors = [tcp, udp].into_iter().flatten();
-    errors
-        .map(|error| error.kind())
-        .any(|kind| kind == ErrorKind::AddrInUse)
+impl Told {
+    fn live(etag: String) -> Self {
+        Self {
+            etag,
+            refused: None,
+            down: false,
+            again: Instant::now() + SAY,
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::time::Duration;
 
 use cac_core::args;
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::lab::{Running, good, own_address, simulator, until};
+use crate::lab::{Running, good, own_address, run, simulator, until};
 use crate::portal::{Browser, Portal};
 
 pub(crate) const HTTPS: u16 = 8443;
@@ -46,7 +47,11 @@ impl Front {
         let names: Vec<String> = names.collect();
         let mut front = Self {
             browser: Browser::new(&names, (ip, HTTPS).into(), &tls.certificate),
-            nginx: nginx(dir.path()),
+            nginx: {
+                let foreign = format!("pid {}/nginx.pid;\nevents {{}}\n", dir.path().display());
+                std::fs::write(dir.path().join("nginx.conf"), foreign).unwrap();
+                nginx(dir.path())
+            },
             token: String::new(),
             admin: String::new(),
             dir,
@@ -70,6 +75,14 @@ impl Front {
         let answer = request.header("cookie", &self.admin).json(&asked).send();
         let token = crate::portal::json(answer.await.unwrap(), 201).await;
         token["token"].as_str().unwrap().to_owned()
+    }
+
+    /// The portal starts again with another setting.
+    pub(crate) async fn set(&mut self, name: &'static str, value: &str) {
+        drop(self.http.take());
+        self.vars.retain(|(known, _)| *known != name);
+        self.vars.push((name, value.to_owned()));
+        self.http().await;
     }
 
     pub(crate) async fn http(&mut self) {
@@ -96,11 +109,17 @@ impl Front {
         let words = self.words(more);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let url = format!("http://{}:3000", self.ip);
-        Running::start(
-            "cac",
-            &words,
-            &[("CAC_URL", &url), ("CAC_TOKEN", &self.token)],
-        )
+        let vars = [("CAC_URL", url.as_str()), ("CAC_TOKEN", &self.token)];
+        Running::start("cac", &words, &vars)
+    }
+
+    /// As a timer runs it.
+    pub(crate) fn once(&self, token: &str) -> Output {
+        let words = self.words(&["--once"]);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let url = format!("http://{}:3000", self.ip);
+        let vars = [("CAC_URL", url.as_str()), ("CAC_TOKEN", token)];
+        run("cac", &words, &vars)
     }
 
     /// Another machine with an nginx and a puller: it has files and a loopback network of its own, and its puller reaches the portal.
@@ -158,11 +177,11 @@ impl Front {
         }
     }
 
-    /// Makes the service of a container one of TCP at this port.
-    pub(crate) async fn as_tcp(&self, container: i64, port: u16) {
-        let sql = r#"UPDATE "Services" SET "type" = 'tcp', "externalHostname" = NULL, "externalPort" = ? WHERE "containerId" = ?"#;
+    /// Makes the service of a container one of `tcp` or `udp` at this port.
+    pub(crate) async fn as_stream(&self, container: i64, kind: &str, port: u16) {
+        let sql = r#"UPDATE "Services" SET "type" = ?, "externalHostname" = NULL, "externalPort" = ? WHERE "containerId" = ?"#;
         let db = self.db().await;
-        db.exec(sql, args![port, container]).await.unwrap();
+        db.exec(sql, args![kind, port, container]).await.unwrap();
     }
 
     pub(crate) async fn db(&self) -> Db {
@@ -205,9 +224,22 @@ pub(crate) struct Elsewhere {
 }
 
 impl Elsewhere {
+    fn pid(&self) -> String {
+        let pid = std::fs::read_to_string(self.dir.path().join("nginx.pid"));
+        pid.unwrap().trim().to_owned()
+    }
+
+    pub(crate) fn stop_nginx(&self) {
+        good("/bin/kill", &["-TERM", &self.pid()], &[]);
+    }
+
+    pub(crate) fn file(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("nginx.conf")).unwrap()
+    }
+
     /// What a visitor there is answered.
     pub(crate) fn status(&self, name: &str) -> u16 {
-        let pid = std::fs::read_to_string(self.dir.path().join("nginx.pid")).unwrap();
+        let pid = self.pid();
         let (resolve, url) = (
             format!("{name}:{HTTPS}:{}", self.ip),
             format!("https://{name}:{HTTPS}/"),
@@ -220,7 +252,7 @@ impl Elsewhere {
         let words = [
             enter,
             "-t",
-            pid.trim(),
+            &pid,
             "curl",
             "-sk",
             "--resolve",
@@ -276,11 +308,9 @@ fn vars(
     ]
 }
 
-/// With a file of somebody else's.
-fn nginx(dir: &Path) -> Running {
+/// On the file that is there.
+pub(crate) fn nginx(dir: &Path) -> Running {
     let file = dir.join("nginx.conf");
-    let pid = dir.join("nginx.pid");
-    std::fs::write(&file, format!("pid {};\nevents {{}}\n", pid.display())).unwrap();
     let program = find_nginx().expect("nginx is installed").binary;
     let words = [
         "-c",

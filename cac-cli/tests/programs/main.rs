@@ -12,8 +12,8 @@ mod door;
 mod end_to_end;
 mod front;
 mod lab;
-
 mod local;
+mod machine;
 mod payload;
 mod portal;
 mod proxy;

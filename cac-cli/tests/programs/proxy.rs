@@ -38,18 +38,14 @@ async fn what_changes_is_live_and_says_where_and_since_when() {
     front.stands(two, "live").await;
 
     // Only one looks after a file.
-    let words = front.words(&["--once"]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let url = format!("http://{}:3000", front.ip);
-    let vars = [("CAC_URL", url.as_str()), ("CAC_TOKEN", &front.token)];
-    let second = run("cac", &words, &vars);
+    let second = front.once(&front.token);
     let said = text(&second.stderr);
     assert!(
         !second.status.success() && said.contains("Another process"),
         "{said}"
     );
     sync.stop();
-    let once = run("cac", &words, &vars);
+    let once = front.once(&front.token);
     assert!(once.status.success(), "{}", text(&once.stderr));
     front.nginx.stop();
 }
@@ -135,17 +131,21 @@ async fn a_port_that_another_program_has_hinders_nobody_else_and_is_taken_when_i
     front.stands(one, "live").await;
     let taken = std::net::TcpListener::bind((front.ip, 9000)).unwrap();
     let two = front.add("two").await;
-    front.as_tcp(two, 9000).await;
+    front.as_stream(two, "tcp", 9000).await;
     let refused = front.stands(two, "refused").await;
     assert_eq!(
         refused["reason"],
-        "Another program has port 9000 on here: stop that one, or remove the service and add it again, which gets it another port."
+        "Another program has port 9000/tcp on here: stop that one, or remove the service and add it again, which gets it another port."
     );
     front.browser.until("one.proxy.test", 200).await;
     let three = front.add("three").await;
     let live = front.stands(three, "live").await;
     front.browser.until("three.proxy.test", 200).await;
     front.stands(two, "refused").await;
+    // The port of UDP with that number is another one.
+    let udp = front.add("udp").await;
+    front.as_stream(udp, "udp", 9000).await;
+    front.stands(udp, "live").await;
     drop(taken);
     let freed = front.stands(two, "live").await;
     let since =

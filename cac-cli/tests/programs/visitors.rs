@@ -191,7 +191,7 @@ async fn no_visitor_is_turned_away_or_cut_off_while_nginx_changes_over() {
     let web = front.add("web").await;
     front.stands(web, "live").await;
     let ssh = front.add("ssh").await;
-    front.as_tcp(ssh, PORT).await;
+    front.as_stream(ssh, "tcp", PORT).await;
     front.stands(ssh, "live").await;
 
     let visitors = Visitors::new(front.ip, &front.dir.path().join("tls/certificate.pem"));

@@ -1,82 +1,280 @@
 //! An nginx that somebody else runs, such as systemd: its file is replaced once nginx finds the new one good, it is told to read it, and
 //! where it does not take it over the old one is put back. Whoever is killed in between leaves a whole file that nginx found good.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
 
 use super::found::Found;
+use super::ports::{Listen, Sockets, TakenPorts, listens};
 use super::process::{is_master, workers_of};
 use super::proxy::{ProxyError, emergency, lock, refusal};
+use super::render::etag;
+use crate::processes;
 
 /// How often is looked whether nginx has changed over.
 const LOOK: Duration = Duration::from_millis(10);
+/// How often is looked whether somebody else changed something here.
+const WATCH: Duration = Duration::from_secs(1);
+/// How long nginx may take to change over.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// What every file of ours begins with.
 const OURS: &str = "# Made by cac ";
 
-/// Where such an nginx reads its configuration, and how it is told to do so.
-#[derive(Debug, Clone)]
+/// Such an nginx, as long as this process looks after its file.
+#[derive(Debug)]
 pub struct Installed {
     pub found: Found,
     /// Such as `/etc/nginx/nginx.conf`.
-    pub file: PathBuf,
-    /// A shell command that has nginx read its file again; absent: the signal HUP to the process of its PID file.
-    pub reload: Option<String>,
-    /// How long nginx may take to change over.
-    pub patience: Duration,
+    file: PathBuf,
+    /// A shell command that has nginx read its file again; absent: the signal HUP to its process.
+    reload: Option<String>,
+    /// Where its process says its number: as the file has it, and as the one before did.
+    pids: Vec<PathBuf>,
+    memory: Memory,
+    _lock: File,
+}
+
+/// What is kept beside the file from one process to the next.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Memory {
+    live: Option<InForce>,
+    taken: BTreeSet<Listen>,
+}
+
+/// On which file nginx runs since when it was told to.
+#[derive(Debug, Serialize, Deserialize)]
+struct InForce {
+    etag: String,
+    footing: Footing,
+}
+
+/// By which is seen that somebody else started nginx, ended it or changed its file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Footing {
+    /// Number of the process, and when it began.
+    master: Option<(i32, u64)>,
+    /// Number of the file on its disk, size and time of the last change.
+    file: Option<(u64, u64, i64, i64)>,
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Became {
+    Live,
+    /// Other programs have ports of it: give one without what is [`Installed::taken`] now.
+    Unfit,
 }
 
 impl Installed {
-    /// Held as long as this process looks after the file: two would undo each other's work.
-    pub fn lock(&self) -> Result<File, ProxyError> {
-        lock(&self.beside("lock"), &self.file)
+    /// Others are kept away from the file: two would undo each other's work.
+    pub fn open(found: Found, file: &Path, reload: Option<String>) -> Result<Self, ProxyError> {
+        let failed = |source| ProxyError::Io {
+            path: file.to_owned(),
+            source,
+        };
+        // nginx would look for another one from its own folder.
+        let file = std::path::absolute(file).map_err(failed)?;
+        let lock = lock(&beside(&file, "lock"), &file)?;
+        let memory = fs::read(beside(&file, "state")).unwrap_or_default();
+        let old = fs::read(&file).unwrap_or_default();
+        Ok(Self {
+            found,
+            pids: vec![pid(&String::from_utf8_lossy(&old))],
+            reload,
+            memory: serde_json::from_slice(&memory).unwrap_or_default(),
+            file,
+            _lock: lock,
+        })
     }
 
-    /// The file as it is, if it is one of ours.
-    pub fn current(&self) -> Option<String> {
-        let text = fs::read_to_string(&self.file).ok()?;
-        text.starts_with(OURS).then_some(text)
+    /// The tag of the file, if nginx runs on it for sure.
+    pub fn in_force(&self) -> Option<&str> {
+        let live = self.memory.live.as_ref()?;
+        let same = live.footing.master.is_some() && live.footing == self.footing();
+        same.then_some(live.etag.as_str())
     }
 
-    /// Puts the file in place and nginx on it. On an error the old one is in force.
-    pub async fn apply(&self, text: &str) -> Result<(), ProxyError> {
-        let old = match fs::read_to_string(&self.file) {
+    /// How it stands here now.
+    pub fn footing(&self) -> Footing {
+        let master = self.master().and_then(processes::look);
+        let file = fs::metadata(&self.file).ok();
+        Footing {
+            master: master.map(|seen| (seen.pid, seen.began)),
+            file: file.map(|file| (file.ino(), file.size(), file.mtime(), file.mtime_nsec())),
+        }
+    }
+
+    /// Resolves when it is not so any more, a port is free that another program had, or one is taken without which nginx could not start.
+    pub async fn changes(&self, footing: &Footing) {
+        loop {
+            tokio::time::sleep(WATCH).await;
+            let taken = &self.memory.taken;
+            if self.footing() != *footing || !self.still_taken().is_superset(taken) {
+                return;
+            }
+            if footing.master.is_none() && self.taken().texts().count() < TakenPorts::MOST {
+                let file = self.current();
+                if !self.others_at(&file).iter().all(|on| taken.contains(on)) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The file, if it is one of ours.
+    fn current(&self) -> String {
+        let text = fs::read_to_string(&self.file).unwrap_or_default();
+        Some(text)
+            .filter(|text| text.starts_with(OURS))
+            .unwrap_or_default()
+    }
+
+    /// Ports that other programs have.
+    pub fn taken(&self) -> TakenPorts {
+        let ports = self.memory.taken.iter();
+        ports.map(|on| (on.at.port(), on.protocol)).collect()
+    }
+
+    fn still_taken(&self) -> BTreeSet<Listen> {
+        if self.memory.taken.is_empty() {
+            return BTreeSet::new();
+        }
+        let sockets = Sockets::now();
+        let taken = self.memory.taken.iter().copied();
+        taken.filter(|on| sockets.have(on)).collect()
+    }
+
+    /// Forgets those that are free again.
+    pub fn look_for_freed(&mut self) {
+        let still = self.still_taken();
+        if still != self.memory.taken {
+            self.memory.taken = still;
+            self.remember();
+        }
+    }
+
+    /// Whether more is known to be taken now.
+    fn note_taken(&mut self, found: Vec<Listen>) -> bool {
+        let before = self.memory.taken.len();
+        for on in found {
+            let ports = self.taken();
+            let known = ports.has(on.at.port(), on.protocol);
+            if (known || ports.texts().count() < TakenPorts::MOST) && self.memory.taken.insert(on) {
+                tracing::warn!(address = %on.at, protocol = %on.protocol, "another program listens there: what would is left out");
+            }
+        }
+        let more = self.memory.taken.len() > before;
+        if more {
+            self.remember();
+        }
+        more
+    }
+
+    /// Where the file would listen and another program does.
+    fn others_at(&self, text: &str) -> Vec<Listen> {
+        let own: BTreeSet<Listen> = match self.master() {
+            None => BTreeSet::new(),
+            Some(_) if self.in_force().is_some() => listens(&self.current()).collect(),
+            // It is not known what nginx itself has.
+            Some(_) => return Vec::new(),
+        };
+        let sockets = Sockets::now();
+        let new = listens(text).filter(|on| !own.contains(on));
+        new.filter(|on| sockets.have(on)).collect()
+    }
+
+    /// Puts the file in place and nginx on it. On an error the old one is in force, or nginx does not run and finds the new one when it
+    /// starts.
+    pub async fn apply(&mut self, text: &str) -> Result<Became, ProxyError> {
+        if self.in_force() == Some(&etag(text)) {
+            return Ok(Became::Live);
+        }
+        let others = self.others_at(text);
+        if self.note_taken(others) {
+            return Ok(Became::Unfit);
+        }
+        let old = match fs::read(&self.file) {
             Ok(old) => Some(old),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(self.failed(source)),
         };
         let candidate = self.beside("new");
-        write(&candidate, text).map_err(|source| self.failed(source))?;
+        write(&candidate, text.as_bytes()).map_err(|source| self.failed(source))?;
         self.check(&candidate).await?;
-        if let Some(foreign) = old.as_deref().filter(|old| !old.starts_with(OURS)) {
+        let foreign = |old: &&[u8]| !old.starts_with(OURS.as_bytes());
+        if let Some(foreign) = old.as_deref().filter(foreign) {
             let kept = self.beside("before-cac");
             if !kept.exists() {
                 write(&kept, foreign).map_err(|source| self.failed(source))?;
             }
         }
-        self.put(&candidate)?;
-        let Err(error) = self.change_over(text).await else {
-            return Ok(());
+        let error = match self.change_to(&candidate, text).await {
+            Ok(()) => return Ok(Became::Live),
+            Err(error @ ProxyError::NotRunning { .. }) => return Err(error),
+            Err(error) => error,
         };
-        if let (Some(old), false) = (old, matches!(error, ProxyError::NotRunning { .. })) {
-            write(&candidate, &old).map_err(|source| self.failed(source))?;
-            self.put(&candidate)?;
-            if let Err(error) = self.change_over(&old).await {
+        let before = old.as_deref().map(String::from_utf8_lossy);
+        if let (Some(old), Some(before)) = (&old, &before) {
+            write(&candidate, old).map_err(|source| self.failed(source))?;
+            if let Err(error) = self.change_to(&candidate, before).await {
                 tracing::error!(%error, "nginx does not take back its old configuration");
             }
         }
-        Err(error)
+        let ProxyError::PortTaken { address } = error else {
+            return Err(error);
+        };
+        let sockets = Sockets::now();
+        let others = listens(text).filter(|on| on.at == address && sockets.have(on));
+        if self.note_taken(others.collect()) {
+            return Ok(Became::Unfit);
+        }
+        let moved = before.is_some_and(|before| has_port_elsewhere(&before, address));
+        Err(if moved {
+            ProxyError::PortMoved { address }
+        } else {
+            error
+        })
+    }
+
+    /// Failing to is no harm: the next process has nginx read its file once more.
+    fn remember(&self) {
+        let path = self.beside("state");
+        let kept = serde_json::to_vec(&self.memory).map_err(io::Error::from);
+        let kept = kept.and_then(|text| {
+            let beside = self.beside("state.new");
+            write(&beside, &text)?;
+            fs::rename(beside, &path)
+        });
+        if let Err(error) = kept {
+            tracing::warn!(path = %path.display(), %error, "cannot be kept");
+        }
     }
 
     fn beside(&self, what: &str) -> PathBuf {
-        let mut name = self.file.as_os_str().to_owned();
-        name.push(".");
-        name.push(what);
-        PathBuf::from(name)
+        beside(&self.file, what)
+    }
+
+    /// nginx' first process.
+    fn master(&self) -> Option<i32> {
+        self.pids.iter().find_map(|path| {
+            let pid = fs::read_to_string(path).ok()?.trim().parse().ok()?;
+            is_master(pid).then_some(pid)
+        })
+    }
+
+    fn running(&self) -> Result<i32, ProxyError> {
+        self.master().ok_or_else(|| ProxyError::NotRunning {
+            pid: self.pids[0].clone(),
+        })
     }
 
     fn failed(&self, source: io::Error) -> ProxyError {
@@ -111,31 +309,41 @@ impl Installed {
         Err(refusal(&said))
     }
 
+    /// Puts a candidate in place and nginx on it.
+    async fn change_to(&mut self, candidate: &Path, text: &str) -> Result<(), ProxyError> {
+        self.put(candidate)?;
+        // Until nginx has read the file, its number is where the old one says.
+        let new = pid(text);
+        self.pids.retain(|old| *old != new);
+        self.pids.truncate(1);
+        self.pids.insert(0, new);
+        self.change_over(text).await?;
+        let (etag, footing) = (etag(text), self.footing());
+        self.memory.live = Some(InForce { etag, footing });
+        self.remember();
+        Ok(())
+    }
+
     /// Resolves when workers of the new file take connections, and none of the old one's.
     async fn change_over(&self, text: &str) -> Result<(), ProxyError> {
-        let pid = directive(text, "pid").unwrap_or("/run/nginx.pid");
-        let master = || {
-            let pid = fs::read_to_string(pid).ok()?.trim().parse().ok()?;
-            is_master(pid).then_some(pid)
-        };
-        let not_running = || ProxyError::NotRunning { pid: pid.into() };
-        let before = workers_of(master().ok_or_else(not_running)?);
+        let before = workers_of(self.running()?);
         let log = directive(text, "error_log").and_then(|words| words.split(' ').next());
         let mut log = log.and_then(|path| File::open(path).ok());
         if let Some(log) = &mut log {
             let _ = log.seek(SeekFrom::End(0));
         }
-        self.reload(master().ok_or_else(not_running)?).await?;
-        let deadline = Instant::now() + self.patience;
-        let mut said = String::new();
+        self.reload(self.running()?).await?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut said = Vec::new();
         loop {
-            let now = workers_of(master().ok_or_else(not_running)?);
+            let now = workers_of(self.running()?);
             if !now.is_empty() && now.is_disjoint(&before) {
                 return Ok(());
             }
             if let Some(log) = &mut log {
-                let _ = log.read_to_string(&mut said);
+                let _ = log.read_to_end(&mut said);
             }
+            let said = String::from_utf8_lossy(&said);
             // nginx tries a port for two seconds before it gives up.
             let gave_up = said.contains("still could not bind()");
             match emergency(&said) {
@@ -143,7 +351,7 @@ impl Installed {
                 _ => {}
             }
             if Instant::now() > deadline {
-                let patience = self.patience;
+                let patience = PATIENCE;
                 return Err(emergency(&said).unwrap_or(ProxyError::NotLive { patience }));
             }
             tokio::time::sleep(LOOK).await;
@@ -162,7 +370,7 @@ impl Installed {
         command.arg("-c").arg(line).stdin(Stdio::null());
         let output = command.kill_on_drop(true).output();
         let told = |words: String| ProxyError::Reload { words };
-        match tokio::time::timeout(self.patience, output).await {
+        match tokio::time::timeout(PATIENCE, output).await {
             Ok(Ok(output)) if output.status.success() => Ok(()),
             Ok(Ok(output)) => {
                 let said = String::from_utf8_lossy(&output.stderr);
@@ -182,9 +390,32 @@ fn directive<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
+/// Where the nginx of a file says its number.
+fn pid(text: &str) -> PathBuf {
+    directive(text, "pid").unwrap_or("/run/nginx.pid").into()
+}
+
+/// Whether a file has the port at other addresses than this one.
+fn has_port_elsewhere(text: &str, address: SocketAddr) -> bool {
+    let listens = text.lines().filter_map(|line| {
+        let words = line.trim_start().strip_prefix("listen ")?;
+        words.split([' ', ';']).next()?.parse::<SocketAddr>().ok()
+    });
+    listens
+        .filter(|at| *at != address)
+        .any(|at| at.port() == address.port())
+}
+
+fn beside(file: &Path, what: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".");
+    name.push(what);
+    PathBuf::from(name)
+}
+
 /// As others may read it, whole on the disk.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(text)?;
     file.sync_all()
 }

@@ -26,7 +26,16 @@ pub struct Live {
     pub etag: String,
     pub since: DateTime<Utc>,
     /// Why the newest file is not in force, or nginx does not run.
-    pub trouble: Option<String>,
+    pub trouble: Option<Fault>,
+}
+
+/// Why something is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Of the file with this tag.
+    Refused { etag: String, words: String },
+    /// nginx does not run.
+    Down { words: String },
 }
 
 /// A private nginx that is being kept.
@@ -123,19 +132,26 @@ impl Keeper {
             Err(error) => {
                 tracing::error!(etag = newest.etag, %error, "nginx stays on its old configuration");
                 self.due = error.may_pass().then(|| Instant::now() + AGAIN);
-                self.trouble(&error.to_string());
+                let (etag, words) = (newest.etag.clone(), error.to_string());
+                self.trouble(match error {
+                    ProxyError::Ended { .. } => Fault::Down { words },
+                    _ => Fault::Refused { etag, words },
+                });
             }
         }
     }
 
-    fn trouble(&self, what: &str) {
-        self.state
-            .send_modify(|live| live.trouble = Some(what.to_owned()));
+    fn trouble(&self, trouble: Fault) {
+        self.state.send_modify(|live| live.trouble = Some(trouble));
+    }
+
+    fn down(&self, words: String) {
+        self.trouble(Fault::Down { words });
     }
 
     async fn revive(&mut self, how: &str) {
         tracing::error!(how, "nginx ended and is started again");
-        self.trouble(&format!("nginx ended: {how}"));
+        self.down(format!("nginx ended: {how}"));
         if self.started.elapsed() > STEADY {
             self.wait = FIRST_WAIT;
         }
@@ -150,7 +166,7 @@ impl Keeper {
             }
             Err(error) => {
                 tracing::error!(%error, "nginx cannot be started");
-                self.trouble(&error.to_string());
+                self.down(error.to_string());
             }
         }
     }

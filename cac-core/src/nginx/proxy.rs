@@ -53,6 +53,11 @@ pub enum ProxyError {
     )]
     PortTaken { address: SocketAddr },
     #[error(
+        "nginx itself has port {} at another address and cannot change over to {} while it runs: stop it, and start it again half a minute later.",
+        address.port(), address.ip()
+    )]
+    PortMoved { address: SocketAddr },
+    #[error(
         "nginx may not listen on port {} of {}: choose a port from 1024 on, or start it as root.",
         address.port(), address.ip()
     )]

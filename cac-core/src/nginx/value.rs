@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Why a text is none of these values; a sentence that says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct BadValue(String);
+pub struct BadValue(pub(super) String);
 
 /// A fully qualified DNS name in lower case, at least two labels of 1–63 of `a-z0-9-`, at most 253 characters in all
 /// ([RFC 1123 §2.1](https://www.rfc-editor.org/rfc/rfc1123#section-2.1)); never a wildcard, an address or empty.

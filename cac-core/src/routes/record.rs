@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 
-use super::TakenPorts;
 use super::form::{self, Chosen, Known, Rows, Trouble};
+use super::live::{Without, note_all};
 use crate::db::{Row, Tx};
 use crate::nginx::Service;
 use crate::{Core, Result, args, transaction};
@@ -20,7 +20,7 @@ pub(crate) struct Memory {
     known: Option<HashMap<i64, Known>>,
     revision: i64,
     /// Entity tags that are stored, with their revision and what they leave out.
-    tags: HashMap<String, (i64, TakenPorts)>,
+    tags: HashMap<String, (i64, Without)>,
     /// What was logged already.
     pub(super) told: BTreeMap<i64, Trouble>,
 }
@@ -104,7 +104,7 @@ async fn write(
         return Ok((chosen, known, last));
     };
     let (now, revision) = (core.clock.now(), last + 1);
-    count(tx, COUNTER, revision, &TakenPorts::default(), now).await?;
+    count(tx, COUNTER, revision, &Without::default(), now).await?;
     gone.extend(new.keys());
     for some in gone.chunks(1000) {
         let sql = r#"DELETE FROM "Routes" WHERE "serviceId" IN ?"#;
@@ -125,13 +125,13 @@ async fn write(
     Ok((chosen, known, revision))
 }
 
-/// Remembers that a file with this entity tag shows the revision, but for those ports.
+/// Remembers that a file with this entity tag shows the revision, without those.
 pub(super) async fn tag(
     core: &Core,
     memory: &mut Memory,
     etag: &str,
     revision: i64,
-    out: &TakenPorts,
+    out: &Without,
 ) -> Result<()> {
     let known = memory.tags.get(etag);
     if known.is_some_and(|(known, without)| *known == revision && without == out) {
@@ -142,6 +142,7 @@ pub(super) async fn tag(
         tx.lock("routes").await?;
         // A state that comes back has its old tag and a new number.
         count(tx, etag, revision, out, now).await?;
+        note_all(tx, etag, now).await?;
     })?;
     memory.tags.retain(|_, (known, _)| *known > revision - MOST);
     let tag = (revision, out.clone());
@@ -153,7 +154,7 @@ async fn count(
     tx: &mut Tx,
     etag: &str,
     revision: i64,
-    out: &TakenPorts,
+    out: &Without,
     now: DateTime<Utc>,
 ) -> Result<()> {
     let sql = r#"DELETE FROM "Revisions" WHERE "etag" = ? OR "revision" < ?"#;

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::{TakenPorts, Trouble};
-use crate::db::Row;
-use crate::nginx::Service;
-use crate::{Core, Result, args};
+use super::Trouble;
+use super::live::Without;
+use crate::nginx::{Protocol, Service, TakenPorts};
+use crate::{Core, Result, args, proxy};
 
 /// How a service stands at the proxies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -53,35 +53,41 @@ pub struct Standing {
     pub live: Vec<LiveAt>,
 }
 
-/// A proxy with what it serves.
+/// A proxy as it reported last.
 struct At {
     name: String,
-    now: Option<Shown>,
-    refused: Option<(i64, String)>,
-    /// Since when it serves what, in order.
-    since: Vec<(Shown, DateTime<Utc>)>,
+    /// Absent where nothing is known of its file, or nothing is live.
+    revision: Option<i64>,
+    without: Without,
+    /// Ports that other programs have there.
+    taken: TakenPorts,
+    /// The revision, where one is known.
+    refused: Option<(Option<i64>, String)>,
 }
 
-/// What a file shows.
-struct Shown {
-    revision: i64,
-    /// But for these.
-    out: TakenPorts,
-}
-
-impl Shown {
-    /// Absent where nothing is known of the file.
-    fn from_row(row: &Row) -> Result<Option<Self>> {
-        let Some(revision) = row.get("revision")? else {
-            return Ok(None);
-        };
-        let out = row.get::<String>("leftOut")?.parse()?;
-        Ok(Some(Self { revision, out }))
-    }
-
-    /// Whether a service is in it that came with this revision.
-    fn has(&self, wanted: i64, port: Option<u16>) -> bool {
-        self.revision >= wanted && !port.is_some_and(|port| self.out.has(port))
+impl At {
+    /// Why it does not serve a service that came with this revision.
+    fn why_not(&self, wanted: i64, port: Option<(u16, Protocol)>) -> Option<String> {
+        let name = &self.name;
+        if let Some((port, protocol)) = port {
+            if self.without == Without::Streams {
+                return Some(format!(
+                    "nginx on {name} has no stream module: install it there (Debian: libnginx-mod-stream)."
+                ));
+            }
+            if self.taken.has(port, protocol) {
+                return Some(format!(
+                    "Another program has port {port}/{protocol} on {name}: stop that one, or remove the service and add it again, which gets it another port."
+                ));
+            }
+        }
+        match (&self.refused, self.revision) {
+            (Some((_, words)), None) => Some(format!("Nothing is live on {name}: {words}")),
+            (Some((Some(refused), words)), Some(_)) if *refused >= wanted => {
+                Some(format!("{name} refused it: {words}"))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -91,27 +97,39 @@ pub async fn standings(core: &Core, services: Vec<i64>) -> Result<BTreeMap<i64, 
         return Ok(BTreeMap::new());
     }
     let table = super::newest(core).await?;
-    let sql = r#"SELECT "serviceId", "revision" FROM "Routes" WHERE "serviceId" IN ?"#;
     let mut revisions = BTreeMap::new();
+    let mut live: BTreeMap<i64, Vec<LiveAt>> = BTreeMap::new();
     for some in services.chunks(1000) {
+        let sql = r#"SELECT "serviceId", "revision" FROM "Routes" WHERE "serviceId" IN ?"#;
         for row in core.db.all(sql, args![some.to_vec()]).await? {
             revisions.insert(row.get::<i64>("serviceId")?, row.get::<i64>("revision")?);
         }
+        let sql = r#"SELECT s."serviceId", s."liveSince", p."name" FROM "ProxyServices" s
+                     JOIN "Routes" r ON r."serviceId" = s."serviceId" AND r."revision" = s."revision"
+                     JOIN "Proxies" p ON p."id" = s."proxyId" WHERE s."serviceId" IN ? ORDER BY p."name""#;
+        for row in core.db.all(sql, args![some.to_vec()]).await? {
+            live.entry(row.get("serviceId")?).or_default().push(LiveAt {
+                proxy: row.get("name")?,
+                since: row.get("liveSince")?,
+            });
+        }
     }
     let proxies = proxies(core).await?;
-    let one = |id: i64| {
+    let mut one = |id: i64| {
         let trouble = table.troubles.get(&id);
         let revision = revisions.get(&id).copied();
         let port = table.served.get(&id).and_then(Service::port);
-        (id, standing(&proxies, revision, port, trouble))
+        let live = live.remove(&id).unwrap_or_default();
+        (id, standing(&proxies, live, revision, port, trouble))
     };
-    Ok(services.into_iter().map(one).collect())
+    Ok(services.into_iter().map(&mut one).collect())
 }
 
 fn standing(
     proxies: &[At],
+    live: Vec<LiveAt>,
     revision: Option<i64>,
-    port: Option<u16>,
+    port: Option<(u16, Protocol)>,
     trouble: Option<&Trouble>,
 ) -> Standing {
     let Some(wanted) = revision else {
@@ -121,29 +139,12 @@ fn standing(
             live: Vec::new(),
         };
     };
-    let serving = |at: &&At| at.now.as_ref().is_some_and(|now| now.has(wanted, port));
-    let live = proxies.iter().filter(serving).filter_map(|at| {
-        let (_, since) = at.since.iter().find(|(shown, _)| shown.has(wanted, port))?;
-        Some(LiveAt {
-            proxy: at.name.clone(),
-            since: *since,
-        })
-    });
-    let live: Vec<LiveAt> = live.collect();
-    let taken = port.and_then(|port| {
-        let mut files = proxies.iter().filter_map(|at| Some((at, at.now.as_ref()?)));
-        let (at, _) = files.find(|(_, now)| now.out.has(port))?;
-        Some(format!(
-            "Another program has port {port} on {}: stop that one, or remove the service and add it again, which gets it another port.",
-            at.name
-        ))
-    });
-    let refused = proxies.iter().find_map(|at| {
-        let (revision, words) = at.refused.as_ref()?;
-        (!serving(&at) && *revision >= wanted).then(|| format!("{} refused it: {words}", at.name))
-    });
     let kept = trouble.map(|trouble| format!("{} It is served as it was before.", trouble.reason));
-    let reason = kept.or(taken).or(refused);
+    let reason = kept.or_else(|| {
+        let serves = |at: &&At| live.iter().any(|live| live.proxy == at.name);
+        let mut others = proxies.iter().filter(|at| !serves(at));
+        others.find_map(|at| at.why_not(wanted, port))
+    });
     let state = match &reason {
         Some(_) => State::Refused,
         None if !live.is_empty() && live.len() == proxies.len() => State::Live,
@@ -161,35 +162,30 @@ pub(crate) async fn behind(core: &Core) -> Result<Vec<(String, bool)>> {
     let table = super::newest(core).await?;
     let proxies = proxies(core).await?.into_iter();
     let one = |at: At| {
-        (
-            at.name,
-            at.now.is_none_or(|now| now.revision < table.revision),
-        )
+        let behind = at.revision.is_none_or(|now| now < table.revision);
+        (at.name, behind)
     };
     Ok(proxies.map(one).collect())
 }
 
 async fn proxies(core: &Core) -> Result<Vec<At>> {
-    let sql = r#"SELECT p."id", p."name", p."reason", r."revision", r."leftOut", f."revision" AS "refused" FROM "Proxies" p
+    let sql = r#"SELECT p."name", p."taken", p."reason", r."revision", r."leftOut", f."revision" AS "refused" FROM "Proxies" p
                  LEFT JOIN "Revisions" r ON r."etag" = p."revision" LEFT JOIN "Revisions" f ON f."etag" = p."refused"
                  ORDER BY p."name""#;
     let mut found = Vec::new();
-    let mut since: BTreeMap<i64, Vec<(Shown, DateTime<Utc>)>> = BTreeMap::new();
-    let history = r#"SELECT "proxyId", "revision", "leftOut", "liveSince" FROM "ProxyRevisions" ORDER BY "proxyId", "liveSince", "revision""#;
-    for row in core.db.all(history, args![]).await? {
-        let times = since.entry(row.get("proxyId")?).or_default();
-        if let Some(shown) = Shown::from_row(&row)? {
-            times.push((shown, row.get("liveSince")?));
-        }
-    }
     for row in core.db.all(sql, args![]).await? {
+        let revision: Option<i64> = row.get("revision")?;
         let refused: Option<i64> = row.get("refused")?;
         let words: Option<String> = row.get("reason")?;
         found.push(At {
             name: row.get("name")?,
-            now: Shown::from_row(&row)?,
-            refused: refused.zip(words),
-            since: since.remove(&row.get("id")?).unwrap_or_default(),
+            revision,
+            without: match revision {
+                Some(_) => Without::from_row(&row)?,
+                None => Without::default(),
+            },
+            taken: proxy::taken(&row)?,
+            refused: words.map(|words| (refused, words)),
         });
     }
     Ok(found)

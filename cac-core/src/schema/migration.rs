@@ -62,6 +62,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(11, "job_history", "0011_job_history"),
     migration!(12, "routes", "0012_routes"),
     migration!(13, "left_out", "0013_left_out"),
+    migration!(14, "proxy_services", "0014_proxy_services"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use cac_core::nginx::{Applied, Protocol, Proxy, ProxyError, Rendered, keep};
+use cac_core::nginx::{Applied, Fault, Protocol, Proxy, ProxyError, Rendered, keep};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -243,7 +243,12 @@ async fn the_loop_tells_of_a_refused_file_and_goes_on_with_the_next() {
     sender.send_replace(Arc::new(bad));
     let told = timeout(PATIENCE, live.wait_for(|live| live.trouble.is_some())).await;
     let told = told.unwrap().unwrap().clone();
-    assert!(told.trouble.unwrap().contains("nonsense"));
+    match told.trouble.unwrap() {
+        Fault::Refused { etag, words } => {
+            assert!(etag == "\"bad\"" && words.contains("nonsense"), "{words}");
+        }
+        down => panic!("{down:?}"),
+    }
     assert_eq!(told.etag, good.etag);
     assert_eq!(lab.get(name).await.unwrap().0, 200);
     let next = lab.render(&[(name, two)], &[]);

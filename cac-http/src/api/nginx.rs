@@ -74,7 +74,7 @@ impl Api {
         http3: Query<Option<bool>>,
         /// Where its stream module is: `builtin`, `dynamic` for the file of `NGINX_STREAM_MODULE`, or `none`; left out: as configured.
         stream: Query<Option<String>>,
-        /// External ports that other programs have on its machine, as a comma list: what would listen there is left out.
+        /// Ports that other programs have on its machine, as a comma list: what would listen there is left out.
         taken: Query<Option<String>>,
     ) -> Result<Configuration> {
         may_read(&who)?;

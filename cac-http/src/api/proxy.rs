@@ -1,5 +1,7 @@
 //! Reverse proxies that pull `/nginx.conf` report which revision is live there.
 
+use cac_core::Error;
+use cac_core::nginx::BadValue;
 use cac_core::proxy::{self, Report};
 use chrono::{DateTime, Utc};
 use poem_openapi::param::Path;
@@ -19,13 +21,15 @@ pub(crate) struct Api;
 pub(crate) struct Proxy {
     id: i64,
     name: String,
-    /// The entity tag of the configuration that is live there.
+    /// The entity tag of the configuration that is live there; left out where none is.
     revision: Option<String>,
     live_since: Option<DateTime<Utc>>,
     /// The revision that nginx refused, if it did since.
     refused: Option<String>,
     /// In the words of nginx.
     reason: Option<String>,
+    /// Ports that other programs have on its machine, and that no new service gets.
+    taken: Vec<String>,
     reported_at: DateTime<Utc>,
 }
 
@@ -38,6 +42,7 @@ impl From<proxy::Proxy> for Proxy {
             live_since: row.live_since,
             refused: row.refused,
             reason: row.reason,
+            taken: row.taken.texts().collect(),
             reported_at: row.reported_at,
         }
     }
@@ -51,6 +56,12 @@ pub(crate) struct RevisionReport {
     revision: Option<String>,
     /// Why nginx refused it, in its own words; left out: it is live now.
     refused: Option<String>,
+    /// Whether nginx does not run there, so that nothing is live.
+    #[oai(default)]
+    down: bool,
+    /// Ports that other programs have there, as they were asked for with `taken`.
+    #[oai(default)]
+    taken: Vec<String>,
 }
 
 #[derive(ApiResponse)]
@@ -122,9 +133,12 @@ impl Api {
             who.admin()?;
         }
         let asked = body.read()?;
+        let taken = asked.taken.join(",").parse();
         let report = Report {
             revision: asked.revision.unwrap_or_default(),
             refused: asked.refused,
+            down: asked.down,
+            taken: taken.map_err(|error: BadValue| Error::invalid("taken", error.to_string()))?,
         };
         let kept = proxy::report(&who.core, &name.0, &report).await?;
         Ok(Kept::Proxy(Json(kept.into())))

@@ -186,10 +186,23 @@ async fn a_puller_reports_which_revision_is_live() {
     assert_eq!(again["liveSince"], live["liveSince"]);
     assert!(again["reason"].is_null(), "{again}");
     report("edge-2", json!({"revision": "\"older\""}), 200).await;
+    let down = json!({"revision": etag, "down": true, "taken": ["9001/udp", "9000/tcp"]});
+    let down = report("edge-2", down, 200).await;
+    assert!(
+        down["revision"].is_null() && down["liveSince"].is_null(),
+        "{down}"
+    );
+    assert_eq!(down["reason"], "nginx does not run there: start it.");
+    assert_eq!(down["taken"], json!(["9000/tcp", "9001/udp"]));
     for (name, body, field) in [
         ("a%20b", json!({"revision": etag}), "name"),
         ("edge-1", json!({}), "revision"),
         ("edge-1", json!({"revision": "a\nb"}), "revision"),
+        (
+            "edge-1",
+            json!({"revision": etag, "taken": ["9000"]}),
+            "taken",
+        ),
     ] {
         let told = report(name, body, 400).await;
         assert!(told["errors"][field].is_string(), "{told}");
@@ -204,7 +217,7 @@ async fn a_puller_reports_which_revision_is_live() {
         "cac_proxy_is_current{name=\"edge-2\"} 0",
         "cac_jobs{of=\"pending\"} 0",
         "cac_nodes 3",
-        "cac_http_requests_total{operation=\"proxy_report\",status=\"400\"} 3",
+        "cac_http_requests_total{operation=\"proxy_report\",status=\"400\"} 4",
         "cac_http_request_duration_seconds_count{operation=\"login_create\"} 2",
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
@@ -223,7 +236,7 @@ async fn a_puller_reports_which_revision_is_live() {
     let reports = actions
         .iter()
         .filter(|(action, _)| *action == "proxy_report");
-    assert!(reports.clone().count() == 3 && reports.clone().all(|(_, status)| *status == 400));
+    assert!(reports.clone().count() == 4 && reports.clone().all(|(_, status)| *status == 400));
     let stranger = lab
         .get("/metrics", &alice)
         .header("x-forwarded-for", "198.51.100.1");

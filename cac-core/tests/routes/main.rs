@@ -1,6 +1,8 @@
 //! From rows to the file and to a running nginx, on the three databases.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+mod standing;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,11 +11,9 @@ use std::time::{Duration, Instant};
 use cac_core::config::{Config, Program, Vars};
 use cac_core::db::Db;
 use cac_core::nginx::{ProxyConfig, Rendered, Settings, find_nginx, self_signed};
-use cac_core::proxy::{self, Report};
-use cac_core::routes::{State, Variant};
-use cac_core::service::{self, NewOne};
 use cac_core::testing::{TestDb, databases};
-use cac_core::{Actor, Core, args, routes};
+use cac_core::{Core, args, routes};
+use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -167,11 +167,15 @@ async fn rows_that_break_the_rules_are_left_out_and_listed() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_committed_change_is_live_in_nginx_in_far_less_than_a_second() {
-    let database = cac_core::testing::sqlite().await;
-    cac_core::schema::up(&database.db).await.unwrap();
-    let core = core(&database).await;
+/// An nginx of this test's own.
+struct Private {
+    ip: Ipv4Addr,
+    settings: Settings,
+    config: ProxyConfig,
+    _dir: TempDir,
+}
+
+fn private() -> Private {
     let found = find_nginx().expect("nginx is installed");
     let dir = tempfile::tempdir().unwrap();
     let certificate = self_signed(&["cac.test".parse().unwrap()], dir.path()).unwrap();
@@ -180,8 +184,22 @@ async fn a_committed_change_is_live_in_nginx_in_far_less_than_a_second() {
     let [a, b, c] = rand::random::<[u8; 3]>();
     let ip = Ipv4Addr::new(127, 100 + a % 100, b, 1 + c % 250);
     settings.http_listen = vec![SocketAddr::from((ip, 8080))];
+    Private {
+        ip,
+        settings,
+        config: ProxyConfig::new(found, prefix),
+        _dir: dir,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_committed_change_is_live_in_nginx_in_far_less_than_a_second() {
+    let database = cac_core::testing::sqlite().await;
+    cac_core::schema::up(&database.db).await.unwrap();
+    let core = core(&database).await;
+    let private = private();
+    let (settings, mut config) = (private.settings, private.config);
     let stop = CancellationToken::new();
-    let mut config = ProxyConfig::new(found, prefix);
     config.min_interval = Duration::ZERO;
     let kept = routes::serve(core.clone(), settings.clone(), config, stop.clone());
     let kept = kept.await.unwrap();
@@ -306,148 +324,6 @@ async fn of_two_that_want_one_name_the_first_keeps_it() {
         let reason = &troubles.values().next().unwrap().reason;
         assert_eq!(reason, "The name web.cac.test is taken by another service.");
     }
-}
-
-#[tokio::test]
-async fn each_service_says_where_it_is_live_since_when_and_why_not() {
-    for database in databases().await {
-        let core = core(&database).await;
-        let id = container(&core.db, "one", "127.1.0.2").await;
-        http(&core.db, id, "one", 80).await;
-        let mut known = service_ids(&core, id).await;
-        let one = known.pop().unwrap();
-        let standing = async |id: i64| {
-            let mut all = routes::standings(&core, vec![id]).await.unwrap();
-            all.remove(&id).unwrap()
-        };
-        let report = async |proxy: &str, refused: Option<&str>| {
-            let report = Report {
-                revision: routes::render(&core).await.unwrap().etag,
-                refused: refused.map(ToOwned::to_owned),
-            };
-            proxy::report(&core, proxy, &report).await.unwrap();
-        };
-        assert_eq!(standing(one).await.state, State::Pending);
-        report("a", None).await;
-        let live = standing(one).await;
-        assert_eq!(
-            (live.state, live.live.len()),
-            (State::Live, 1),
-            "{}",
-            database.name
-        );
-        let since = live.live[0].since;
-
-        // A change of another service leaves it where it is, since when it was.
-        http(&core.db, id, "two", 81).await;
-        let two = service_ids(&core, id).await.pop().unwrap();
-        core.wake.routes();
-        report("b", None).await;
-        assert_eq!(
-            standing(two).await.state,
-            State::Pending,
-            "a has the older file"
-        );
-        report("a", None).await;
-        let live = standing(one).await;
-        assert_eq!((live.state, live.live[0].since), (State::Live, since));
-        assert_eq!(live.live.len(), 2);
-        assert_eq!(standing(two).await.state, State::Live);
-
-        // nginx refuses the next one, in its own words.
-        let moved = r#"UPDATE "Services" SET "internalPort" = 82 WHERE "id" = ?"#;
-        core.db.exec(moved, args![two]).await.unwrap();
-        core.wake.routes();
-        report("a", Some("unknown directive")).await;
-        let refused = standing(two).await;
-        assert_eq!(refused.state, State::Refused);
-        assert_eq!(refused.reason.unwrap(), "a refused it: unknown directive");
-        assert_eq!(standing(one).await.state, State::Live);
-
-        // What cannot be rendered says why, and is served as it was.
-        let bad = r#"UPDATE "Services" SET "externalHostname" = 'a b' WHERE "id" = ?"#;
-        core.db.exec(bad, args![one]).await.unwrap();
-        core.wake.routes();
-        let kept = standing(one).await;
-        let reason = kept.reason.unwrap();
-        assert!(
-            reason.contains("is not a public name") && reason.ends_with("served as it was before."),
-            "{reason}"
-        );
-        assert_eq!(kept.live.len(), 2);
-    }
-}
-
-#[tokio::test]
-async fn a_port_that_another_program_has_at_one_proxy_hinders_nobody_else() {
-    for database in databases().await {
-        let core = core(&database).await;
-        let id = container(&core.db, "one", "127.1.0.2").await;
-        let alice = Actor::new("alice", false);
-        let add = async |word: &str| {
-            let protocol = Some(word.to_owned());
-            let new = NewOne {
-                protocol,
-                ..NewOne::default()
-            };
-            service::add(&core, &alice, id, &new).await.unwrap()
-        };
-        let standing = async |id: i64| {
-            let mut all = routes::standings(&core, vec![id]).await.unwrap();
-            all.remove(&id).unwrap()
-        };
-        let report = async |proxy: &str, taken: Option<&str>| {
-            let variant = Variant::parse(&core, None, None, None, taken).unwrap();
-            let file = routes::file(&core, &variant).await.unwrap();
-            let revision = file.etag.clone();
-            let report = Report {
-                revision,
-                refused: None,
-            };
-            proxy::report(&core, proxy, &report).await.unwrap();
-            file.text.clone()
-        };
-        let (first, second) = (add("8081/tcp").await, add("8082/tcp").await);
-        let [taken, other] = [&first, &second].map(|one| one.external_port.unwrap().to_string());
-        let listen = |port: &str| format!("0.0.0.0:{port}");
-        report("a", None).await;
-        let text = report("b", Some(&taken)).await;
-        assert!(!text.contains(&listen(&taken)) && text.contains(&listen(&other)));
-        let refused = standing(first.id).await;
-        assert_eq!(refused.state, State::Refused, "{}", database.name);
-        let words = format!("Another program has port {taken} on b: ");
-        assert!(refused.reason.unwrap().starts_with(&words));
-        assert_eq!(refused.live.len(), 1);
-        let live = standing(second.id).await;
-        assert_eq!((live.state, live.live.len()), (State::Live, 2));
-
-        // Another service gets another port, also once this one is gone.
-        service::remove(&core, &alice, id, first.id).await.unwrap();
-        let again = add("8081/tcp").await.external_port.unwrap().to_string();
-        assert!(again != taken && again != other, "{again}");
-        // Nothing is left out of the file any more.
-        core.wake.routes();
-        report("b", Some(&taken)).await;
-        let free = add("8083/tcp").await.external_port.unwrap().to_string();
-        assert_eq!(free, taken);
-
-        for bad in [
-            "x",
-            "1,70000",
-            "-1",
-            &"1,".repeat(40),
-            &(1..40).map(|n| format!("{n},")).collect::<String>(),
-        ] {
-            let refused = Variant::parse(&core, None, None, None, Some(bad));
-            assert_eq!(refused.is_err(), !bad.starts_with("1,1,"), "{bad}");
-        }
-    }
-}
-
-async fn service_ids(core: &Core, container: i64) -> Vec<i64> {
-    let sql = r#"SELECT "id" FROM "Services" WHERE "containerId" = ? ORDER BY "id""#;
-    let rows = core.db.all(sql, args![container]).await.unwrap();
-    rows.iter().map(|row| row.get("id").unwrap()).collect()
 }
 
 #[tokio::test]

@@ -1,0 +1,224 @@
+//! What happens on a proxy's machine beside `cac proxy sync`: nginx ends and starts, others take its ports, its files are somebody else's.
+
+use std::fs;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use cac_core::testing::nginx::check;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::front::{Front, nginx};
+use crate::lab::{answers, run, text, until};
+
+async fn front() -> Front {
+    Front::new(&["one", "two"].map(str::to_owned)).await
+}
+
+fn reason(service: &Value) -> String {
+    service["reason"].as_str().unwrap_or_default().to_owned()
+}
+
+fn since(service: &Value) -> String {
+    service["live"][0]["since"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_nginx_that_ended_serves_nothing_and_finds_a_file_that_it_can_start_on() {
+    let mut front = front().await;
+    let sync = front.sync(&["--interval", "0.2"]);
+    let one = front.add("one").await;
+    let two = front.add("two").await;
+    front.as_stream(two, "tcp", 9000).await;
+    front.stands(two, "live").await;
+    let first = front.stands(one, "live").await;
+
+    let dir = front.dir.path().to_owned();
+    front.nginx.signal(Signal::TERM);
+    front.nginx.ended();
+    let down = front.stands(one, "refused").await;
+    assert!(
+        reason(&down).starts_with("Nothing is live on here: nginx does not run"),
+        "{down}"
+    );
+    assert_eq!(down["live"].as_array().map_or(0, Vec::len), 0, "{down}");
+    // Another program is quicker at one of its ports.
+    let taken = TcpListener::bind((front.ip, 9000)).unwrap();
+    until("the file is without the port", async || {
+        let file = fs::read_to_string(front.file()).unwrap();
+        (!file.contains(":9000")).then_some(())
+    })
+    .await;
+    front.nginx = nginx(&dir);
+    let again = front.stands(one, "live").await;
+    assert!(since(&again) > since(&first), "since it was started");
+    front.browser.until("one.proxy.test", 200).await;
+    let refused = front.stands(two, "refused").await;
+    assert!(reason(&refused).starts_with("Another program has port 9000/tcp on here"));
+    drop(taken);
+    front.stands(two, "live").await;
+    assert!(answers((front.ip, 9000)));
+    sync.stop();
+    front.nginx.stop();
+}
+
+/// The only proxy, once it is so.
+async fn reported(front: &Front, right: impl Fn(&Value) -> bool) -> Value {
+    until("a report", async || {
+        let answer = front.portal.get("/proxies", &front.admin).await;
+        let proxies: Value = answer.json().await.ok()?;
+        proxies.get(0).filter(|proxy| right(proxy)).cloned()
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_of_nginx_itself_that_is_taken_is_none_of_a_service() {
+    let mut front = front().await;
+    let sync = front.sync(&["--interval", "0.2"]);
+    let one = front.add("one").await;
+    front.stands(one, "live").await;
+    let taken = TcpListener::bind((front.ip, 8444)).unwrap();
+    front.set("NGINX_HTTPS_PORTS", "8443,8444").await;
+    let refused = reported(&front, |proxy| proxy["reason"].is_string()).await;
+    let words = format!("Port 8444 of {} is taken by another program", front.ip);
+    assert!(reason(&refused).starts_with(&words), "{refused}");
+    assert_eq!(refused["taken"].as_array().unwrap().len(), 0, "{refused}");
+    front.browser.until("one.proxy.test", 200).await;
+    drop(taken);
+    reported(&front, |proxy| proxy["reason"].is_null()).await;
+    assert!(answers((front.ip, 8444)));
+    sync.stop();
+    front.nginx.stop();
+}
+
+/// nginx' workers, which a reload replaces.
+fn workers(front: &Front) -> String {
+    let pid = fs::read_to_string(front.dir.path().join("nginx.pid")).unwrap();
+    let pid = pid.trim();
+    fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_leaves_nginx_alone_where_nothing_is_new() {
+    let front = front().await;
+    let taken = TcpListener::bind((front.ip, 9000)).unwrap();
+    let one = front.add("one").await;
+    let two = front.add("two").await;
+    front.as_stream(two, "tcp", 9000).await;
+    let good = |token: &str| {
+        let done = front.once(token);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+    };
+    good(&front.token);
+    front.stands(one, "live").await;
+    front.stands(two, "refused").await;
+    front.browser.until("one.proxy.test", 200).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = workers(&front);
+    for _ in 0..3 {
+        good(&front.token);
+    }
+    assert_eq!(workers(&front), before);
+    drop(taken);
+    good(&front.token);
+    assert_ne!(workers(&front), before);
+    front.stands(two, "live").await;
+
+    // Whoever may not report is told.
+    let mute = front.new_token(&["nginx:read"]).await;
+    let told = front.once(&mute);
+    assert_eq!(told.status.code(), Some(3), "{}", text(&told.stderr));
+    let said = text(&told.stderr);
+    assert!(
+        said.contains("The portal was not told what is live here"),
+        "{said}"
+    );
+    front.nginx.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_file_of_any_bytes_is_kept_and_its_name_may_be_relative() {
+    let front = front().await;
+    let pid = front.dir.path().join("nginx.pid");
+    let mut foreign = b"# caf\xe9\n".to_vec();
+    foreign.extend(format!("pid {};\nevents {{}}\n", pid.display()).bytes());
+    fs::write(front.file(), &foreign).unwrap();
+    let one = front.add("one").await;
+    let url = format!("http://{}:3000", front.ip);
+    let script = r#"cd "$0" && exec "$1" proxy sync --once --file nginx.conf --name here"#;
+    let dir = front.dir.path().display().to_string();
+    let words = ["-c", script, &dir, env!("CARGO_BIN_EXE_cac")];
+    let vars = [("CAC_URL", url.as_str()), ("CAC_TOKEN", &front.token)];
+    let done = run("/bin/sh", &words, &vars);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    front.stands(one, "live").await;
+    let kept = fs::read(front.dir.path().join("nginx.conf.before-cac")).unwrap();
+    assert_eq!(kept, foreign);
+    front.nginx.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_with_the_number_of_nginx_may_be_another_one() {
+    let mut front = front().await;
+    let sync = front.sync(&["--interval", "0.2"]);
+    let one = front.add("one").await;
+    front.stands(one, "live").await;
+    let pid = front.dir.path().join("other.pid").display().to_string();
+    front.set("NGINX_PID", &pid).await;
+    until("nginx says its number there", async || {
+        fs::read_to_string(&pid).ok().filter(|pid| !pid.is_empty())
+    })
+    .await;
+    let two = front.add("two").await;
+    front.stands(two, "live").await;
+    front.stands(one, "live").await;
+    sync.stop();
+    front.nginx.stop();
+}
+
+/// Somebody writes into nginx' file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_somebody_changes_is_put_back() {
+    let front = front().await;
+    let sync = front.sync(&["--interval", "0.2"]);
+    let one = front.add("one").await;
+    front.stands(one, "live").await;
+    let ours = fs::read_to_string(front.file()).unwrap();
+    fs::write(front.file(), format!("{ours}no_such_directive on;\n")).unwrap();
+    until("it is put back", async || {
+        (fs::read_to_string(front.file()).unwrap() == ours).then_some(())
+    })
+    .await;
+    check(&ours, front.dir.path()).unwrap();
+    front.stands(one, "live").await;
+    sync.stop();
+    front.nginx.stop();
+}
+
+/// nginx cannot take a port everywhere that it has at one address.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_moves_nginx_to_every_address_is_told_to_stop_it() {
+    let mut front = front().await;
+    let there = front.elsewhere("there");
+    let one = front.add("one").await;
+    front.stands(one, "live").await;
+    front.set("NGINX_LISTEN", "0.0.0.0").await;
+    let told = reported(&front, |proxy| proxy["reason"].is_string()).await;
+    let words = "nginx itself has port 8443 at another address and cannot change over to 0.0.0.0";
+    let others = "nginx itself has port 8080 at another address and cannot change over to 0.0.0.0";
+    let said = reason(&told);
+    assert!(
+        said.starts_with(words) || said.starts_with(others),
+        "{said}"
+    );
+    assert_eq!(there.status("one.proxy.test"), 502, "it goes on");
+    there.stop_nginx();
+    until("the file for its start is there", async || {
+        let file = there.file();
+        file.contains("listen 0.0.0.0:8443").then_some(())
+    })
+    .await;
+    there.sync.stop();
+    front.nginx.stop();
+}

@@ -1,0 +1,10 @@
+CREATE TABLE "ProxyRevisions" (
+  "proxyId" INTEGER NOT NULL REFERENCES "Proxies" ("id") ON DELETE CASCADE,
+  "revision" INTEGER NOT NULL,
+  "leftOut" VARCHAR(255) NOT NULL DEFAULT '',
+  "liveSince" TEXT NOT NULL,
+  PRIMARY KEY ("proxyId", "revision", "leftOut")
+);
+DROP TABLE "ProxyServices";
+ALTER TABLE "Proxies" DROP COLUMN "taken";
+DELETE FROM "Revisions" WHERE "leftOut" <> '';
