@@ -1,7 +1,9 @@
 //! Reverse proxies that pull the configuration, and what they report: which revision is live there, or why one is not.
 //! What the revision holds is [`crate::routes`]'s matter.
 
-use chrono::{DateTime, Utc};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::actor::Actor;
@@ -12,6 +14,10 @@ use crate::{Core, Error, Result, args, routes, transaction};
 
 /// Proxies that are kept.
 const MOST: i64 = 1000;
+/// A proxy that says nothing for longer does not count: pullers repeat themselves every [`REPEAT`].
+const SILENT: TimeDelta = TimeDelta::minutes(15);
+/// How often what is live is to be said again.
+pub const REPEAT: Duration = Duration::from_secs(300);
 /// Characters of a reason that are kept.
 const REASON: usize = 4000;
 
@@ -46,6 +52,12 @@ impl Proxy {
             reported_at: row.get("reportedAt")?,
         })
     }
+}
+
+/// When it reported last, if it has been silent since then for so long that it does not count.
+pub(crate) fn silent_since(core: &Core, row: &Row) -> Result<Option<DateTime<Utc>>> {
+    let last: DateTime<Utc> = row.get("reportedAt")?;
+    Ok((core.clock.now() - last > SILENT).then_some(last))
 }
 
 pub(crate) fn taken(row: &Row) -> Result<TakenPorts> {

@@ -390,8 +390,9 @@ async fn report(core: Core, mut live: watch::Receiver<nginx::Live>, stop: Cancel
         if let Err(error) = proxy::report(&core, OWN, &report).await {
             tracing::warn!(%error, "what nginx serves cannot be reported now");
         }
-        match stop.run_until_cancelled(live.changed()).await {
-            Some(Ok(())) => {}
+        let next = tokio::time::timeout(proxy::REPEAT, live.changed());
+        match stop.run_until_cancelled(next).await {
+            Some(Ok(Ok(())) | Err(_)) => {}
             _ => return,
         }
     }

@@ -8,6 +8,7 @@ use cac_core::nginx::{
     Became, Footing, Found, Installed, ProxyError, StreamModule, etag, find_nginx,
 };
 use cac_core::program;
+use cac_core::proxy::REPEAT;
 use clap::{Args, Subcommand};
 use progenitor_client::ClientInfo as _;
 use reqwest::StatusCode;
@@ -25,8 +26,6 @@ const WAIT: u64 = 45;
 /// From a failure to the next try: doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A proxy that lives says so.
-const SAY: Duration = Duration::from_secs(300);
 /// What nginx refused may be good later: the file includes others.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -377,7 +376,7 @@ impl Told {
             etag,
             refused: None,
             down: false,
-            again: Instant::now() + SAY,
+            again: Instant::now() + REPEAT,
         }
     }
 }

@@ -25,11 +25,6 @@ impl TakenPorts {
         self.0.contains(&(port, protocol))
     }
 
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Each as text.
     pub fn texts(&self) -> impl Iterator<Item = String> {
         self.0

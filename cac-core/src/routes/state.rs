@@ -14,7 +14,7 @@ use crate::{Core, Result, args, proxy};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Every proxy that reported serves it as it is now, and there is one.
+    /// Every proxy that is heard of serves it as it is now, and there is one.
     Live,
     /// Some proxy does not serve it yet.
     #[default]
@@ -56,6 +56,8 @@ pub struct Standing {
 /// A proxy as it reported last.
 struct At {
     name: String,
+    /// When it reported last, if that was so long ago that it does not count.
+    silent: Option<DateTime<Utc>>,
     /// Absent where nothing is known of its file, or nothing is live.
     revision: Option<i64>,
     without: Without,
@@ -69,6 +71,12 @@ impl At {
     /// Why it does not serve a service that came with this revision.
     fn why_not(&self, wanted: i64, port: Option<(u16, Protocol)>) -> Option<String> {
         let name = &self.name;
+        if let Some(since) = self.silent {
+            let since = since.format("%Y-%m-%d %H:%M:%S");
+            return Some(format!(
+                "Nothing was heard of {name} since {since} UTC: start `cac proxy sync` there, or forget it (`cac proxy forget {name}`)."
+            ));
+        }
         if let Some((port, protocol)) = port {
             if self.without == Without::Streams {
                 return Some(format!(
@@ -114,12 +122,21 @@ pub async fn standings(core: &Core, services: Vec<i64>) -> Result<BTreeMap<i64, 
             });
         }
     }
-    let proxies = proxies(core).await?;
+    let mut proxies = proxies(core).await?;
+    // Where others go on, one that is gone hinders nobody.
+    if proxies.iter().any(|at| at.silent.is_none()) {
+        proxies.retain(|at| at.silent.is_none());
+    }
     let mut one = |id: i64| {
         let trouble = table.troubles.get(&id);
         let revision = revisions.get(&id).copied();
         let port = table.served.get(&id).and_then(Service::port);
-        let live = live.remove(&id).unwrap_or_default();
+        let mut live = live.remove(&id).unwrap_or_default();
+        let heard = |name: &str| {
+            let mut heard = proxies.iter().filter(|at| at.silent.is_none());
+            heard.any(|at| at.name == name)
+        };
+        live.retain(|live| heard(&live.proxy));
         (id, standing(&proxies, live, revision, port, trouble))
     };
     Ok(services.into_iter().map(&mut one).collect())
@@ -157,19 +174,19 @@ fn standing(
     }
 }
 
-/// Each proxy that reported, and whether it serves an older revision than the newest.
+/// Each proxy that reported, and whether it serves an older revision than the newest, for all that is known.
 pub(crate) async fn behind(core: &Core) -> Result<Vec<(String, bool)>> {
     let table = super::newest(core).await?;
     let proxies = proxies(core).await?.into_iter();
     let one = |at: At| {
-        let behind = at.revision.is_none_or(|now| now < table.revision);
+        let behind = at.silent.is_some() || at.revision.is_none_or(|now| now < table.revision);
         (at.name, behind)
     };
     Ok(proxies.map(one).collect())
 }
 
 async fn proxies(core: &Core) -> Result<Vec<At>> {
-    let sql = r#"SELECT p."name", p."taken", p."reason", r."revision", r."leftOut", f."revision" AS "refused" FROM "Proxies" p
+    let sql = r#"SELECT p."name", p."taken", p."reason", p."reportedAt", r."revision", r."leftOut", f."revision" AS "refused" FROM "Proxies" p
                  LEFT JOIN "Revisions" r ON r."etag" = p."revision" LEFT JOIN "Revisions" f ON f."etag" = p."refused"
                  ORDER BY p."name""#;
     let mut found = Vec::new();
@@ -179,6 +196,7 @@ async fn proxies(core: &Core) -> Result<Vec<At>> {
         let words: Option<String> = row.get("reason")?;
         found.push(At {
             name: row.get("name")?,
+            silent: proxy::silent_since(core, &row)?,
             revision,
             without: match revision {
                 Some(_) => Without::from_row(&row)?,

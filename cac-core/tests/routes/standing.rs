@@ -231,6 +231,49 @@ async fn nothing_is_live_where_nginx_does_not_run() {
     }
 }
 
+/// Its machine is gone, or the puller on it: what it serves is not known.
+#[tokio::test]
+async fn a_proxy_that_is_silent_for_long_counts_no_more() {
+    for database in databases().await {
+        let core = core(&database).await;
+        let id = container(&core.db, "one", "127.1.0.2").await;
+        http(&core.db, id, "one", 80).await;
+        let one = service_ids(&core, id).await.pop().unwrap();
+        let silent = async |name: &str, minutes: i64| {
+            let last = chrono::Utc::now() - chrono::TimeDelta::minutes(minutes);
+            let sql = r#"UPDATE "Proxies" SET "reportedAt" = ? WHERE "name" = ?"#;
+            core.db.exec(sql, args![last, name]).await.unwrap();
+        };
+        for proxy in ["a", "b"] {
+            pull(&core, proxy, "").await;
+        }
+        silent("a", 14).await;
+        assert_eq!(standing(&core, one).await.live.len(), 2);
+        silent("a", 16).await;
+        let without = standing(&core, one).await;
+        assert_eq!((without.state, without.live.len()), (State::Live, 1));
+        // Nor does it hold a new service up.
+        http(&core.db, id, "two", 80).await;
+        core.wake.routes();
+        pull(&core, "b", "").await;
+        let two = service_ids(&core, id).await.pop().unwrap();
+        assert_eq!(standing(&core, two).await.state, State::Live);
+        silent("b", 16).await;
+        let nobody = standing(&core, one).await;
+        assert_eq!((nobody.state, nobody.live.len()), (State::Refused, 0));
+        let reason = nobody.reason.unwrap();
+        assert!(
+            reason.starts_with("Nothing was heard of a since 2"),
+            "{}: {reason}",
+            database.name
+        );
+        let since = without.live[0].since;
+        pull(&core, "b", "").await;
+        let again = standing(&core, one).await;
+        assert_eq!((again.state, again.live[0].since), (State::Live, since));
+    }
+}
+
 #[tokio::test]
 async fn a_service_is_live_since_it_was_the_last_time_it_began_to_be() {
     for database in databases().await {

@@ -116,6 +116,7 @@ impl Api {
     /// Report a revision
     ///
     /// For pullers, by tokens of admins with the scope `nginx:report`: which configuration is live at that proxy, or which one nginx refused.
+    /// Say it again every five minutes: a proxy that is silent for fifteen counts no more.
     #[oai(
         path = "/proxies/:name/revision",
         method = "post",

@@ -56,7 +56,7 @@ pub(crate) struct Service {
 #[derive(Enum, Clone, Copy)]
 #[oai(rename_all = "lowercase")]
 pub(crate) enum ServiceState {
-    /// Every reverse proxy that reported serves it as it is now, and there is one.
+    /// Every reverse proxy that is heard of serves it as it is now, and there is one.
     Live,
     /// Some reverse proxy does not serve it yet.
     Pending,
