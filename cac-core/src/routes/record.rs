@@ -140,9 +140,12 @@ pub(super) async fn tag(
     let now = core.clock.now();
     transaction!(core.db, tx => {
         tx.lock("routes").await?;
-        // A state that comes back has its old tag and a new number.
-        count(tx, etag, revision, out, now).await?;
-        note_all(tx, etag, now).await?;
+        let sql = r#"SELECT "revision" FROM "Revisions" WHERE "etag" = ? AND "revision" > ?"#;
+        // A state that comes back has its old tag and a new number. Another process may have seen that already.
+        if tx.opt(sql, args![etag, revision]).await?.is_none() {
+            count(tx, etag, revision, out, now).await?;
+            note_all(tx, etag, now).await?;
+        }
     })?;
     memory.tags.retain(|_, (known, _)| *known > revision - MOST);
     let tag = (revision, out.clone());

@@ -313,6 +313,8 @@ async fn a_state_that_comes_back_is_live_without_another_report() {
             file.etag.clone()
         };
         let before = file().await;
+        let late = super::core(&database).await;
+        routes::newest(&late).await.unwrap();
         for (port, state) in [(81, State::Pending), (80, State::Live)] {
             let sql = r#"UPDATE "Services" SET "internalPort" = ? WHERE "id" = ?"#;
             core.db.exec(sql, args![port, one]).await.unwrap();
@@ -320,6 +322,11 @@ async fn a_state_that_comes_back_is_live_without_another_report() {
             assert_eq!(now == before, state == State::Live);
             assert_eq!(standing(&core, one).await.state, state, "{}", database.name);
         }
+        // Nor where another process makes its file of what it had read before.
+        let variant = Variant::parse(&late, None, Some(false), None, None).unwrap();
+        let file = routes::file(&late, &variant).await.unwrap();
+        assert_eq!(file.etag, before);
+        assert_eq!(standing(&core, one).await.state, State::Live);
     }
 }
 
