@@ -44,6 +44,14 @@ pub(crate) fn hold(pid: i32, right: impl Fn(i32) -> bool) -> Option<OwnedFd> {
     right(pid).then_some(handle)
 }
 
+/// Those that this process started itself, as its first thread: quickly seen, and one that is missing may yet be there.
+pub(crate) fn children(parent: i32) -> Vec<i32> {
+    let list = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    let list = list.unwrap_or_default();
+    let pids = list.split_ascii_whitespace();
+    pids.filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// What descends from `root`, in no order; `root` itself is not part of it.
 pub(crate) fn descendants(root: i32) -> Vec<Seen> {
     let mut others: Vec<Seen> = seen().collect();

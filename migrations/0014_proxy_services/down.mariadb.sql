@@ -9,3 +9,4 @@ CREATE TABLE `ProxyRevisions` (
 DROP TABLE `ProxyServices`;
 ALTER TABLE `Proxies` DROP COLUMN `taken`;
 DELETE FROM `Revisions` WHERE `leftOut` <> '';
+ALTER TABLE `Revisions` MODIFY `leftOut` varchar(255) NOT NULL DEFAULT '';

@@ -8,3 +8,4 @@ CREATE TABLE "ProxyRevisions" (
 DROP TABLE "ProxyServices";
 ALTER TABLE "Proxies" DROP COLUMN "taken";
 DELETE FROM "Revisions" WHERE "leftOut" <> '';
+ALTER TABLE "Revisions" ALTER COLUMN "leftOut" TYPE VARCHAR(255);

@@ -66,6 +66,8 @@ pub struct Found {
     pub http3: bool,
     /// Where TCP and UDP proxying comes from.
     pub stream_module: StreamModule,
+    /// The file that it reads where it is told none.
+    pub(super) file: Option<PathBuf>,
 }
 
 impl Found {
@@ -108,18 +110,21 @@ impl Found {
             version,
             http3: built("--with-http_v3_module"),
             stream_module,
+            file: option(said, "--conf-path=").map(PathBuf::from),
         })
     }
 }
 
+/// A word that nginx was built with.
+fn option<'a>(said: &'a str, name: &str) -> Option<&'a str> {
+    said.split_ascii_whitespace()
+        .find_map(|argument| argument.strip_prefix(name))
+}
+
 fn stream_file(said: &str) -> Option<PathBuf> {
-    let value = |name: &str| {
-        said.split_ascii_whitespace()
-            .find_map(|argument| argument.strip_prefix(name))
-    };
-    let folder = match value("--modules-path=") {
+    let folder = match option(said, "--modules-path=") {
         Some(folder) => PathBuf::from(folder),
-        None => Path::new(value("--prefix=")?).join("modules"),
+        None => Path::new(option(said, "--prefix=")?).join("modules"),
     };
     Some(folder.join("ngx_stream_module.so"))
 }

@@ -7,16 +7,16 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde::{Deserialize, Serialize};
 
 use super::found::Found;
 use super::ports::{Listen, Sockets, TakenPorts, listens};
-use super::process::{is_master, workers_of};
-use super::proxy::{ProxyError, emergency, lock, refusal};
+use super::process::{has_workers, master_words, workers_of};
+use super::proxy::{GAVE_UP, ProxyError, cut, emergency, lock, refusal};
 use super::render::etag;
 use crate::processes;
 
@@ -24,6 +24,10 @@ use crate::processes;
 const LOOK: Duration = Duration::from_millis(10);
 /// How often is looked whether somebody else changed something here.
 const WATCH: Duration = Duration::from_secs(1);
+/// How long a master may be without workers: one that fell over has its successor by then.
+const IDLE: Duration = Duration::from_secs(1);
+/// How long `nginx -t` may take.
+const CHECK: Duration = Duration::from_secs(30);
 /// How long nginx may take to change over.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// What every file of ours begins with.
@@ -81,19 +85,36 @@ impl Installed {
             path: file.to_owned(),
             source,
         };
-        // nginx would look for another one from its own folder.
-        let file = std::path::absolute(file).map_err(failed)?;
+        // nginx would look for a relative one from its own folder, and what a link leads to is replaced, not the link.
+        let file = fs::canonicalize(file).or_else(|_| std::path::absolute(file));
+        let file = file.map_err(failed)?;
         let lock = lock(&beside(&file, "lock"), &file)?;
         let memory = fs::read(beside(&file, "state")).unwrap_or_default();
         let old = fs::read(&file).unwrap_or_default();
-        Ok(Self {
+        let mut installed = Self {
             found,
             pids: vec![pid(&String::from_utf8_lossy(&old))],
             reload,
             memory: serde_json::from_slice(&memory).unwrap_or_default(),
             file,
             _lock: lock,
-        })
+        };
+        if installed.taken().len() > TakenPorts::MOST {
+            installed.memory.taken.clear();
+        }
+        Ok(installed)
+    }
+
+    /// Asks the program again what it can do: a module may have come.
+    pub fn ask_again(&mut self) {
+        if let Some(found) = Found::ask(&self.found.binary) {
+            self.found = found;
+        }
+    }
+
+    /// Whether it takes connections by this file, or one before.
+    pub fn serves(&self) -> bool {
+        self.footing().master.is_some()
     }
 
     /// The tag of the file, if nginx runs on it for sure.
@@ -105,7 +126,8 @@ impl Installed {
 
     /// How it stands here now.
     pub fn footing(&self) -> Footing {
-        let master = self.master().and_then(processes::look);
+        let master = self.running().ok().filter(|master| has_workers(*master));
+        let master = master.and_then(processes::look);
         let file = fs::metadata(&self.file).ok();
         Footing {
             master: master.map(|seen| (seen.pid, seen.began)),
@@ -121,7 +143,7 @@ impl Installed {
             if self.footing() != *footing || !self.still_taken().is_superset(taken) {
                 return;
             }
-            if footing.master.is_none() && self.taken().texts().count() < TakenPorts::MOST {
+            if footing.master.is_none() && self.taken().len() < TakenPorts::MOST {
                 let file = self.current();
                 if !self.others_at(&file).iter().all(|on| taken.contains(on)) {
                     return;
@@ -168,7 +190,7 @@ impl Installed {
         for on in found {
             let ports = self.taken();
             let known = ports.has(on.at.port(), on.protocol);
-            if (known || ports.texts().count() < TakenPorts::MOST) && self.memory.taken.insert(on) {
+            if (known || ports.len() < TakenPorts::MOST) && self.memory.taken.insert(on) {
                 tracing::warn!(address = %on.at, protocol = %on.protocol, "another program listens there: what would is left out");
             }
         }
@@ -181,11 +203,13 @@ impl Installed {
 
     /// Where the file would listen and another program does.
     fn others_at(&self, text: &str) -> Vec<Listen> {
-        let own: BTreeSet<Listen> = match self.master() {
-            None => BTreeSet::new(),
-            Some(_) if self.in_force().is_some() => listens(&self.current()).collect(),
-            // It is not known what nginx itself has.
-            Some(_) => return Vec::new(),
+        // A reload may not have been seen to its end.
+        let own: BTreeSet<Listen> = match self.running() {
+            Ok(_) => {
+                let files = [self.current(), self.last_good().unwrap_or_default()];
+                files.iter().flat_map(|file| listens(file)).collect()
+            }
+            Err(_) => BTreeSet::new(),
         };
         let sockets = Sockets::now();
         let new = listens(text).filter(|on| !own.contains(on));
@@ -197,6 +221,9 @@ impl Installed {
     pub async fn apply(&mut self, text: &str) -> Result<Became, ProxyError> {
         if self.in_force() == Some(&etag(text)) {
             return Ok(Became::Live);
+        }
+        if let Err(error @ ProxyError::OtherFile { .. }) = self.running() {
+            return Err(error);
         }
         let others = self.others_at(text);
         if self.note_taken(others) {
@@ -210,22 +237,25 @@ impl Installed {
         let candidate = self.beside("new");
         write(&candidate, text.as_bytes()).map_err(|source| self.failed(source))?;
         self.check(&candidate).await?;
-        let foreign = |old: &&[u8]| !old.starts_with(OURS.as_bytes());
-        if let Some(foreign) = old.as_deref().filter(foreign) {
-            let kept = self.beside("before-cac");
-            if !kept.exists() {
-                write(&kept, foreign).map_err(|source| self.failed(source))?;
-            }
+        let is_ours = |old: &Vec<u8>| old.starts_with(OURS.as_bytes());
+        if old.as_ref().is_some_and(|old| !is_ours(old)) {
+            self.keep_foreign().map_err(|source| self.failed(source))?;
         }
         let error = match self.change_to(&candidate, text).await {
             Ok(()) => return Ok(Became::Live),
-            Err(error @ ProxyError::NotRunning { .. }) => return Err(error),
+            Err(error) if error.is_absence() => return Err(error),
             Err(error) => error,
         };
-        let before = old.as_deref().map(String::from_utf8_lossy);
-        if let (Some(old), Some(before)) = (&old, &before) {
-            write(&candidate, old).map_err(|source| self.failed(source))?;
-            if let Err(error) = self.change_to(&candidate, before).await {
+        // What is in place may be what somebody did not see to its end.
+        let good = match &old {
+            Some(old) if is_ours(old) => self.last_good().map(String::into_bytes),
+            _ => None,
+        };
+        let before = good.or(old).unwrap_or_default();
+        let before_text = String::from_utf8_lossy(&before);
+        if !before.is_empty() {
+            write(&candidate, &before).map_err(|source| self.failed(source))?;
+            if let Err(error) = self.change_to(&candidate, &before_text).await {
                 tracing::error!(%error, "nginx does not take back its old configuration");
             }
         }
@@ -237,12 +267,29 @@ impl Installed {
         if self.note_taken(others.collect()) {
             return Ok(Became::Unfit);
         }
-        let moved = before.is_some_and(|before| has_port_elsewhere(&before, address));
-        Err(if moved {
-            ProxyError::PortMoved { address }
-        } else {
-            error
+        Err(match has_port_elsewhere(&before_text, address) {
+            true => ProxyError::PortMoved { address },
+            false => error,
         })
+    }
+
+    /// The first file that was not ours stays beside, whole and as secret as it was.
+    fn keep_foreign(&self) -> io::Result<()> {
+        let kept = self.beside("before-cac");
+        if kept.exists() {
+            return Ok(());
+        }
+        let beside = self.beside("before-cac.new");
+        fs::copy(&self.file, &beside)?;
+        File::open(&beside)?.sync_all()?;
+        fs::rename(&beside, &kept)
+    }
+
+    /// The file on which nginx was last, where that is known.
+    fn last_good(&self) -> Option<String> {
+        let live = self.memory.live.as_ref()?;
+        let text = fs::read_to_string(self.beside("live")).ok()?;
+        (etag(&text) == live.etag).then_some(text)
     }
 
     /// Failing to is no harm: the next process has nginx read its file once more.
@@ -264,17 +311,54 @@ impl Installed {
     }
 
     /// nginx' first process.
-    fn master(&self) -> Option<i32> {
-        self.pids.iter().find_map(|path| {
+    fn running(&self) -> Result<i32, ProxyError> {
+        let found = self.pids.iter().find_map(|path| {
             let pid = fs::read_to_string(path).ok()?.trim().parse().ok()?;
-            is_master(pid).then_some(pid)
-        })
+            Some((pid, master_words(pid)?))
+        });
+        let (master, words) = found.ok_or_else(|| ProxyError::NotRunning {
+            pid: self.pids[0].clone(),
+        })?;
+        match self.other_file(&words) {
+            Some(other) => Err(ProxyError::OtherFile {
+                master,
+                file: self.file.clone(),
+                other,
+            }),
+            None => Ok(master),
+        }
     }
 
-    fn running(&self) -> Result<i32, ProxyError> {
-        self.master().ok_or_else(|| ProxyError::NotRunning {
-            pid: self.pids[0].clone(),
-        })
+    /// Which file an nginx that was started so reads, if it is not this one. Whoever has a command for it knows it.
+    fn other_file(&self, words: &str) -> Option<PathBuf> {
+        let plain = !self.file.to_string_lossy().contains(char::is_whitespace);
+        if self.reload.is_some() || !plain {
+            return None;
+        }
+        let mut words = words.split_ascii_whitespace();
+        let told = loop {
+            match words.next() {
+                Some("-c") => break words.next().map(PathBuf::from),
+                Some(_) => {}
+                None => break None,
+            }
+        };
+        let read = told.or_else(|| self.found.file.clone())?;
+        let same = || fs::canonicalize(&read).is_ok_and(|read| read == self.file);
+        (read.is_absolute() && read != self.file && !same()).then_some(read)
+    }
+
+    /// One that takes connections.
+    async fn serving(&self) -> Result<i32, ProxyError> {
+        let master = self.running()?;
+        let deadline = Instant::now() + IDLE;
+        while !has_workers(master) {
+            if Instant::now() > deadline {
+                return Err(ProxyError::Idle { master });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(master)
     }
 
     fn failed(&self, source: io::Error) -> ProxyError {
@@ -297,11 +381,12 @@ impl Installed {
     async fn check(&self, file: &Path) -> Result<(), ProxyError> {
         let mut command = tokio::process::Command::new(&self.found.binary);
         command.args(["-t", "-q", "-c"]).arg(file);
-        command.stdin(Stdio::null()).kill_on_drop(true);
-        let output = command.output().await.map_err(|source| ProxyError::Io {
+        let output = ended(command, CHECK).await;
+        let output = output.map_err(|source| ProxyError::Io {
             path: self.found.binary.clone(),
             source,
         })?;
+        let output = output.ok_or(ProxyError::Slow { limit: CHECK })?;
         if output.status.success() {
             return Ok(());
         }
@@ -320,13 +405,18 @@ impl Installed {
         self.change_over(text).await?;
         let (etag, footing) = (etag(text), self.footing());
         self.memory.live = Some(InForce { etag, footing });
+        let (beside, live) = (self.beside("live.new"), self.beside("live"));
+        let kept = write(&beside, text.as_bytes()).and_then(|()| fs::rename(&beside, &live));
+        if let Err(error) = kept {
+            tracing::warn!(path = %live.display(), %error, "cannot be kept");
+        }
         self.remember();
         Ok(())
     }
 
     /// Resolves when workers of the new file take connections, and none of the old one's.
     async fn change_over(&self, text: &str) -> Result<(), ProxyError> {
-        let before = workers_of(self.running()?);
+        let before = workers_of(self.serving().await?);
         let log = directive(text, "error_log").and_then(|words| words.split(' ').next());
         let mut log = log.and_then(|path| File::open(path).ok());
         if let Some(log) = &mut log {
@@ -336,7 +426,12 @@ impl Installed {
         let deadline = Instant::now() + PATIENCE;
         let mut said = Vec::new();
         loop {
-            let now = workers_of(self.running()?);
+            let now = match self.running() {
+                Ok(master) => workers_of(master),
+                // A command may start another one.
+                Err(_) if self.reload.is_some() && Instant::now() < deadline => BTreeSet::new(),
+                Err(error) => return Err(error),
+            };
             if !now.is_empty() && now.is_disjoint(&before) {
                 return Ok(());
             }
@@ -345,7 +440,7 @@ impl Installed {
             }
             let said = String::from_utf8_lossy(&said);
             // nginx tries a port for two seconds before it gives up.
-            let gave_up = said.contains("still could not bind()");
+            let gave_up = said.contains(GAVE_UP);
             match emergency(&said) {
                 Some(error) if gave_up || !error.may_pass() => return Err(error),
                 _ => {}
@@ -367,17 +462,37 @@ impl Installed {
             });
         };
         let mut command = tokio::process::Command::new("/bin/sh");
-        command.arg("-c").arg(line).stdin(Stdio::null());
-        let output = command.kill_on_drop(true).output();
+        command.arg("-c").arg(line);
         let told = |words: String| ProxyError::Reload { words };
-        match tokio::time::timeout(PATIENCE, output).await {
-            Ok(Ok(output)) if output.status.success() => Ok(()),
-            Ok(Ok(output)) => {
+        match ended(command, PATIENCE).await {
+            Ok(Some(output)) if output.status.success() => Ok(()),
+            Ok(Some(output)) => {
                 let said = String::from_utf8_lossy(&output.stderr);
-                Err(told(format!("`{line}`: {} {}", output.status, said.trim())))
+                let said = cut(said.trim());
+                Err(told(format!("`{line}`: {} {said}", output.status)))
             }
-            Ok(Err(error)) => Err(told(format!("`{line}`: {error}"))),
-            Err(_) => Err(told(format!("`{line}` does not end"))),
+            Err(error) => Err(told(format!("`{line}`: {error}"))),
+            Ok(None) => Err(told(format!("`{line}` does not end"))),
+        }
+    }
+}
+
+/// What a command said when it ended; nothing is left of one that does not in time.
+async fn ended(
+    mut command: tokio::process::Command,
+    limit: Duration,
+) -> io::Result<Option<Output>> {
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let command = command.stderr(Stdio::piped()).kill_on_drop(true);
+    let child = command.process_group(0).spawn()?;
+    let group = child
+        .id()
+        .and_then(|id| Pid::from_raw(id.try_into().ok()?));
+    match tokio::time::timeout(limit, child.wait_with_output()).await {
+        Ok(output) => output.map(Some),
+        Err(_) => {
+            let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+            Ok(None)
         }
     }
 }
@@ -385,8 +500,8 @@ impl Installed {
 /// What a directive of the outermost block says, in a file of ours.
 fn directive<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| {
-        let rest = line.strip_prefix(name)?.strip_prefix(' ')?;
-        rest.strip_suffix(';')
+        let rest = line.strip_prefix(name)?.strip_suffix(';')?;
+        rest.starts_with([' ', '\t']).then(|| rest.trim())
     })
 }
 

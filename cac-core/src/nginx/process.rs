@@ -19,7 +19,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::found::Found;
-use crate::processes::{Seen, hold, seen};
+use crate::processes::{children, hold, seen};
 
 /// For requests that are still running when nginx is told to stop.
 const QUIT_GRACE: Duration = Duration::from_millis(300);
@@ -143,13 +143,24 @@ impl Drop for Process {
 
 /// The same of any master.
 pub(super) fn workers_of(master: i32) -> BTreeSet<i32> {
-    let ours = |seen: &Seen| seen.parent == master && title(seen.pid) == "nginx: worker process";
-    seen().filter(ours).map(|seen| seen.pid).collect()
+    let children = seen().filter(|seen| seen.parent == master);
+    children.map(|seen| seen.pid).filter(takes).collect()
 }
 
-/// Whether this process is a master of nginx.
-pub(super) fn is_master(pid: i32) -> bool {
-    title(pid).starts_with("nginx: master process")
+/// Whether a master has any: a quick look, for often.
+pub(super) fn has_workers(master: i32) -> bool {
+    children(master).iter().any(takes) || !workers_of(master).is_empty()
+}
+
+fn takes(pid: &i32) -> bool {
+    title(*pid) == "nginx: worker process"
+}
+
+/// What this process was started with, if it is a master of nginx: the program and its words.
+pub(super) fn master_words(pid: i32) -> Option<String> {
+    let title = title(pid);
+    let words = title.strip_prefix("nginx: master process")?;
+    Some(words.trim().to_owned())
 }
 
 /// nginx, ended by the kernel should this process be killed; without util-linux the next start cleans up instead.

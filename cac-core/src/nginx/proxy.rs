@@ -68,6 +68,16 @@ pub enum ProxyError {
     Ended { how: String },
     #[error("nginx does not run ({} names no process of it): start it.", pid.display())]
     NotRunning { pid: PathBuf },
+    #[error("nginx (process {master}) takes no connections: start it again.")]
+    Idle { master: i32 },
+    #[error("The nginx that runs (process {master}) does not read {}, but {}: say its own file with --file.", file.display(), other.display())]
+    OtherFile {
+        master: i32,
+        file: PathBuf,
+        other: PathBuf,
+    },
+    #[error("`nginx -t` does not end within {} s.", limit.as_secs())]
+    Slow { limit: Duration },
     #[error("nginx was not told to read its file: {words}")]
     Reload { words: String },
     #[error("nginx does not run on its new configuration after {} s.", patience.as_secs())]
@@ -94,6 +104,14 @@ impl ProxyError {
             Some((address, "99")) => Self::NotOurAddress { address },
             _ => Self::Refused { words },
         }
+    }
+
+    /// Whether there is no nginx that could take any file: the newest one waits for its start.
+    pub fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Self::NotRunning { .. } | Self::Idle { .. } | Self::OtherFile { .. }
+        )
     }
 
     /// Whether the same file may be taken later, without any change to it.
@@ -187,7 +205,7 @@ impl Proxy {
             }
             while let Some(words) = self.process.refusal() {
                 // nginx tries a port for two seconds before it gives up with these words.
-                let gave_up = words.starts_with("still could not bind()");
+                let gave_up = words.starts_with(GAVE_UP);
                 let error = refused.take().unwrap_or_else(|| ProxyError::read(words));
                 if gave_up || !error.may_pass() {
                     return Err(error);
@@ -314,16 +332,25 @@ async fn check(config: &ProxyConfig, text: &str) -> Result<(), ProxyError> {
 
 /// What the first words of level `emerg` mean, if there are any.
 pub(super) fn emergency(said: &str) -> Option<ProxyError> {
-    let mut lines = said.lines().map(process::level_and_words);
-    let (_, words) = lines.find(|(level, _)| *level == "emerg")?;
-    Some(ProxyError::read(words.to_owned()))
+    let lines = said.lines().map(process::level_and_words);
+    let mut emergencies = lines.filter(|(level, _)| *level == "emerg");
+    // How an attempt ends whose first words say why; it may be the one before.
+    let (_, words) = emergencies.find(|(_, words)| !words.starts_with(GAVE_UP))?;
+    Some(ProxyError::read(cut(words)))
 }
+
+/// nginx' last words after it has tried a port for two seconds.
+pub(super) const GAVE_UP: &str = "still could not bind()";
 
 /// Why a check failed that said this.
 pub(super) fn refusal(said: &str) -> ProxyError {
-    emergency(said).unwrap_or_else(|| ProxyError::Refused {
-        words: said.trim().to_owned(),
-    })
+    let words = || cut(said.trim());
+    emergency(said).unwrap_or_else(|| ProxyError::Refused { words: words() })
+}
+
+/// Words of other programs have an end.
+pub(super) fn cut(words: &str) -> String {
+    words.chars().take(4000).collect()
 }
 
 /// Starts nginx on the file in force and waits until its workers are ready.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 
 use crate::db::{Row, Tx};
-use crate::nginx::{BadValue, Service, TakenPorts};
+use crate::nginx::{BadValue, Protocol, Service, TakenPorts};
 use crate::{Error, Result, args};
 
 /// TCP and UDP services that a file is without.
@@ -20,11 +20,10 @@ pub(super) enum Without {
 const STREAMS: &str = "streams";
 
 impl Without {
-    fn has(&self, service: &Service) -> bool {
-        match (self, service.port()) {
-            (_, None) => false,
-            (Self::Ports(ports), Some((port, protocol))) => ports.has(port, protocol),
-            (Self::Streams, Some(_)) => true,
+    pub(super) fn has(&self, port: u16, protocol: Protocol) -> bool {
+        match self {
+            Self::Ports(ports) => ports.has(port, protocol),
+            Self::Streams => true,
         }
     }
 
@@ -124,5 +123,9 @@ pub(super) async fn note_all(tx: &mut Tx, etag: &str, now: DateTime<Utc>) -> Res
 /// A form of another version is in no file.
 fn is_without(without: &Without, row: &Row) -> Result<bool> {
     let form = serde_json::from_str(&row.get::<String>("form")?);
-    Ok(form.map_or(true, |service| without.has(&service)))
+    let Ok(service): Result<Service, _> = form else {
+        return Ok(true);
+    };
+    let port = service.port();
+    Ok(port.is_some_and(|(port, protocol)| without.has(port, protocol)))
 }

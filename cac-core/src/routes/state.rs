@@ -78,14 +78,14 @@ impl At {
             ));
         }
         if let Some((port, protocol)) = port {
-            if self.without == Without::Streams {
-                return Some(format!(
-                    "nginx on {name} has no stream module: install it there (Debian: libnginx-mod-stream)."
-                ));
-            }
             if self.taken.has(port, protocol) {
                 return Some(format!(
                     "Another program has port {port}/{protocol} on {name}: stop that one, or remove the service and add it again, which gets it another port."
+                ));
+            }
+            if self.without.has(port, protocol) {
+                return Some(format!(
+                    "nginx on {name} has no stream module: install it there (Debian: libnginx-mod-stream)."
                 ));
             }
         }
