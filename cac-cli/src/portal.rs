@@ -234,7 +234,7 @@ pub(crate) fn by_status(status: u16) -> Failure {
 }
 
 /// How a command ends by an HTTP status that was nobody's typing; the request's id helps where nothing else does.
-fn ended(status: u16, text: &str, request: Option<&str>) -> Failure {
+pub(crate) fn ended(status: u16, text: &str, request: Option<&str>) -> Failure {
     match status {
         401 | 403 => Exit::not_signed_in(text),
         404 => Exit::not_found(text),

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Common, environment, shown};
 use crate::api::types;
-use crate::portal::{Portal, Told as _, segment};
+use crate::portal::{Portal, Told as _, ended, segment, unreachable};
 use crate::print::{self, Exit, Failure};
 
 /// How long the portal holds an unchanged answer back, in seconds.
@@ -179,12 +179,15 @@ impl Sync {
 }
 
 /// What the portal was told last.
+#[derive(Clone)]
 struct Told {
     etag: String,
     refused: Option<String>,
     down: bool,
     /// When it is to be told again.
     again: Instant,
+    /// Whether it has arrived.
+    known: bool,
 }
 
 struct Puller {
@@ -238,6 +241,7 @@ impl Puller {
 
     /// Somebody else did something here.
     fn look_anew(&mut self) {
+        self.nginx.ask_again();
         self.nginx.look_for_freed();
         self.footing = self.nginx.footing();
         self.etag = None;
@@ -252,8 +256,7 @@ impl Puller {
             StreamModule::Dynamic(_) => "dynamic",
             StreamModule::Missing => "none",
         };
-        let to_say = |told: &Told| told.again <= Instant::now();
-        let busy = self.etag.is_none() || self.told.as_ref().is_none_or(to_say);
+        let busy = self.etag.is_none() || self.told.as_ref().is_none_or(Told::is_due);
         let wait = if busy { 0 } else { WAIT };
         let url = format!(
             "{}/nginx.conf?wait={wait}&nginx={major}.{minor}.{patch}&http3={}&stream={stream}&taken={}",
@@ -265,12 +268,12 @@ impl Puller {
         if let Some(etag) = &self.etag {
             request = request.header(IF_NONE_MATCH, etag);
         }
-        let answer = request.send().await?;
+        let answer = request.send().await.map_err(|error| unreachable(&error))?;
         match answer.status() {
             StatusCode::NOT_MODIFIED => Ok(None),
             StatusCode::OK => {
                 let told = answer.headers().get(ETAG).cloned();
-                let text: String = answer.text().await?;
+                let text = answer.text().await.map_err(|error| unreachable(&error))?;
                 // Whatever is between may have cut it off.
                 if told.is_none_or(|told| told != etag(&text)) {
                     return Err("The portal's file did not arrive whole.".into());
@@ -281,9 +284,8 @@ impl Puller {
                 let said = answer.text().await.unwrap_or_default();
                 let problem: Option<types::Problem> = serde_json::from_str(&said).ok();
                 let detail = problem.map_or(String::new(), |problem| problem.detail);
-                Err(format!("The portal answers {status}. {detail}")
-                    .trim()
-                    .into())
+                let words = format!("The portal answers {status}. {detail}");
+                Err(ended(status.as_u16(), words.trim(), None))
             }
         }
     }
@@ -307,17 +309,19 @@ impl Puller {
             }
             Err(error) => error,
         };
-        let down = matches!(error, ProxyError::NotRunning { .. });
+        let absent = error.is_absence();
+        let down = absent || !self.nginx.serves();
         match down {
-            true => tracing::error!(etag, %error, "the file is in place for its start"),
+            true => tracing::error!(etag, %error, "nginx does not serve"),
             false => tracing::error!(etag, %error, "nginx stays on its old configuration"),
         }
-        let dealt_with = down || !error.may_pass();
+        let dealt_with = absent || !error.may_pass();
         if dealt_with {
             self.etag = Some(etag.clone());
         }
         let words = match error {
-            ProxyError::Refused { words } => words,
+            ProxyError::Refused { words } if !down => words,
+            other if down && !absent => format!("nginx does not run, and would not start: {other}"),
             other => other.to_string(),
         };
         let told = Told {
@@ -333,7 +337,7 @@ impl Puller {
         }
     }
 
-    async fn say(&mut self, told: Told) -> Result<(), Failure> {
+    async fn say(&mut self, mut told: Told) -> Result<(), Failure> {
         let body = types::RevisionReport {
             revision: told.etag.clone(),
             refused: told.refused.clone(),
@@ -342,30 +346,27 @@ impl Puller {
         };
         let request = self.portal.client.proxy_report().name(&self.name);
         let said = request.body(body).send().await.told();
-        let told = self.told.insert(told);
-        if let Err(failure) = said {
-            told.again = Instant::now();
+        told.known = said.is_ok();
+        self.told = Some(told);
+        said.map(drop).map_err(|failure| {
             let words = format!("The portal was not told what is live here. {failure}");
-            return Err(Exit::with(print::status(&*failure), &words));
-        }
-        Ok(())
+            Exit::with(print::status(&*failure), &words)
+        })
     }
 
     async fn say_again(&mut self) -> Result<(), Failure> {
-        match (&self.told, &self.etag) {
-            (Some(told), _) if told.again > Instant::now() => Ok(()),
-            (
-                Some(Told {
-                    refused: Some(_), ..
-                }),
-                _,
-            ) => {
+        let Some(etag) = &self.etag else {
+            return Ok(());
+        };
+        match &self.told {
+            Some(told) if !told.is_due() => Ok(()),
+            Some(told) if !told.known => self.say(told.clone()).await,
+            Some(told) if told.refused.is_some() => {
                 // It may be good now.
                 self.etag = None;
                 Ok(())
             }
-            (_, Some(etag)) => self.say(Told::live(etag.clone())).await,
-            (_, None) => Ok(()),
+            _ => self.say(Told::live(etag.clone())).await,
         }
     }
 }
@@ -377,6 +378,11 @@ impl Told {
             refused: None,
             down: false,
             again: Instant::now() + REPEAT,
+            known: false,
         }
+    }
+
+    fn is_due(&self) -> bool {
+        !self.known || self.again <= Instant::now()
     }
 }

@@ -115,8 +115,12 @@ impl Front {
 
     /// As a timer runs it.
     pub(crate) fn once(&self, token: &str) -> Output {
-        let words = self.words(&["--once"]);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        self.once_with(token, &self.file())
+    }
+
+    pub(crate) fn once_with(&self, token: &str, file: &Path) -> Output {
+        let file = file.to_str().unwrap();
+        let words = ["proxy", "sync", "--once", "--file", file, "--name", "here"];
         let url = format!("http://{}:3000", self.ip);
         let vars = [("CAC_URL", url.as_str()), ("CAC_TOKEN", token)];
         run("cac", &words, &vars)

@@ -1,10 +1,12 @@
 //! What happens on a proxy's machine beside `cac proxy sync`: nginx ends and starts, others take its ports, its files are somebody else's.
 
-use std::fs;
-use std::net::TcpListener;
+use std::fs::{self, Permissions};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::Duration;
 
 use cac_core::testing::nginx::check;
+use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -59,6 +61,181 @@ async fn an_nginx_that_ended_serves_nothing_and_finds_a_file_that_it_can_start_o
     front.stands(two, "live").await;
     assert!(answers((front.ip, 9000)));
     sync.stop();
+    front.nginx.stop();
+}
+
+/// What keeps it from starting again does not hide that it ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_nginx_that_ended_is_not_live_though_its_newest_file_is_refused() {
+    let mut front = front().await;
+    let sync = front.sync(&["--interval", "0.2"]);
+    let one = front.add("one").await;
+    let first = front.stands(one, "live").await;
+    let more = front.dir.path().join("more.conf");
+    fs::write(&more, "no_such_directive on;\n").unwrap();
+    front.nginx.signal(Signal::TERM);
+    front.nginx.ended();
+    let down = front.stands(one, "refused").await;
+    let words = "Nothing is live on here: nginx does not run, and would not start: \
+                 nginx refuses the configuration: unknown directive \"no_such_directive\"";
+    assert!(reason(&down).starts_with(words), "{down}");
+    fs::remove_file(&more).unwrap();
+    front.nginx = nginx(front.dir.path());
+    let again = front.stands(one, "live").await;
+    assert!(since(&again) > since(&first));
+    sync.stop();
+    front.nginx.stop();
+}
+
+/// Its first process is there, and nobody who takes connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_nginx_that_only_ends_what_it_carries_is_not_live() {
+    let mut front = front().await;
+    let sync = front.sync(&["--interval", "0.2"]);
+    let one = front.add("one").await;
+    let two = front.add("two").await;
+    front.as_stream(two, "tcp", 9000).await;
+    front.stands(two, "live").await;
+    front.stands(one, "live").await;
+    let carried = TcpStream::connect((front.ip, 9000)).unwrap();
+    front.nginx.signal(Signal::QUIT);
+    let down = front.stands(one, "refused").await;
+    let words = "Nothing is live on here: nginx (process ";
+    let told = reason(&down);
+    assert!(
+        told.starts_with(words) && told.ends_with("takes no connections: start it again."),
+        "{told}"
+    );
+    drop(carried);
+    front.nginx.ended();
+    front.nginx = nginx(front.dir.path());
+    front.stands(one, "live").await;
+    front.stands(two, "live").await;
+    sync.stop();
+    front.nginx.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_names_another_file_than_nginx_reads_is_told_and_changes_nothing() {
+    let front = front().await;
+    let one = front.add("one").await;
+    let wrong = front.dir.path().join("wrong.conf");
+    let pid = format!("pid {}/nginx.pid;\n", front.dir.path().display());
+    fs::write(&wrong, &pid).unwrap();
+    let before = workers(&front);
+    let told = front.once_with(&front.token, &wrong);
+    let said = text(&told.stderr);
+    let words = format!(
+        "does not read {}, but {}: say its own file with --file.",
+        wrong.display(),
+        front.file().display()
+    );
+    assert!(!told.status.success() && said.contains(&words), "{said}");
+    assert_eq!(fs::read_to_string(&wrong).unwrap(), pid);
+    assert_eq!(workers(&front), before);
+    let down = front.stands(one, "refused").await;
+    assert!(reason(&down).contains(&words), "{down}");
+    front.nginx.stop();
+}
+
+/// The command ends before nginx is there again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_may_be_a_restart_that_takes_its_time() {
+    let mut front = front().await;
+    let pid = front.dir.path().join("nginx.pid");
+    let reload = format!("kill $(cat {})", pid.display()).leak();
+    let sync = front.sync(&["--interval", "0.2", "--reload", reload]);
+    for name in ["one", "two"] {
+        let id = front.add(name).await;
+        front.nginx.ended();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        front.nginx = nginx(front.dir.path());
+        front.stands(id, "live").await;
+        front
+            .browser
+            .until(&format!("{name}.proxy.test"), 200)
+            .await;
+        let before = fs::read_to_string(&pid).unwrap();
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        assert_eq!(fs::read_to_string(&pid).unwrap(), before, "once is enough");
+    }
+    sync.stop();
+    front.nginx.stop();
+}
+
+/// nginx would share a port of UDP with whoever allows that, and take its packets away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_keeps_its_port_of_udp_from_the_first_run_on() {
+    let front = front().await;
+    let at = SocketAddr::from((front.ip, 9000));
+    let theirs = socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
+    sockopt::set_socket_reuseaddr(&theirs, true).unwrap();
+    bind(&theirs, &at).unwrap();
+    let theirs = UdpSocket::from(theirs);
+    theirs
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let one = front.add("one").await;
+    front.as_stream(one, "udp", 9000).await;
+    let done = front.once(&front.token);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let refused = front.stands(one, "refused").await;
+    assert!(reason(&refused).starts_with("Another program has port 9000/udp on here"));
+    for _ in 0..5 {
+        let sender = UdpSocket::bind((front.ip, 0)).unwrap();
+        sender.send_to(b"hello", at).unwrap();
+        let mut got = [0; 5];
+        theirs.recv(&mut got).unwrap();
+        assert_eq!(&got, b"hello");
+    }
+    front.nginx.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forty_taken_ports_hold_nobody_up() {
+    let front = front().await;
+    let ports = 9000..9040;
+    let taken: Vec<TcpListener> = ports
+        .clone()
+        .map(|port| TcpListener::bind((front.ip, port)).unwrap())
+        .collect();
+    let mut last = 0;
+    for port in ports {
+        last = front.add(&format!("s{port}")).await;
+        front.as_stream(last, "tcp", port).await;
+    }
+    let one = front.add("one").await;
+    let sync = front.sync(&["--interval", "0.2"]);
+    front.stands(one, "live").await;
+    front.stands(last, "refused").await;
+    drop(taken);
+    front.stands(last, "live").await;
+    sync.stop();
+    front.nginx.stop();
+}
+
+/// Of what nginx did not take over nothing stays behind, though whoever put it there was ended in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_that_is_put_back_is_the_one_that_nginx_was_on() {
+    let mut front = front().await;
+    let one = front.add("one").await;
+    let done = front.once(&front.token);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    front.stands(one, "live").await;
+    let good = fs::read_to_string(front.file()).unwrap();
+    let _taken = TcpListener::bind((front.ip, 8444)).unwrap();
+    front.set("NGINX_HTTPS_PORTS", "8443,8444").await;
+    let request = front.portal.request(reqwest::Method::GET, "/nginx.conf");
+    let bad = request.header("cookie", &front.admin).send().await.unwrap();
+    fs::write(front.file(), bad.text().await.unwrap()).unwrap();
+    let told = front.once(&front.token);
+    let said = text(&told.stderr);
+    assert!(
+        !told.status.success() && said.contains("Port 8444"),
+        "{said}"
+    );
+    assert_eq!(fs::read_to_string(front.file()).unwrap(), good);
+    front.browser.until("one.proxy.test", 200).await;
     front.nginx.stop();
 }
 
@@ -144,6 +321,10 @@ async fn a_foreign_file_of_any_bytes_is_kept_and_its_name_may_be_relative() {
     let mut foreign = b"# caf\xe9\n".to_vec();
     foreign.extend(format!("pid {};\nevents {{}}\n", pid.display()).bytes());
     fs::write(front.file(), &foreign).unwrap();
+    fs::set_permissions(front.file(), Permissions::from_mode(0o600)).unwrap();
+    // Somebody was ended in the middle of it.
+    let half = front.dir.path().join("nginx.conf.before-cac.new");
+    fs::write(half, &foreign[..4]).unwrap();
     let one = front.add("one").await;
     let url = format!("http://{}:3000", front.ip);
     let script = r#"cd "$0" && exec "$1" proxy sync --once --file nginx.conf --name here"#;
@@ -153,8 +334,9 @@ async fn a_foreign_file_of_any_bytes_is_kept_and_its_name_may_be_relative() {
     let done = run("/bin/sh", &words, &vars);
     assert!(done.status.success(), "{}", text(&done.stderr));
     front.stands(one, "live").await;
-    let kept = fs::read(front.dir.path().join("nginx.conf.before-cac")).unwrap();
-    assert_eq!(kept, foreign);
+    let kept = front.dir.path().join("nginx.conf.before-cac");
+    assert_eq!(fs::read(&kept).unwrap(), foreign);
+    assert_eq!(fs::metadata(&kept).unwrap().mode() & 0o777, 0o600);
     front.nginx.stop();
 }
 

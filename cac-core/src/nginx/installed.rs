@@ -1,35 +1,27 @@
 //! An nginx that somebody else runs, such as systemd: its file is replaced once nginx finds the new one good, it is told to read it, and
 //! where it does not take it over the old one is put back. Whoever is killed in between leaves a whole file that nginx found good.
 
+mod master;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde::{Deserialize, Serialize};
 
 use super::found::Found;
 use super::ports::{Listen, Sockets, TakenPorts, listens};
-use super::process::{has_workers, master_words, workers_of};
-use super::proxy::{GAVE_UP, ProxyError, cut, emergency, lock, refusal};
+use super::process::has_workers;
+use super::proxy::{ProxyError, lock};
 use super::render::etag;
 use crate::processes;
 
-/// How often is looked whether nginx has changed over.
-const LOOK: Duration = Duration::from_millis(10);
 /// How often is looked whether somebody else changed something here.
 const WATCH: Duration = Duration::from_secs(1);
-/// How long a master may be without workers: one that fell over has its successor by then.
-const IDLE: Duration = Duration::from_secs(1);
-/// How long `nginx -t` may take.
-const CHECK: Duration = Duration::from_secs(30);
-/// How long nginx may take to change over.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// What every file of ours begins with.
 const OURS: &str = "# Made by cac ";
 
@@ -310,57 +302,6 @@ impl Installed {
         beside(&self.file, what)
     }
 
-    /// nginx' first process.
-    fn running(&self) -> Result<i32, ProxyError> {
-        let found = self.pids.iter().find_map(|path| {
-            let pid = fs::read_to_string(path).ok()?.trim().parse().ok()?;
-            Some((pid, master_words(pid)?))
-        });
-        let (master, words) = found.ok_or_else(|| ProxyError::NotRunning {
-            pid: self.pids[0].clone(),
-        })?;
-        match self.other_file(&words) {
-            Some(other) => Err(ProxyError::OtherFile {
-                master,
-                file: self.file.clone(),
-                other,
-            }),
-            None => Ok(master),
-        }
-    }
-
-    /// Which file an nginx that was started so reads, if it is not this one. Whoever has a command for it knows it.
-    fn other_file(&self, words: &str) -> Option<PathBuf> {
-        let plain = !self.file.to_string_lossy().contains(char::is_whitespace);
-        if self.reload.is_some() || !plain {
-            return None;
-        }
-        let mut words = words.split_ascii_whitespace();
-        let told = loop {
-            match words.next() {
-                Some("-c") => break words.next().map(PathBuf::from),
-                Some(_) => {}
-                None => break None,
-            }
-        };
-        let read = told.or_else(|| self.found.file.clone())?;
-        let same = || fs::canonicalize(&read).is_ok_and(|read| read == self.file);
-        (read.is_absolute() && read != self.file && !same()).then_some(read)
-    }
-
-    /// One that takes connections.
-    async fn serving(&self) -> Result<i32, ProxyError> {
-        let master = self.running()?;
-        let deadline = Instant::now() + IDLE;
-        while !has_workers(master) {
-            if Instant::now() > deadline {
-                return Err(ProxyError::Idle { master });
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-        Ok(master)
-    }
-
     fn failed(&self, source: io::Error) -> ProxyError {
         let path = self.file.clone();
         ProxyError::Io { path, source }
@@ -375,23 +316,6 @@ impl Installed {
             }
         };
         put().map_err(|source| self.failed(source))
-    }
-
-    /// `nginx -t`.
-    async fn check(&self, file: &Path) -> Result<(), ProxyError> {
-        let mut command = tokio::process::Command::new(&self.found.binary);
-        command.args(["-t", "-q", "-c"]).arg(file);
-        let output = ended(command, CHECK).await;
-        let output = output.map_err(|source| ProxyError::Io {
-            path: self.found.binary.clone(),
-            source,
-        })?;
-        let output = output.ok_or(ProxyError::Slow { limit: CHECK })?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(refusal(&said))
     }
 
     /// Puts a candidate in place and nginx on it.
@@ -412,88 +336,6 @@ impl Installed {
         }
         self.remember();
         Ok(())
-    }
-
-    /// Resolves when workers of the new file take connections, and none of the old one's.
-    async fn change_over(&self, text: &str) -> Result<(), ProxyError> {
-        let before = workers_of(self.serving().await?);
-        let log = directive(text, "error_log").and_then(|words| words.split(' ').next());
-        let mut log = log.and_then(|path| File::open(path).ok());
-        if let Some(log) = &mut log {
-            let _ = log.seek(SeekFrom::End(0));
-        }
-        self.reload(self.running()?).await?;
-        let deadline = Instant::now() + PATIENCE;
-        let mut said = Vec::new();
-        loop {
-            let now = match self.running() {
-                Ok(master) => workers_of(master),
-                // A command may start another one.
-                Err(_) if self.reload.is_some() && Instant::now() < deadline => BTreeSet::new(),
-                Err(error) => return Err(error),
-            };
-            if !now.is_empty() && now.is_disjoint(&before) {
-                return Ok(());
-            }
-            if let Some(log) = &mut log {
-                let _ = log.read_to_end(&mut said);
-            }
-            let said = String::from_utf8_lossy(&said);
-            // nginx tries a port for two seconds before it gives up.
-            let gave_up = said.contains(GAVE_UP);
-            match emergency(&said) {
-                Some(error) if gave_up || !error.may_pass() => return Err(error),
-                _ => {}
-            }
-            if Instant::now() > deadline {
-                let patience = PATIENCE;
-                return Err(emergency(&said).unwrap_or(ProxyError::NotLive { patience }));
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    async fn reload(&self, master: i32) -> Result<(), ProxyError> {
-        let Some(line) = &self.reload else {
-            let pid = Pid::from_raw(master);
-            let sent = pid.map_or(Ok(()), |pid| kill_process(pid, Signal::HUP));
-            return sent.map_err(|error| ProxyError::Reload {
-                words: format!("nginx (process {master}) cannot be signalled: {error}"),
-            });
-        };
-        let mut command = tokio::process::Command::new("/bin/sh");
-        command.arg("-c").arg(line);
-        let told = |words: String| ProxyError::Reload { words };
-        match ended(command, PATIENCE).await {
-            Ok(Some(output)) if output.status.success() => Ok(()),
-            Ok(Some(output)) => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                let said = cut(said.trim());
-                Err(told(format!("`{line}`: {} {said}", output.status)))
-            }
-            Err(error) => Err(told(format!("`{line}`: {error}"))),
-            Ok(None) => Err(told(format!("`{line}` does not end"))),
-        }
-    }
-}
-
-/// What a command said when it ended; nothing is left of one that does not in time.
-async fn ended(
-    mut command: tokio::process::Command,
-    limit: Duration,
-) -> io::Result<Option<Output>> {
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let command = command.stderr(Stdio::piped()).kill_on_drop(true);
-    let child = command.process_group(0).spawn()?;
-    let group = child
-        .id()
-        .and_then(|id| Pid::from_raw(id.try_into().ok()?));
-    match tokio::time::timeout(limit, child.wait_with_output()).await {
-        Ok(output) => output.map(Some),
-        Err(_) => {
-            let _ = group.map(|group| kill_process_group(group, Signal::KILL));
-            Ok(None)
-        }
     }
 }
 
@@ -533,4 +375,16 @@ fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(text)?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_directive_may_stand_apart() {
+        let file = "user  www-data;\npid        /run/other.pid;\npidfile x;\n";
+        assert_eq!(pid(file), PathBuf::from("/run/other.pid"));
+        assert_eq!(pid("events {}\n"), PathBuf::from("/run/nginx.pid"));
+    }
 }

@@ -406,4 +406,20 @@ mod tests {
             "nginx refuses the configuration: unknown directive \"x\" in a:1"
         );
     }
+
+    #[test]
+    fn of_several_words_those_count_that_say_why_and_they_have_an_end() {
+        let before = "2026/01/02 03:04:05 [emerg] 7#7: still could not bind()\n";
+        assert!(emergency(before).is_none());
+        let bind = "nginx: [emerg] bind() to 127.0.0.1:80 failed (98: Address already in use)\n";
+        let said = format!("{before}{bind}");
+        assert!(matches!(
+            emergency(&said),
+            Some(ProxyError::PortTaken { .. })
+        ));
+        let ProxyError::Refused { words } = refusal(&"ä".repeat(1_000_000)) else {
+            panic!("it is refused")
+        };
+        assert_eq!(words.chars().count(), 4000);
+    }
 }

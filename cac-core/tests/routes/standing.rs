@@ -195,6 +195,19 @@ async fn a_service_is_not_live_where_nginx_cannot_serve_it() {
             assert!(refused.reason.unwrap().starts_with(words));
             assert_eq!(standing(&core, web).await.state, State::Live);
         }
+        // Another one has the very same file for another reason.
+        let taken = format!("{}/tcp", tcp.external_port.unwrap());
+        for (pulls, first) in [(true, "nginx on b has no"), (false, "Another program has")] {
+            if pulls {
+                pull(&core, "c", &taken).await;
+                pull(&core, "a", "").await;
+            } else {
+                let sql = r#"DELETE FROM "Proxies" WHERE "name" = 'b'"#;
+                core.db.exec(sql, args![]).await.unwrap();
+            }
+            let reason = standing(&core, tcp.id).await.reason.unwrap();
+            assert!(reason.starts_with(first), "{}: {reason}", database.name);
+        }
     }
 }
 
