@@ -341,6 +341,26 @@ async fn a_foreign_file_of_any_bytes_is_kept_and_its_name_may_be_relative() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_nginx_does_not_take_the_first_file_the_operators_is_back_as_it_was() {
+    let mut front = front().await;
+    let foreign = fs::read_to_string(front.file()).unwrap();
+    fs::set_permissions(front.file(), Permissions::from_mode(0o600)).unwrap();
+    let _taken = TcpListener::bind((front.ip, 8444)).unwrap();
+    front.set("NGINX_HTTPS_PORTS", "8443,8444").await;
+    let told = front.once(&front.token);
+    let said = text(&told.stderr);
+    assert!(
+        !told.status.success() && said.contains("Port 8444"),
+        "{said}"
+    );
+    assert_eq!(fs::read_to_string(front.file()).unwrap(), foreign);
+    let mode = fs::metadata(front.file()).unwrap().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(!front.dir.path().join("nginx.conf.live").exists());
+    front.nginx.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_file_with_the_number_of_nginx_may_be_another_one() {
     let mut front = front().await;
     let sync = front.sync(&["--interval", "0.2"]);

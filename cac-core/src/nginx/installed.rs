@@ -229,8 +229,11 @@ impl Installed {
         let candidate = self.beside("new");
         write(&candidate, text.as_bytes()).map_err(|source| self.failed(source))?;
         self.check(&candidate).await?;
-        let is_ours = |old: &Vec<u8>| old.starts_with(OURS.as_bytes());
-        if old.as_ref().is_some_and(|old| !is_ours(old)) {
+        let foreign = old
+            .as_ref()
+            .is_some_and(|old| !old.starts_with(OURS.as_bytes()));
+        let rights = fs::metadata(&self.file).map(|file| file.permissions());
+        if foreign {
             self.keep_foreign().map_err(|source| self.failed(source))?;
         }
         let error = match self.change_to(&candidate, text).await {
@@ -239,14 +242,15 @@ impl Installed {
             Err(error) => error,
         };
         // What is in place may be what somebody did not see to its end.
-        let good = match &old {
-            Some(old) if is_ours(old) => self.last_good().map(String::into_bytes),
-            _ => None,
-        };
+        let good = self.last_good().filter(|_| !foreign);
+        let good = good.map(String::into_bytes);
         let before = good.or(old).unwrap_or_default();
         let before_text = String::from_utf8_lossy(&before);
         if !before.is_empty() {
-            write(&candidate, &before).map_err(|source| self.failed(source))?;
+            let written = write(&candidate, &before)
+                .and_then(|()| rights)
+                .and_then(|rights| fs::set_permissions(&candidate, rights));
+            written.map_err(|source| self.failed(source))?;
             if let Err(error) = self.change_to(&candidate, &before_text).await {
                 tracing::error!(%error, "nginx does not take back its old configuration");
             }
@@ -284,16 +288,15 @@ impl Installed {
         (etag(&text) == live.etag).then_some(text)
     }
 
-    /// Failing to is no harm: the next process has nginx read its file once more.
     fn remember(&self) {
-        let path = self.beside("state");
-        let kept = serde_json::to_vec(&self.memory).map_err(io::Error::from);
-        let kept = kept.and_then(|text| {
-            let beside = self.beside("state.new");
-            write(&beside, &text)?;
-            fs::rename(beside, &path)
-        });
-        if let Err(error) = kept {
+        let text = serde_json::to_vec(&self.memory).expect("numbers and addresses are JSON");
+        self.keep("state", &text);
+    }
+
+    /// Failing to is no harm: the next process has nginx read its file once more.
+    fn keep(&self, what: &str, text: &[u8]) {
+        let (path, beside) = (self.beside(what), self.beside("beside"));
+        if let Err(error) = fs::write(&beside, text).and_then(|()| fs::rename(&beside, &path)) {
             tracing::warn!(path = %path.display(), %error, "cannot be kept");
         }
     }
@@ -329,12 +332,10 @@ impl Installed {
         self.change_over(text).await?;
         let (etag, footing) = (etag(text), self.footing());
         self.memory.live = Some(InForce { etag, footing });
-        let (beside, live) = (self.beside("live.new"), self.beside("live"));
-        let kept = write(&beside, text.as_bytes()).and_then(|()| fs::rename(&beside, &live));
-        if let Err(error) = kept {
-            tracing::warn!(path = %live.display(), %error, "cannot be kept");
-        }
         self.remember();
+        if text.starts_with(OURS) {
+            self.keep("live", text.as_bytes());
+        }
         Ok(())
     }
 }
