@@ -248,7 +248,7 @@ impl Installed {
         let before_text = String::from_utf8_lossy(&before);
         if !before.is_empty() {
             let written = write(&candidate, &before)
-                .and_then(|()| rights)
+                .and(rights)
                 .and_then(|rights| fs::set_permissions(&candidate, rights));
             written.map_err(|source| self.failed(source))?;
             if let Err(error) = self.change_to(&candidate, &before_text).await {
