@@ -75,6 +75,8 @@ pub struct Report {
     pub refused: Option<String>,
     /// nginx does not run there, so that no revision is live.
     pub down: bool,
+    /// The `ETag` of what is live while the other one is refused; absent: as it was reported last.
+    pub live: Option<String>,
     /// Ports that other programs have there.
     pub taken: TakenPorts,
 }
@@ -87,6 +89,7 @@ impl Report {
             revision: revision.into(),
             refused: None,
             down: false,
+            live: None,
             taken: TakenPorts::default(),
         }
     }
@@ -103,11 +106,16 @@ pub async fn report(core: &Core, name: &str, report: &Report) -> Result<Proxy> {
         );
     }
     let revision = report.revision.trim();
-    if revision.is_empty() || revision.len() > 128 || revision.chars().any(char::is_control) {
-        fields.add(
-            "revision",
-            "Give the ETag of the configuration, as /nginx.conf sent it.",
-        );
+    let meanwhile = report.live.as_deref().map(str::trim);
+    for (field, etag) in [("revision", Some(revision)), ("live", meanwhile)] {
+        let bad =
+            |etag: &str| etag.is_empty() || etag.len() > 128 || etag.contains(char::is_control);
+        if etag.is_some_and(bad) {
+            fields.add(
+                field,
+                "Give the ETag of the configuration, as /nginx.conf sent it.",
+            );
+        }
     }
     fields.into_result()?;
     let refused = report.refused.as_deref();
@@ -139,28 +147,22 @@ pub async fn report(core: &Core, name: &str, report: &Report) -> Result<Proxy> {
             }
         };
         let before = Proxy::from_row(&before)?;
-        let after = match &reason {
-            None => Proxy {
-                live_since: match before.revision.as_deref() == Some(revision) {
-                    true => before.live_since,
-                    false => Some(now),
-                },
-                revision: Some(revision.to_owned()),
-                refused: None,
-                reason: None,
-                taken: report.taken.clone(),
-                reported_at: now,
-                ..before
+        let live = match (&reason, report.down) {
+            (None, _) => Some(revision.to_owned()),
+            (Some(_), true) => None,
+            (Some(_), false) => meanwhile.map(ToOwned::to_owned).or(before.revision.clone()),
+        };
+        let after = Proxy {
+            live_since: match live == before.revision {
+                true => before.live_since,
+                false => live.as_ref().map(|_| now),
             },
-            Some(reason) => Proxy {
-                live_since: before.live_since.filter(|_| !report.down),
-                revision: before.revision.filter(|_| !report.down),
-                refused: Some(revision.to_owned()),
-                reason: Some(reason.clone()),
-                taken: report.taken.clone(),
-                reported_at: now,
-                ..before
-            },
+            revision: live,
+            refused: reason.as_ref().map(|_| revision.to_owned()),
+            reason: reason.clone(),
+            taken: report.taken.clone(),
+            reported_at: now,
+            ..before
         };
         tx.exec(
             r#"UPDATE "Proxies" SET "revision" = ?, "liveSince" = ?, "refused" = ?, "reason" = ?, "taken" = ?, "reportedAt" = ?,

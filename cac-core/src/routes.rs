@@ -146,10 +146,10 @@ pub async fn newest(core: &Core) -> Result<Arc<Table>> {
     changed.mark_unchanged();
     let (chosen, revision) = Box::pin(record::settle(core, &mut memory)).await?;
     tell(&mut memory.told, &chosen.troubles);
-    let same = core
-        .newest
-        .last()
-        .filter(|last| last.revision == revision && last.troubles == chosen.troubles);
+    let same = core.newest.last().filter(|last| {
+        let same = last.revision == revision && last.troubles == chosen.troubles;
+        same && last.served == chosen.served
+    });
     let table = same.unwrap_or_else(|| {
         Arc::new(Table {
             served: chosen.served,
@@ -379,6 +379,7 @@ async fn report(core: Core, mut live: watch::Receiver<nginx::Live>, stop: Cancel
             None => proxy::Report::live(now.etag),
             Some(Fault::Refused { etag, words }) => proxy::Report {
                 refused: Some(words),
+                live: Some(now.etag),
                 ..proxy::Report::live(etag)
             },
             Some(Fault::Down { words }) => proxy::Report {

@@ -256,8 +256,13 @@ impl Puller {
             StreamModule::Dynamic(_) => "dynamic",
             StreamModule::Missing => "none",
         };
-        let busy = self.etag.is_none() || self.told.as_ref().is_none_or(Told::is_due);
-        let wait = if busy { 0 } else { WAIT };
+        let wait = match (&self.etag, &self.told) {
+            (Some(_), Some(told)) if !told.is_due() => {
+                let left = told.again.saturating_duration_since(Instant::now());
+                (left.as_secs() + 1).min(WAIT)
+            }
+            _ => 0,
+        };
         let url = format!(
             "{}/nginx.conf?wait={wait}&nginx={major}.{minor}.{patch}&http3={}&stream={stream}&taken={}",
             self.portal.url,
@@ -342,6 +347,7 @@ impl Puller {
             revision: told.etag.clone(),
             refused: told.refused.clone(),
             down: told.down,
+            live: told.refused.as_ref().and_then(|_| self.nginx.good()),
             taken: self.nginx.taken().texts().collect(),
         };
         let request = self.portal.client.proxy_report().name(&self.name);

@@ -323,7 +323,7 @@ async fn a_foreign_file_of_any_bytes_is_kept_and_its_name_may_be_relative() {
     fs::write(front.file(), &foreign).unwrap();
     fs::set_permissions(front.file(), Permissions::from_mode(0o600)).unwrap();
     // Somebody was ended in the middle of it.
-    let half = front.dir.path().join("nginx.conf.before-cac.new");
+    let half = front.dir.path().join("nginx.conf.cac-half");
     fs::write(half, &foreign[..4]).unwrap();
     let one = front.add("one").await;
     let url = format!("http://{}:3000", front.ip);
@@ -337,6 +337,65 @@ async fn a_foreign_file_of_any_bytes_is_kept_and_its_name_may_be_relative() {
     let kept = front.dir.path().join("nginx.conf.before-cac");
     assert_eq!(fs::read(&kept).unwrap(), foreign);
     assert_eq!(fs::metadata(&kept).unwrap().mode() & 0o777, 0o600);
+    // Nor is a later one of theirs lost.
+    let second = format!("# another\npid {};\nevents {{}}\n", pid.display());
+    for _ in 0..2 {
+        fs::write(front.file(), &second).unwrap();
+        let done = front.once(&front.token);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+    }
+    assert_eq!(fs::read(&kept).unwrap(), foreign);
+    let kept = front.dir.path().join("nginx.conf.before-cac.2");
+    assert_eq!(fs::read_to_string(kept).unwrap(), second);
+    assert!(!front.dir.path().join("nginx.conf.before-cac.3").exists());
+    front.nginx.stop();
+}
+
+/// The newest file is refused, for a reason that hinders no start on the one before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nginx_started_on_is_live_though_the_newest_is_refused() {
+    let mut front = front().await;
+    let sync = front.sync(&["--interval", "0.2"]);
+    let one = front.add("one").await;
+    let first = front.stands(one, "live").await;
+    let missing = front.dir.path().join("missing.pem").display().to_string();
+    front.set("NGINX_CERTIFICATE", &missing).await;
+    reported(&front, |proxy| proxy["reason"].is_string()).await;
+    front.nginx.signal(Signal::TERM);
+    front.nginx.ended();
+    front.stands(one, "refused").await;
+    front.nginx = nginx(front.dir.path());
+    let again = front.stands(one, "live").await;
+    assert!(since(&again) > since(&first));
+    front.browser.until("one.proxy.test", 200).await;
+    reported(&front, |proxy| {
+        proxy["reason"].is_string() && proxy["revision"].is_string()
+    })
+    .await;
+    sync.stop();
+    front.nginx.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_on_which_nginx_could_not_start_does_not_wait_for_its_start() {
+    let mut front = front().await;
+    let sync = front.sync(&["--interval", "0.2"]);
+    let one = front.add("one").await;
+    front.stands(one, "live").await;
+    let good = fs::read_to_string(front.file()).unwrap();
+    let _taken = TcpListener::bind((front.ip, 8444)).unwrap();
+    front.set("NGINX_HTTPS_PORTS", "8443,8444").await;
+    reported(&front, |proxy| proxy["reason"].is_string()).await;
+    front.nginx.signal(Signal::TERM);
+    front.nginx.ended();
+    let down = reported(&front, |proxy| proxy["revision"].is_null()).await;
+    let words = "nginx does not run, and would not start: Port 8444 of ";
+    assert!(reason(&down).starts_with(words), "{down}");
+    assert_eq!(fs::read_to_string(front.file()).unwrap(), good);
+    front.nginx = nginx(front.dir.path());
+    front.stands(one, "live").await;
+    front.browser.until("one.proxy.test", 200).await;
+    sync.stop();
     front.nginx.stop();
 }
 
@@ -356,7 +415,7 @@ async fn where_nginx_does_not_take_the_first_file_the_operators_is_back_as_it_wa
     assert_eq!(fs::read_to_string(front.file()).unwrap(), foreign);
     let mode = fs::metadata(front.file()).unwrap().mode();
     assert_eq!(mode & 0o777, 0o600);
-    assert!(!front.dir.path().join("nginx.conf.live").exists());
+    assert!(!front.dir.path().join("nginx.conf.cac-live").exists());
     front.nginx.stop();
 }
 

@@ -68,6 +68,8 @@ pub struct Found {
     pub stream_module: StreamModule,
     /// The file that it reads where it is told none.
     pub(super) file: Option<PathBuf>,
+    /// Where relative ones are.
+    pub(super) prefix: Option<PathBuf>,
 }
 
 impl Found {
@@ -111,6 +113,7 @@ impl Found {
             http3: built("--with-http_v3_module"),
             stream_module,
             file: option(said, "--conf-path=").map(PathBuf::from),
+            prefix: option(said, "--prefix=").map(PathBuf::from),
         })
     }
 }

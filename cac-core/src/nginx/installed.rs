@@ -4,17 +4,17 @@
 mod master;
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::found::Found;
-use super::ports::{Listen, Sockets, TakenPorts, listens};
+use super::ports::{Listen, Sockets, TakenPorts, listens, web_listens};
 use super::process::has_workers;
 use super::proxy::{ProxyError, lock};
 use super::render::etag;
@@ -80,8 +80,8 @@ impl Installed {
         // nginx would look for a relative one from its own folder, and what a link leads to is replaced, not the link.
         let file = fs::canonicalize(file).or_else(|_| std::path::absolute(file));
         let file = file.map_err(failed)?;
-        let lock = lock(&beside(&file, "lock"), &file)?;
-        let memory = fs::read(beside(&file, "state")).unwrap_or_default();
+        let lock = lock(&beside(&file, "cac-lock"), &file)?;
+        let memory = fs::read(beside(&file, "cac-state")).unwrap_or_default();
         let old = fs::read(&file).unwrap_or_default();
         let mut installed = Self {
             found,
@@ -226,15 +226,22 @@ impl Installed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(self.failed(source)),
         };
-        let candidate = self.beside("new");
-        write(&candidate, text.as_bytes()).map_err(|source| self.failed(source))?;
+        let candidate = self.beside("cac-new");
+        write(&candidate, text.as_bytes(), None).map_err(|source| self.failed(source))?;
         self.check(&candidate).await?;
-        let foreign = old
-            .as_ref()
-            .is_some_and(|old| !old.starts_with(OURS.as_bytes()));
-        let rights = fs::metadata(&self.file).map(|file| file.permissions());
-        if foreign {
-            self.keep_foreign().map_err(|source| self.failed(source))?;
+        let foreign = old.as_ref().filter(|old| !old.starts_with(OURS.as_bytes()));
+        let rights = fs::metadata(&self.file).ok();
+        if let Some(foreign) = foreign {
+            let kept = self.keep_foreign(foreign);
+            kept.map_err(|source| self.failed(source))?;
+        }
+        if let Some(error) = self.could_not_start(text) {
+            // It may on the one before.
+            if let Some(good) = self.last_good().filter(|good| *good != self.current()) {
+                write(&candidate, good.as_bytes(), None).map_err(|source| self.failed(source))?;
+                self.put(&candidate)?;
+            }
+            return Err(error);
         }
         let error = match self.change_to(&candidate, text).await {
             Ok(()) => return Ok(Became::Live),
@@ -242,14 +249,12 @@ impl Installed {
             Err(error) => error,
         };
         // What is in place may be what somebody did not see to its end.
-        let good = self.last_good().filter(|_| !foreign);
+        let good = self.last_good().filter(|_| foreign.is_none());
         let good = good.map(String::into_bytes);
         let before = good.or(old).unwrap_or_default();
         let before_text = String::from_utf8_lossy(&before);
         if !before.is_empty() {
-            let written = write(&candidate, &before)
-                .and(rights)
-                .and_then(|rights| fs::set_permissions(&candidate, rights));
+            let written = write(&candidate, &before, rights.as_ref());
             written.map_err(|source| self.failed(source))?;
             if let Err(error) = self.change_to(&candidate, &before_text).await {
                 tracing::error!(%error, "nginx does not take back its old configuration");
@@ -269,33 +274,58 @@ impl Installed {
         })
     }
 
-    /// The first file that was not ours stays beside, whole and as secret as it was.
-    fn keep_foreign(&self) -> io::Result<()> {
-        let kept = self.beside("before-cac");
-        if kept.exists() {
-            return Ok(());
+    /// A file that is not ours stays beside, whole and as secret as it was; each of them once.
+    fn keep_foreign(&self, foreign: &[u8]) -> io::Result<()> {
+        let names = (2..).map(|n| format!("before-cac.{n}"));
+        for name in std::iter::once("before-cac".to_owned()).chain(names) {
+            let kept = self.beside(&name);
+            match fs::read(&kept) {
+                Ok(known) if known == foreign => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let beside = self.beside("cac-half");
+                    write(&beside, foreign, Some(&fs::metadata(&self.file)?))?;
+                    return fs::rename(&beside, &kept);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        let beside = self.beside("before-cac.new");
-        fs::copy(&self.file, &beside)?;
-        File::open(&beside)?.sync_all()?;
-        fs::rename(&beside, &kept)
+        Ok(())
+    }
+
+    /// The tag of the file on which nginx is while another one is refused, where that is known: it was told to, or started on it.
+    pub fn good(&self) -> Option<String> {
+        let last = self
+            .last_good()
+            .filter(|last| self.serves() && *last == self.current())?;
+        Some(etag(&last))
+    }
+
+    /// Why nginx could not start on a file: another program has a port of its own.
+    fn could_not_start(&self, text: &str) -> Option<ProxyError> {
+        if self.running().is_ok() {
+            return None;
+        }
+        let sockets = Sockets::now();
+        let taken = web_listens(text).find(|on| sockets.have(on))?;
+        Some(ProxyError::PortTaken { address: taken.at })
     }
 
     /// The file on which nginx was last, where that is known.
     fn last_good(&self) -> Option<String> {
         let live = self.memory.live.as_ref()?;
-        let text = fs::read_to_string(self.beside("live")).ok()?;
+        let text = fs::read_to_string(self.beside("cac-live")).ok()?;
         (etag(&text) == live.etag).then_some(text)
     }
 
     fn remember(&self) {
         let text = serde_json::to_vec(&self.memory).expect("numbers and addresses are JSON");
-        self.keep("state", &text);
+        self.keep("cac-state", &text);
     }
 
     /// Failing to is no harm: the next process has nginx read its file once more.
     fn keep(&self, what: &str, text: &[u8]) {
-        let (path, beside) = (self.beside(what), self.beside("beside"));
+        let (path, beside) = (self.beside(what), self.beside("cac-half"));
         if let Err(error) = fs::write(&beside, text).and_then(|()| fs::rename(&beside, &path)) {
             tracing::warn!(path = %path.display(), %error, "cannot be kept");
         }
@@ -334,7 +364,7 @@ impl Installed {
         self.memory.live = Some(InForce { etag, footing });
         self.remember();
         if text.starts_with(OURS) {
-            self.keep("live", text.as_bytes());
+            self.keep("cac-live", text.as_bytes());
         }
         Ok(())
     }
@@ -371,10 +401,28 @@ fn beside(file: &Path, what: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// As others may read it, whole on the disk.
-fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
+/// Whole on the disk, as others may read it, or with the owner, where that may be, and the rights of another file.
+fn write(path: &Path, text: &[u8], other: Option<&Metadata>) -> io::Result<()> {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let mut options = File::options();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(text)?;
+    let rights = match other {
+        Some(other) => {
+            let _ = chown(path, Some(other.uid()), Some(other.gid()));
+            other.permissions()
+        }
+        None => Permissions::from_mode(0o644),
+    };
+    file.set_permissions(rights)?;
     file.sync_all()
 }
 

@@ -120,6 +120,21 @@ impl Sockets {
 }
 
 impl Listen {
+    /// Of a line of the file.
+    fn read(line: &str) -> Option<Self> {
+        let words = line.trim_start().strip_prefix("listen ")?;
+        let words = words.strip_suffix(';')?;
+        let (at, options) = words.split_once(' ').unwrap_or((words, ""));
+        let protocol = match options {
+            "udp" | "quic" => Protocol::Udp,
+            _ => Protocol::Tcp,
+        };
+        Some(Self {
+            at: at.parse().ok()?,
+            protocol,
+        })
+    }
+
     /// As nginx would bind it, without taking connections.
     fn cannot_be_bound(&self) -> bool {
         let family = match self.at {
@@ -145,25 +160,18 @@ impl Listen {
 
 /// Where the TCP and UDP services of a file of ours listen.
 pub(super) fn listens(file: &str) -> impl Iterator<Item = Listen> {
-    let block = file
-        .split_once("\nstream {\n")
-        .map_or("", |(_, block)| block);
-    block.lines().filter_map(|line| {
-        let words = line.trim_start().strip_prefix("listen ")?;
-        let (at, options) = words
-            .strip_suffix(';')?
-            .split_once(' ')
-            .unwrap_or((words, ""));
-        let protocol = match options {
-            "udp" => Protocol::Udp,
-            _ => Protocol::Tcp,
-        };
-        Some(Listen {
-            at: at.parse().ok()?,
-            protocol,
-        })
-    })
+    let (_, streams) = file.split_once(STREAMS).unwrap_or_default();
+    streams.lines().filter_map(Listen::read)
 }
+
+/// Where its web servers do.
+pub(super) fn web_listens(file: &str) -> impl Iterator<Item = Listen> {
+    let web = file.split_once(STREAMS).map_or(file, |(web, _)| web);
+    web.lines().filter_map(Listen::read)
+}
+
+/// Begins the last block of a file that has TCP or UDP services.
+const STREAMS: &str = "\nstream {\n";
 
 #[cfg(test)]
 mod tests {

@@ -128,37 +128,38 @@ pub(super) fn choose(settings: &Settings, rows: &Rows, known: &HashMap<i64, Know
     chosen
 }
 
+/// What [`Rows`] are made of.
+pub(super) const ROWS: &str = r#"SELECT s."id", s."type", s."internalPort", s."externalPort", s."externalHostname", s."tls", s."https", s."maxBody",
+       s."timeout", c."id" AS "containerId", c."hostname", c."ipv4Address"
+FROM "Containers" c LEFT JOIN "Services" s ON c."id" = s."containerId" WHERE c."ipv4Address" IS NOT NULL ORDER BY s."id""#;
+
 pub(super) async fn read(core: &Core) -> Result<Rows> {
-    let rows = core
-        .db
-        .all(
-            r#"SELECT s."id", s."type", s."internalPort", s."externalPort", s."externalHostname", s."tls", s."https", s."maxBody",
-                      s."timeout", c."id" AS "containerId", c."hostname", c."ipv4Address"
-               FROM "Containers" c LEFT JOIN "Services" s ON c."id" = s."containerId"
-               WHERE c."ipv4Address" IS NOT NULL ORDER BY s."id""#,
-            vec![],
-        )
-        .await?;
-    let mut services = Vec::with_capacity(rows.len());
-    let mut addresses: HashMap<IpAddr, BTreeSet<i64>> = HashMap::new();
-    for row in rows {
-        let container = row.get("containerId")?;
-        let text: Option<String> = row.get("ipv4Address")?;
-        if let Some(address) = text.and_then(|text| text.parse().ok()) {
-            addresses.entry(address).or_default().insert(container);
+    Rows::read(&core.config, &core.db.all(ROWS, vec![]).await?)
+}
+
+impl Rows {
+    pub(super) fn read(config: &Config, rows: &[Row]) -> Result<Self> {
+        let mut services = Vec::with_capacity(rows.len());
+        let mut addresses: HashMap<IpAddr, BTreeSet<i64>> = HashMap::new();
+        for row in rows {
+            let container = row.get("containerId")?;
+            let text: Option<String> = row.get("ipv4Address")?;
+            if let Some(address) = text.and_then(|text| text.parse().ok()) {
+                addresses.entry(address).or_default().insert(container);
+            }
+            if let Some(id) = row.get("id")? {
+                services.push(Stored {
+                    id,
+                    container,
+                    form: form(config, row),
+                });
+            }
         }
-        if let Some(id) = row.get("id")? {
-            services.push(Stored {
-                id,
-                container,
-                form: form(&core.config, &row),
-            });
-        }
+        Ok(Self {
+            services,
+            addresses,
+        })
     }
-    Ok(Rows {
-        services,
-        addresses,
-    })
 }
 
 fn form(config: &Config, row: &Row) -> Result<Service, String> {

@@ -61,8 +61,12 @@ pub(super) async fn settle(core: &Core, memory: &mut Memory) -> Result<(Chosen, 
             return Ok((chosen, memory.revision));
         }
     }
+    // In this order, what another process writes meanwhile is seen in what is read later, and never taken for what was read before.
+    let last: i64 = core.db.one(LAST, args![]).await?.get("n")?;
     let known = read(&core.db.all(FORMS, args![]).await?)?;
-    let last = core.db.one(LAST, args![]).await?.get("n")?;
+    let newest = known.values().map(|known| known.revision).max();
+    let last = newest.map_or(last, |newest| newest.max(last));
+    let rows = form::read(core).await?;
     let chosen = form::choose(&core.config.nginx, &rows, &known);
     if differences(&chosen, &known).is_none() {
         memory.known = Some(known);
@@ -71,7 +75,7 @@ pub(super) async fn settle(core: &Core, memory: &mut Memory) -> Result<(Chosen, 
     }
     let (chosen, known, revision) = transaction!(core.db, tx => {
         tx.lock("routes").await?;
-        write(tx, core, &rows).await?
+        write(tx, core).await?
     })?;
     memory.known = Some(known);
     memory.revision = revision;
@@ -92,14 +96,11 @@ fn differences(chosen: &Chosen, known: &HashMap<i64, Known>) -> Option<Differenc
     (!new.is_empty() || !gone.is_empty()).then_some((new, gone))
 }
 
-async fn write(
-    tx: &mut Tx,
-    core: &Core,
-    rows: &Rows,
-) -> Result<(Chosen, HashMap<i64, Known>, i64)> {
+async fn write(tx: &mut Tx, core: &Core) -> Result<(Chosen, HashMap<i64, Known>, i64)> {
+    let rows = Rows::read(&core.config, &tx.all(form::ROWS, args![]).await?)?;
     let mut known = read(&tx.all(FORMS, args![]).await?)?;
     let last: i64 = tx.one(LAST, args![]).await?.get("n")?;
-    let chosen = form::choose(&core.config.nginx, rows, &known);
+    let chosen = form::choose(&core.config.nginx, &rows, &known);
     let Some((new, mut gone)) = differences(&chosen, &known) else {
         return Ok((chosen, known, last));
     };

@@ -345,3 +345,85 @@ async fn what_comes_and_goes_between_two_looks_is_seen() {
         }
     }
 }
+
+/// A portal that is held up in the middle of its look does not take another one's number for what it read before.
+#[tokio::test]
+async fn a_slow_look_ends_with_what_is_there() {
+    for database in databases().await {
+        if database.name != "postgres" {
+            continue;
+        }
+        let quick = core(&database).await;
+        let db = &quick.db;
+        let id = container(db, "one", "127.1.0.2").await;
+        http(db, id, "one", 80).await;
+        http(db, id, "two", 80).await;
+        let look = async |core: &Core| {
+            core.wake.routes();
+            routes::newest(core).await.unwrap().served.len()
+        };
+        assert_eq!(look(&quick).await, 2);
+        let two = db
+            .one(r#"SELECT "serviceId", "form" FROM "Routes" WHERE "serviceId" = (SELECT MAX("id") FROM "Services")"#, args![])
+            .await
+            .unwrap();
+        let (service, form): (i64, String) =
+            (two.get("serviceId").unwrap(), two.get("form").unwrap());
+        let gone = r#"DELETE FROM "Services" WHERE "id" = ?"#;
+        db.exec(gone, args![service]).await.unwrap();
+        assert_eq!(look(&quick).await, 1);
+        let slow = core(&database).await;
+
+        // What the quick one does when the service comes back, at once, while the slow one waits for the number.
+        let mut tx = db.write().await.unwrap();
+        tx.exec(
+            r#"LOCK TABLE "Revisions" IN ACCESS EXCLUSIVE MODE"#,
+            args![],
+        )
+        .await
+        .unwrap();
+        let looks = tokio::spawn({
+            let slow = slow.clone();
+            async move { routes::newest(&slow).await.unwrap().served.len() }
+        });
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(!looks.is_finished());
+        let now = chrono::Utc::now();
+        let last = r#"SELECT MAX("revision") AS "n" FROM "Revisions""#;
+        let next = tx
+            .one(last, args![])
+            .await
+            .unwrap()
+            .get::<i64>("n")
+            .unwrap()
+            + 1;
+        tx.exec(
+            r#"INSERT INTO "Services" ("id", "containerId", "type", "internalPort", "externalHostname", "createdAt", "updatedAt") VALUES (?, ?, 'http', 80, 'two', ?, ?)"#,
+            args![service, id, now, now],
+        )
+        .await
+        .unwrap();
+        tx.exec(
+            r#"INSERT INTO "Routes" ("serviceId", "form", "revision", "createdAt", "updatedAt") VALUES (?, ?, ?, ?, ?)"#,
+            args![service, form, next, now, now],
+        )
+        .await
+        .unwrap();
+        tx.exec(
+            r#"UPDATE "Revisions" SET "revision" = ? WHERE "etag" = ''"#,
+            args![next],
+        )
+        .await
+        .unwrap();
+        tx.commit().await.unwrap();
+        looks.await.unwrap();
+        assert_eq!(look(&slow).await, 2);
+        let kept = db
+            .one(last, args![])
+            .await
+            .unwrap()
+            .get::<i64>("n")
+            .unwrap();
+        assert_eq!(kept, next, "nothing changed");
+    }
+}

@@ -56,6 +56,8 @@ pub(crate) struct RevisionReport {
     revision: Option<String>,
     /// Why nginx refused it, in its own words; left out: it is live now.
     refused: Option<String>,
+    /// The entity tag of what is live there while the other one is refused; left out: as it was reported last.
+    live: Option<String>,
     /// Whether nginx does not run there, so that nothing is live.
     #[oai(default)]
     down: bool,
@@ -139,6 +141,7 @@ impl Api {
             revision: asked.revision.unwrap_or_default(),
             refused: asked.refused,
             down: asked.down,
+            live: asked.live,
             taken: taken.map_err(|error: BadValue| Error::invalid("taken", error.to_string()))?,
         };
         let kept = proxy::report(&who.core, &name.0, &report).await?;

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tokio::io::AsyncReadExt as _;
 
 use super::super::process::{has_workers, master_words, workers_of};
 use super::super::proxy::{GAVE_UP, ProxyError, cut, emergency, refusal};
@@ -48,15 +49,10 @@ impl Installed {
         if self.reload.is_some() || !plain {
             return None;
         }
-        let mut words = words.split_ascii_whitespace();
-        let told = loop {
-            match words.next() {
-                Some("-c") => break words.next().map(PathBuf::from),
-                Some(_) => {}
-                None => break None,
-            }
-        };
-        let read = told.or_else(|| self.found.file.clone())?;
+        let started = Started::read(words);
+        let read = started.file.or_else(|| self.found.file.clone())?;
+        let prefix = started.prefix.or_else(|| self.found.prefix.clone());
+        let read = prefix.map_or_else(|| read.clone(), |prefix| prefix.join(&read));
         let same = || fs::canonicalize(&read).is_ok_and(|read| read == self.file);
         (read.is_absolute() && read != self.file && !same()).then_some(read)
     }
@@ -78,22 +74,22 @@ impl Installed {
     pub(super) async fn check(&self, file: &Path) -> Result<(), ProxyError> {
         let mut command = tokio::process::Command::new(&self.found.binary);
         command.args(["-t", "-q", "-c"]).arg(file);
-        let output = ended(command, CHECK).await;
-        let output = output.map_err(|source| ProxyError::Io {
+        let ended = ended(command, CHECK).await;
+        let ended = ended.map_err(|source| ProxyError::Io {
             path: self.found.binary.clone(),
             source,
         })?;
-        let output = output.ok_or(ProxyError::Slow { limit: CHECK })?;
-        if output.status.success() {
-            return Ok(());
+        let (status, said) = ended.ok_or(ProxyError::Slow { limit: CHECK })?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(refusal(&said)),
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(refusal(&said))
     }
 
     /// Resolves when workers of the new file take connections, and none of the old one's.
     pub(super) async fn change_over(&self, text: &str) -> Result<(), ProxyError> {
-        let before = workers_of(self.serving().await?);
+        let master = self.serving().await?;
+        let before = workers_of(master);
         let log = directive(text, "error_log").and_then(|words| words.split(' ').next());
         let mut log = log.and_then(|path| File::open(path).ok());
         if let Some(log) = &mut log {
@@ -115,7 +111,11 @@ impl Installed {
             if let Some(log) = &mut log {
                 let _ = log.read_to_end(&mut said);
             }
+            // Others write there, too.
+            let own = format!("] {master}#");
             let said = String::from_utf8_lossy(&said);
+            let said: Vec<&str> = said.lines().filter(|line| line.contains(&own)).collect();
+            let said = said.join("\n");
             // nginx tries a port for two seconds before it gives up.
             let gave_up = said.contains(GAVE_UP);
             match emergency(&said) {
@@ -142,11 +142,10 @@ impl Installed {
         command.arg("-c").arg(line);
         let told = |words: String| ProxyError::Reload { words };
         match ended(command, PATIENCE).await {
-            Ok(Some(output)) if output.status.success() => Ok(()),
-            Ok(Some(output)) => {
-                let said = String::from_utf8_lossy(&output.stderr);
+            Ok(Some((status, _))) if status.success() => Ok(()),
+            Ok(Some((status, said))) => {
                 let said = cut(said.trim());
-                Err(told(format!("`{line}`: {} {said}", output.status)))
+                Err(told(format!("`{line}`: {status} {said}")))
             }
             Err(error) => Err(told(format!("`{line}`: {error}"))),
             Ok(None) => Err(told(format!("`{line}` does not end"))),
@@ -154,22 +153,66 @@ impl Installed {
     }
 }
 
-/// What a command said when it ended; nothing is left of one that does not in time.
+/// The words with which nginx was started, as far as they name files.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Started {
+    file: Option<PathBuf>,
+    prefix: Option<PathBuf>,
+}
+
+impl Started {
+    /// As nginx reads them: letters may stand together, and a value at its letter.
+    fn read(words: &str) -> Self {
+        let mut found = Self::default();
+        let mut words = words.split_ascii_whitespace();
+        while let Some(word) = words.next() {
+            let Some(letters) = word.strip_prefix('-') else {
+                continue;
+            };
+            let takes_value = |letter: char| "pecgs".contains(letter);
+            let Some(at) = letters.find(takes_value) else {
+                continue;
+            };
+            let (letter, rest) = (&letters[at..=at], &letters[at + 1..]);
+            let value = Some(rest).filter(|rest| !rest.is_empty());
+            let value = value.or_else(|| words.next()).map(PathBuf::from);
+            match letter {
+                "c" => found.file = value,
+                "p" => found.prefix = value,
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+/// How a command ended, and what it said until then; nothing is left of one that does not in time.
 async fn ended(
     mut command: tokio::process::Command,
     limit: Duration,
-) -> io::Result<Option<Output>> {
+) -> io::Result<Option<(ExitStatus, String)>> {
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let command = command.stderr(Stdio::piped()).kill_on_drop(true);
-    let child = command.process_group(0).spawn()?;
+    let mut child = command.process_group(0).spawn()?;
     let group = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
-    match tokio::time::timeout(limit, child.wait_with_output()).await {
-        Ok(output) => output.map(Some),
-        Err(_) => {
-            let _ = group.map(|group| kill_process_group(group, Signal::KILL));
-            Ok(None)
+    let mut stderr = child.stderr.take().expect("it was piped");
+    let mut said = Vec::new();
+    let end = async {
+        let mut open = true;
+        loop {
+            tokio::select! {
+                status = child.wait() => return status,
+                read = stderr.read_buf(&mut said), if open => open = read.is_ok_and(|read| read > 0),
+            }
         }
-    }
+    };
+    let Ok(status) = tokio::time::timeout(limit, end).await else {
+        let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+        return Ok(None);
+    };
+    // What it has started may go on, and hold the other end.
+    while let Ok(Ok(1..)) = tokio::time::timeout(LOOK, stderr.read_buf(&mut said)).await {}
+    Ok(Some((status?, String::from_utf8_lossy(&said).into_owned())))
 }
 
 #[cfg(test)]
@@ -178,6 +221,36 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn the_file_of_an_nginx_is_read_from_its_words_as_nginx_does() {
+        let read = |words: &str| {
+            let Started { file, prefix } = Started::read(words);
+            let text = |path: Option<PathBuf>| path.unwrap_or_default().display().to_string();
+            format!("{}|{}", text(prefix), text(file))
+        };
+        for (words, wanted) in [
+            ("/usr/sbin/nginx -g daemon on; master_process on;", "|"),
+            ("nginx -c /a/n.conf -e stderr -g daemon off;", "|/a/n.conf"),
+            ("nginx -c/a/n.conf", "|/a/n.conf"),
+            ("nginx -qc /a/n.conf", "|/a/n.conf"),
+            ("nginx -p /a/ -c n.conf", "/a/|n.conf"),
+            ("nginx -e c -p/a", "/a|"),
+        ] {
+            assert_eq!(read(words), wanted, "{words}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_has_ended_though_what_it_started_goes_on() {
+        let mut command = tokio::process::Command::new("/bin/sh");
+        command.args(["-c", "echo begun >&2; sleep 3 & exit 7"]);
+        let (status, said) = ended(command, Duration::from_secs(2))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!((status.code(), said.trim()), (Some(7), "begun"));
+    }
+
     #[tokio::test]
     async fn nothing_is_left_of_a_command_that_does_not_end() {
         let dir = tempfile::tempdir().unwrap();
@@ -185,8 +258,8 @@ mod tests {
         let mut command = tokio::process::Command::new("/bin/sh");
         command.args(["-c", "echo $$ >\"$0\"; sleep 600 & sleep 600"]);
         command.arg(&file);
-        let output = ended(command, Duration::from_millis(500)).await.unwrap();
-        assert!(output.is_none());
+        let ended = ended(command, Duration::from_millis(500)).await.unwrap();
+        assert!(ended.is_none());
         let number = fs::read_to_string(file).unwrap();
         let group = Pid::from_raw(number.trim().parse().unwrap()).unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
