@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use cac_core::config::{Config, Program, Vars};
 use cac_core::db::Db;
 use cac_core::nginx::{ProxyConfig, Rendered, Settings, find_nginx, self_signed};
+use cac_core::proxy::{self, Report};
+use cac_core::routes::{State, Variant};
 use cac_core::testing::{TestDb, databases};
 use cac_core::{Core, args, routes};
 use tempfile::TempDir;
@@ -384,7 +386,7 @@ async fn a_slow_look_ends_with_what_is_there() {
         .unwrap();
         let looks = tokio::spawn({
             let slow = slow.clone();
-            async move { routes::newest(&slow).await.unwrap().served.len() }
+            async move { routes::file(&slow, &Variant::default()).await.unwrap() }
         });
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert!(!looks.is_finished());
@@ -416,7 +418,12 @@ async fn a_slow_look_ends_with_what_is_there() {
         .await
         .unwrap();
         tx.commit().await.unwrap();
-        looks.await.unwrap();
+        let file = looks.await.unwrap();
+        let report = Report::live(file.etag.clone());
+        proxy::report(&quick, "a", &report).await.unwrap();
+        let standing = standing::standing(&quick, service).await;
+        let serves = file.text.contains("two.cac.test");
+        assert_eq!(serves, standing.state == State::Live, "{standing:?}");
         assert_eq!(look(&slow).await, 2);
         let kept = db
             .one(last, args![])

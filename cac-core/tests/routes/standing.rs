@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{container, core, http, private};
 
-async fn standing(core: &Core, id: i64) -> Standing {
+pub(super) async fn standing(core: &Core, id: i64) -> Standing {
     let mut all = routes::standings(core, vec![id]).await.unwrap();
     all.remove(&id).unwrap()
 }
