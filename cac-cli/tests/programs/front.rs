@@ -233,14 +233,6 @@ impl Elsewhere {
         pid.unwrap().trim().to_owned()
     }
 
-    pub(crate) fn stop_nginx(&self) {
-        good("/bin/kill", &["-TERM", &self.pid()], &[]);
-    }
-
-    pub(crate) fn file(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("nginx.conf")).unwrap()
-    }
-
     /// What a visitor there is answered.
     pub(crate) fn status(&self, name: &str) -> u16 {
         let pid = self.pid();
