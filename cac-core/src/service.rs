@@ -39,6 +39,14 @@ impl ServiceType {
             Self::Udp => "udp",
         }
     }
+
+    /// What an external port of it speaks.
+    pub(crate) fn protocol(self) -> Protocol {
+        match self {
+            Self::Udp => Protocol::Udp,
+            Self::Http | Self::Tcp => Protocol::Tcp,
+        }
+    }
 }
 
 impl std::str::FromStr for ServiceType {
@@ -233,11 +241,7 @@ async fn free_port(tx: &mut Tx, config: &Config, kind: ServiceType, ssh: bool) -
         taken.extend(own_ports(config));
     }
     let elsewhere = proxy::taken_anywhere(tx).await?;
-    let protocol = match kind {
-        ServiceType::Udp => Protocol::Udp,
-        _ => Protocol::Tcp,
-    };
-    let free = |port: &u16| !taken.contains(port) && !elsewhere.has(*port, protocol);
+    let free = |port: &u16| !taken.contains(port) && !elsewhere.has(*port, kind.protocol());
     range.clone().find(free).ok_or_else(|| {
         let message = format!(
             "No free {} port is left between {} and {}; ask an admin to delete unused services or to widen the range.",

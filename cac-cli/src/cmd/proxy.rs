@@ -315,7 +315,7 @@ impl Puller {
             Err(error) => error,
         };
         let absent = error.is_absence();
-        let down = absent || !self.nginx.serves();
+        let down = absent || !self.footing.serves();
         match down {
             true => tracing::error!(etag, %error, "nginx does not serve"),
             false => tracing::error!(etag, %error, "nginx stays on its old configuration"),

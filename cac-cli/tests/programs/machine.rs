@@ -25,6 +25,12 @@ fn since(service: &Value) -> String {
     service["live"][0]["since"].as_str().unwrap().to_owned()
 }
 
+/// As a timer does it; it must end well.
+fn pulled(front: &Front) {
+    let done = front.once(&front.token);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_nginx_that_ended_serves_nothing_and_finds_a_file_that_it_can_start_on() {
     let mut front = front().await;
@@ -177,8 +183,7 @@ async fn a_program_keeps_its_port_of_udp_from_the_first_run_on() {
         .unwrap();
     let one = front.add("one").await;
     front.as_stream(one, "udp", 9000).await;
-    let done = front.once(&front.token);
-    assert!(done.status.success(), "{}", text(&done.stderr));
+    pulled(&front);
     let refused = front.stands(one, "refused").await;
     assert!(reason(&refused).starts_with("Another program has port 9000/udp on here"));
     for _ in 0..5 {
@@ -219,8 +224,7 @@ async fn forty_taken_ports_hold_nobody_up() {
 async fn the_file_that_is_put_back_is_the_one_that_nginx_was_on() {
     let mut front = front().await;
     let one = front.add("one").await;
-    let done = front.once(&front.token);
-    assert!(done.status.success(), "{}", text(&done.stderr));
+    pulled(&front);
     front.stands(one, "live").await;
     let good = fs::read_to_string(front.file()).unwrap();
     let _taken = TcpListener::bind((front.ip, 8444)).unwrap();
@@ -283,22 +287,18 @@ async fn once_leaves_nginx_alone_where_nothing_is_new() {
     let one = front.add("one").await;
     let two = front.add("two").await;
     front.as_stream(two, "tcp", 9000).await;
-    let good = |token: &str| {
-        let done = front.once(token);
-        assert!(done.status.success(), "{}", text(&done.stderr));
-    };
-    good(&front.token);
+    pulled(&front);
     front.stands(one, "live").await;
     front.stands(two, "refused").await;
     front.browser.until("one.proxy.test", 200).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = workers(&front);
     for _ in 0..3 {
-        good(&front.token);
+        pulled(&front);
     }
     assert_eq!(workers(&front), before);
     drop(taken);
-    good(&front.token);
+    pulled(&front);
     assert_ne!(workers(&front), before);
     front.stands(two, "live").await;
 
@@ -341,8 +341,7 @@ async fn a_foreign_file_of_any_bytes_is_kept_and_its_name_may_be_relative() {
     let second = format!("# another\npid {};\nevents {{}}\n", pid.display());
     for _ in 0..2 {
         fs::write(front.file(), &second).unwrap();
-        let done = front.once(&front.token);
-        assert!(done.status.success(), "{}", text(&done.stderr));
+        pulled(&front);
     }
     assert_eq!(fs::read(&kept).unwrap(), foreign);
     let kept = front.dir.path().join("nginx.conf.before-cac.2");

@@ -62,6 +62,13 @@ pub struct Footing {
     file: Option<(u64, u64, i64, i64)>,
 }
 
+impl Footing {
+    /// Whether nginx takes connections by the file, or one before.
+    pub fn serves(&self) -> bool {
+        self.master.is_some()
+    }
+}
+
 /// What became of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Became {
@@ -104,15 +111,10 @@ impl Installed {
         }
     }
 
-    /// Whether it takes connections by this file, or one before.
-    pub fn serves(&self) -> bool {
-        self.footing().master.is_some()
-    }
-
     /// The tag of the file, if nginx runs on it for sure.
     pub fn in_force(&self) -> Option<&str> {
         let live = self.memory.live.as_ref()?;
-        let same = live.footing.master.is_some() && live.footing == self.footing();
+        let same = live.footing.serves() && live.footing == self.footing();
         same.then_some(live.etag.as_str())
     }
 
@@ -135,7 +137,7 @@ impl Installed {
             if self.footing() != *footing || !self.still_taken().is_superset(taken) {
                 return;
             }
-            if footing.master.is_none() && self.taken().len() < TakenPorts::MOST {
+            if !footing.serves() && self.taken().len() < TakenPorts::MOST {
                 let file = self.current();
                 if !self.others_at(&file).iter().all(|on| taken.contains(on)) {
                     return;
@@ -297,7 +299,7 @@ impl Installed {
     pub fn good(&self) -> Option<String> {
         let last = self
             .last_good()
-            .filter(|last| self.serves() && *last == self.current())?;
+            .filter(|last| self.footing().serves() && *last == self.current())?;
         Some(etag(&last))
     }
 
@@ -385,13 +387,8 @@ fn pid(text: &str) -> PathBuf {
 
 /// Whether a file has the port at other addresses than this one.
 fn has_port_elsewhere(text: &str, address: SocketAddr) -> bool {
-    let listens = text.lines().filter_map(|line| {
-        let words = line.trim_start().strip_prefix("listen ")?;
-        words.split([' ', ';']).next()?.parse::<SocketAddr>().ok()
-    });
-    listens
-        .filter(|at| *at != address)
-        .any(|at| at.port() == address.port())
+    let mut listens = text.lines().filter_map(Listen::read);
+    listens.any(|on| on.at != address && on.at.port() == address.port())
 }
 
 fn beside(file: &Path, what: &str) -> PathBuf {

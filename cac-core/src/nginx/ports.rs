@@ -120,18 +120,16 @@ impl Sockets {
 }
 
 impl Listen {
-    /// Of a line of the file.
-    fn read(line: &str) -> Option<Self> {
+    /// Of a line of a file.
+    pub(super) fn read(line: &str) -> Option<Self> {
         let words = line.trim_start().strip_prefix("listen ")?;
-        let words = words.strip_suffix(';')?;
-        let (at, options) = words.split_once(' ').unwrap_or((words, ""));
-        let protocol = match options {
-            "udp" | "quic" => Protocol::Udp,
-            _ => Protocol::Tcp,
-        };
+        let mut words = words.split([' ', ';']);
         Some(Self {
-            at: at.parse().ok()?,
-            protocol,
+            at: words.next()?.parse().ok()?,
+            protocol: match words.next() {
+                Some("udp" | "quic") => Protocol::Udp,
+                _ => Protocol::Tcp,
+            },
         })
     }
 

@@ -216,10 +216,7 @@ fn form(config: &Config, row: &Row) -> Result<Service, String> {
             }))
         }
         kind => Ok(Service::Stream(StreamService {
-            protocol: match kind {
-                ServiceType::Udp => Protocol::Udp,
-                _ => Protocol::Tcp,
-            },
+            protocol: kind.protocol(),
             port: port("externalPort", "external")?,
             upstream,
             tls: kind == ServiceType::Tcp && flag("tls")?.unwrap_or(false),

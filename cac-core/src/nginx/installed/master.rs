@@ -95,7 +95,7 @@ impl Installed {
         if let Some(log) = &mut log {
             let _ = log.seek(SeekFrom::End(0));
         }
-        self.reload(self.running()?).await?;
+        self.reload(master).await?;
         let deadline = Instant::now() + PATIENCE;
         let mut said = Vec::new();
         loop {
