@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::actor::Actor;
 use crate::db::{Db, Row, Tx};
 use crate::idempotency::{Key, Made};
-use crate::{Core, Error, Result, args, transaction};
+use crate::{Core, Error, Result, args, audit, transaction};
 
 pub mod account_mail;
 pub mod container_change;
@@ -240,6 +240,11 @@ pub async fn ask(core: &Core, actor: &Actor, wanted: Wanted<'_>) -> Result<Job> 
         if let Some(key) = &key {
             key.create(tx, core, actor, Made { container: None, job: id }).await?;
         }
+        audit::Change::new("job_create", format!("/jobs/{id}"))
+            .created()
+            .new_field("command", &command)
+            .write(tx, core, actor)
+            .await?;
         id
     })?;
     core.wake.jobs();
@@ -438,7 +443,10 @@ fn output_row(row: &Row) -> Result<Output> {
 pub async fn cancel(core: &Core, actor: &Actor, id: i64) -> Result<Job> {
     let job = find(core, actor, id).await?;
     if !job.status.ended() {
-        transaction!(core.db, tx => { request_cancel(tx, core, id).await?; })?;
+        transaction!(core.db, tx => {
+            request_cancel(tx, core, id).await?;
+            audit::Change::new("job_cancel", format!("/jobs/{id}")).write(tx, core, actor).await?;
+        })?;
         core.wake.jobs();
     }
     find(core, actor, id).await

@@ -10,7 +10,7 @@ use crate::actor::Actor;
 use crate::db::{Row, Tx};
 use crate::error::Fields;
 use crate::nginx::{BadValue, TakenPorts};
-use crate::{Core, Error, Result, args, routes, transaction};
+use crate::{Core, Error, Result, args, audit, routes, transaction};
 
 /// Proxies that are kept.
 const MOST: i64 = 1000;
@@ -200,9 +200,11 @@ pub(crate) async fn all(core: &Core) -> Result<Vec<Proxy>> {
 /// Forgets one, for admins; it is known again when it reports.
 pub async fn delete(core: &Core, actor: &Actor, name: &str) -> Result<()> {
     actor.must_be_admin()?;
-    let sql = r#"DELETE FROM "Proxies" WHERE "name" = ?"#;
-    match core.db.exec(sql, args![name]).await? {
-        0 => Err(Error::NotFound(format!("There is no proxy {name}."))),
-        _ => Ok(()),
-    }
+    transaction!(core.db, tx => {
+        let sql = r#"DELETE FROM "Proxies" WHERE "name" = ?"#;
+        if tx.exec(sql, args![name]).await? == 0 {
+            return Err(Error::NotFound(format!("There is no proxy {name}.")));
+        }
+        audit::Change::new("proxy_delete", format!("/proxies/{name}")).write(tx, core, actor).await?;
+    })
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::actor::Actor;
 use crate::db::Tx;
 use crate::error::Fields;
-use crate::{Core, Error, Result, args, transaction};
+use crate::{Core, Error, Result, args, audit, transaction};
 
 /// Limits; absent ones do not limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -93,6 +93,7 @@ pub async fn set(core: &Core, actor: &Actor, username: &str, limits: Limits) -> 
     transaction!(core.db, tx => {
         // So that nothing is asked for meanwhile by the old limits.
         tx.lock("names").await?;
+        let before = own(tx, username).await?.unwrap_or_default();
         tx.exec(r#"DELETE FROM "Quotas" WHERE "username" = ?"#, args![username]).await?;
         if limits != Limits::default() {
             tx.exec(
@@ -102,6 +103,10 @@ pub async fn set(core: &Core, actor: &Actor, username: &str, limits: Limits) -> 
             )
             .await?;
         }
+        audit::Change::new("quota_update", format!("/quotas/{username}"))
+            .altered(Some(&before), Some(&limits))
+            .write(tx, core, actor)
+            .await?;
     })?;
     find(core, actor, username).await
 }

@@ -125,6 +125,14 @@ pub async fn list(db: &Db, containers: Vec<i64>) -> Result<BTreeMap<i64, Vec<Ser
     Ok(by_container)
 }
 
+/// A service as it is within a transaction.
+pub(crate) async fn find(tx: &mut Tx, id: i64) -> Result<Option<Service>> {
+    let row = tx
+        .opt(r#"SELECT * FROM "Services" WHERE "id" = ?"#, args![id])
+        .await?;
+    row.map(|row| Service::from_row(&row)).transpose()
+}
+
 /// A service that is about to be added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NewService {
@@ -138,6 +146,29 @@ pub enum NewService {
         /// Absent: the first free one of its range.
         external_port: Option<u16>,
     },
+}
+
+impl NewService {
+    /// The service in a few characters, such as `tcp 2222 → 22`.
+    pub(crate) fn summary(&self) -> String {
+        match self {
+            Self::Http {
+                internal_port,
+                name,
+            } => format!("http {name} → {internal_port}"),
+            Self::Port {
+                r#type,
+                internal_port,
+                external_port,
+                ..
+            } => {
+                let external = external_port
+                    .map(|port| format!("{port} "))
+                    .unwrap_or_default();
+                format!("{} {external}→ {internal_port}", r#type.as_str())
+            }
+        }
+    }
 }
 
 /// Adds services to a container, giving each its external port. The caller holds the lock `ports`

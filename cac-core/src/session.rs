@@ -10,7 +10,7 @@ use serde_json::json;
 use sha2::Sha256;
 
 use crate::actor::Actor;
-use crate::{Core, Error, Result, args, secret, transaction};
+use crate::{Core, Error, Result, args, audit, secret, transaction};
 
 /// How long a session lasts.
 pub const LIFETIME: Duration = Duration::hours(24);
@@ -123,34 +123,47 @@ pub async fn delete_listed(core: &Core, actor: &Actor, id: &str) -> Result<()> {
     if id.len() != SHORT || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(missing());
     }
-    let sql = r#"DELETE FROM "Sessions" WHERE "username" = ? AND "session_id" LIKE ?"#;
-    let ended = core
-        .db
-        .exec(sql, args![&actor.username, format!("{id}%")])
-        .await?;
-    if ended == 0 { Err(missing()) } else { Ok(()) }
+    transaction!(core.db, tx => {
+        let sql = r#"DELETE FROM "Sessions" WHERE "username" = ? AND "session_id" LIKE ?"#;
+        if tx.exec(sql, args![&actor.username, format!("{id}%")]).await? == 0 {
+            return Err(missing());
+        }
+        audit::Change::new("session_delete", format!("/sessions/{id}")).write(tx, core, actor).await?;
+    })
 }
 
-/// Ends one session.
-pub async fn delete(core: &Core, id: &str) -> Result<()> {
-    core.db
-        .exec(
-            r#"DELETE FROM "Sessions" WHERE "session_id" = ?"#,
-            args![key(core, id)],
-        )
-        .await?;
+/// Ends the session of an id, as at a sign-out; `actor` is who it belongs to.
+pub async fn delete(core: &Core, actor: &Actor, id: &str) -> Result<()> {
+    transaction!(core.db, tx => {
+        let sql = r#"DELETE FROM "Sessions" WHERE "session_id" = ?"#;
+        if tx.exec(sql, args![key(core, id)]).await? > 0 {
+            audit::Change::new("login_delete", "/logout").write(tx, core, actor).await?;
+        }
+    })
+}
+
+/// Ends the session that a new sign-in takes the place of.
+pub async fn discard(core: &Core, id: &str) -> Result<()> {
+    let sql = r#"DELETE FROM "Sessions" WHERE "session_id" = ?"#;
+    core.db.exec(sql, args![key(core, id)]).await?;
     Ok(())
 }
 
-/// Ends every session of a user.
-pub async fn delete_all(core: &Core, username: &str) -> Result<()> {
-    core.db
-        .exec(
-            r#"DELETE FROM "Sessions" WHERE "username" = ?"#,
-            args![username],
-        )
-        .await?;
+/// Ends every session of a user who may not sign in any more.
+pub(crate) async fn shut_out(core: &Core, username: &str) -> Result<()> {
+    let sql = r#"DELETE FROM "Sessions" WHERE "username" = ?"#;
+    core.db.exec(sql, args![username]).await?;
     Ok(())
+}
+
+/// Ends every session of the actor.
+pub async fn delete_all(core: &Core, actor: &Actor) -> Result<()> {
+    transaction!(core.db, tx => {
+        let sql = r#"DELETE FROM "Sessions" WHERE "username" = ?"#;
+        let ended = tx.exec(sql, args![&actor.username]).await?;
+        audit::Change::new("session_delete_all", "/sessions").detail(format!("{ended} sessions ended"))
+            .write(tx, core, actor).await?;
+    })
 }
 
 /// Users with a session whose admin look-up is older than `age`.

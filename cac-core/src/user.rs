@@ -303,7 +303,7 @@ pub async fn keep_looking_up(core: Core, stop: CancellationToken) {
 
 /// Somebody who may not sign in any more.
 async fn shut_out(core: &Core, username: &str) -> Result<()> {
-    session::delete_all(core, username).await?;
+    session::shut_out(core, username).await?;
     token::set_admin(core, username, None).await
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use cac_core::audit::Via;
+use cac_core::audit::{Origin, Via};
 use cac_core::credential::{self, Credential};
 use cac_core::token::{Held, Scope};
 use cac_core::{Actor, Config, Core, session};
@@ -46,6 +46,8 @@ pub(crate) struct Told {
     pub admin: bool,
     /// It only asked what would happen.
     pub dry: bool,
+    /// Shared with the actor, so that it says whether a transaction wrote the request's entry.
+    pub origin: Option<Origin>,
 }
 
 impl Identity {
@@ -91,6 +93,8 @@ pub(crate) struct Anyone {
     pub limits: Arc<Limits>,
     pub served: Arc<Served>,
     pub source: Source,
+    /// What the audit log says of this request, whoever it is from.
+    pub origin: Origin,
     pub identity: Identity,
     pub request: RequestId,
     pub html: bool,
@@ -157,17 +161,27 @@ async fn anyone(request: &Request) -> Result<Anyone> {
         None => (None, None),
     };
     let identity = request.data::<Identity>().cloned().unwrap_or_default();
-    if let Some(actor) = &actor {
-        let via = match &token {
+    let source = origin::source(&core.config, request);
+    let request_id = request.data::<RequestId>().cloned().unwrap_or_default();
+    let mut origin = Origin::new(Via::Nothing);
+    origin.address = source.ip;
+    origin.request = Some(request_id.0.clone());
+    let actor = actor.map(|actor| {
+        origin.via = match &token {
             Some(_) => Via::Token,
             None => Via::Session,
         };
+        origin.token = token.as_ref().map(|token| token.id);
+        actor.from_origin(origin.clone())
+    });
+    if let Some(actor) = &actor {
         identity.tell(Told {
             username: Some(actor.username.clone()),
-            via: Some(via),
-            token: token.as_ref().map(|token| token.id),
+            via: Some(origin.via),
+            token: origin.token,
             admin: actor.admin,
             dry: false,
+            origin: Some(origin.clone()),
         });
     }
     if token.is_none() && matches!(credential, Some(Credential::Token(_))) {
@@ -186,7 +200,8 @@ async fn anyone(request: &Request) -> Result<Anyone> {
         }
     }
     Ok(Anyone {
-        source: origin::source(&core.config, request),
+        source,
+        origin,
         stop: carried.stop.clone(),
         limits: Arc::clone(&carried.limits),
         served: Arc::clone(&carried.served),
@@ -197,7 +212,7 @@ async fn anyone(request: &Request) -> Result<Anyone> {
         credential,
         token,
         identity,
-        request: request.data::<RequestId>().cloned().unwrap_or_default(),
+        request: request_id,
     })
 }
 

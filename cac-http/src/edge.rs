@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use cac_core::Config;
-use cac_core::audit::{self, NewEntry, Via};
+use cac_core::audit::{self, NewEntry, Origin, Via};
 use futures_util::FutureExt as _;
 use poem::http::header::{self, HeaderName, HeaderValue};
 use poem::http::{Method, StatusCode};
@@ -32,6 +33,29 @@ pub(crate) struct Edge<E> {
     pub inner: E,
     pub carried: Carried,
     pub operations: Operations,
+}
+
+/// Runs each request that may change something in a task of its own. A client that hangs up, or resets the connection, ends the
+/// future that serves the connection at whatever await it stands; a change and its audit entry must not depend on that.
+pub(crate) struct Detached<E>(pub Arc<E>);
+
+impl<E: Endpoint<Output = Response> + 'static> Endpoint for Detached<E> {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        // Reading changes nothing; streams and long polls are to end with their connection.
+        if request.method().is_safe() {
+            return self.0.call(request).await;
+        }
+        let endpoint = Arc::clone(&self.0);
+        match tokio::spawn(async move { endpoint.call(request).await }).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::error!(%error, "a request's task ended without an answer");
+                Err(StatusCode::INTERNAL_SERVER_ERROR.into())
+            }
+        }
+    }
 }
 
 /// The operations; for the `Allow` of a 405, the audit log and the metrics.
@@ -211,6 +235,11 @@ impl<E: Endpoint> Edge<E> {
         }
         let who = who.unwrap_or_default();
         if who.dry {
+            return;
+        }
+        // The change wrote its entry in its own transaction. A failure after that, such as a job's, is one more thing to know.
+        let written = who.origin.as_ref().is_some_and(Origin::has_entry);
+        if written && response.status().as_u16() < 400 {
             return;
         }
         let place = response.headers().get(header::LOCATION);

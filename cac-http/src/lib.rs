@@ -66,7 +66,7 @@ fn stoppable(core: Core, stop: CancellationToken) -> BoxEndpoint<'static, Respon
         },
         operations,
     };
-    edge.boxed()
+    edge::Detached(Arc::new(edge)).boxed()
 }
 
 /// Serves until `stop`, then ends in well under a second, event streams included; looks admin rights up meanwhile.

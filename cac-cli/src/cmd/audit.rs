@@ -75,7 +75,7 @@ impl Audit {
                 row.action.clone(),
                 row.target.clone(),
                 row.status.to_string(),
-                shown(row.detail.as_ref()),
+                row.lines().join("; "),
             ]
         });
         print::table(

@@ -12,7 +12,7 @@ use crate::job::container_change::{self, Change, Payload};
 use crate::job::{self, Status, container_create};
 use crate::pve::{Sample, Snapshot};
 use crate::quota::{self, Amounts};
-use crate::{Core, Error, Result, args, node, transaction};
+use crate::{Core, Error, Result, args, audit, node, transaction};
 
 /// What an owner or an admin changes; absent fields stay.
 #[derive(Debug, Clone, Default)]
@@ -278,6 +278,8 @@ async fn work(
         let job_id = job::create(tx, core, new).await?;
         let sql = r#"UPDATE "Containers" SET "state" = 'changing', "jobId" = ?, "updatedAt" = ? WHERE "id" = ?"#;
         tx.exec(sql, args![job_id, core.clock.now(), id]).await?;
+        let entry = audit::Change::new(change.operation(), target(id, &change)).job(job_id);
+        altered(entry, container, &change).write(tx, core, actor).await?;
         job_id
     })?;
     core.wake.jobs();
@@ -287,6 +289,32 @@ async fn work(
         status if !status.ended() => Ok(Changed::Going { job_id }),
         _ => Err(refused(job.reason)),
     }
+}
+
+/// How the audit log names what is changed.
+fn target(id: i64, change: &Change) -> String {
+    match change {
+        Change::Snapshot { name, .. }
+        | Change::RollBack { name }
+        | Change::DeleteSnapshot { name } => format!("/containers/{id}/snapshots/{name}"),
+        _ => format!("/containers/{id}"),
+    }
+}
+
+/// The sizes that a change asks for, beside those before.
+fn altered(entry: audit::Change, container: &Container, change: &Change) -> audit::Change {
+    let Change::Resize {
+        cores,
+        memory,
+        disk,
+    } = change
+    else {
+        return entry;
+    };
+    entry
+        .field("cores", container.cores, cores.or(container.cores))
+        .field("memory", container.memory, memory.or(container.memory))
+        .field("disk", container.disk, disk.or(container.disk))
 }
 
 /// Counts the larger sizes from now on; the job writes down what Proxmox VE has in the end.

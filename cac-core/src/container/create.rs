@@ -13,7 +13,7 @@ use crate::node::{self, Node};
 use crate::placement::{self, Os, Preferences};
 use crate::quota::{self, Amounts};
 use crate::service::{self, NewService};
-use crate::{Core, Error, Result, args, db, transaction};
+use crate::{Core, Error, Result, args, audit, db, transaction};
 
 /// What somebody asks for. Absent sizes are the configured ones.
 #[derive(Debug, Clone, Default)]
@@ -389,5 +389,16 @@ async fn insert(tx: &mut Tx, core: &Core, actor: &Actor, new: &Checked) -> Resul
         args![job_id, id],
     )
     .await?;
+    let services: Vec<String> = new.services.iter().map(NewService::summary).collect();
+    audit::Change::new("container_create", format!("/containers/{id}"))
+        .job(job_id)
+        .new_field("hostname", &new.hostname)
+        .new_field("osRelease", &new.os_release)
+        .new_field("cores", new.cores)
+        .new_field("memory", new.memory)
+        .new_field("disk", new.disk)
+        .new_field("services", services)
+        .write(tx, core, actor)
+        .await?;
     Ok(Created { id, job_id })
 }

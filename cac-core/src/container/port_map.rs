@@ -126,7 +126,7 @@ async fn one(
         look_up(core, hostname, &mut entry, &mut node).await?;
     }
     let (http_port, services) = services(core, &entry.ports)?;
-    taken.services = services.iter().map(shown).collect();
+    taken.services = services.iter().map(NewService::summary).collect();
     if let Some(port) = http_port {
         taken
             .services
@@ -264,25 +264,6 @@ fn services(
         services.push(service);
     }
     Ok((http, services))
-}
-
-fn shown(service: &NewService) -> String {
-    match service {
-        NewService::Http {
-            internal_port,
-            name,
-        } => format!("http {name} → {internal_port}"),
-        NewService::Port {
-            r#type,
-            internal_port,
-            external_port,
-            ..
-        } => format!(
-            "{} {} → {internal_port}",
-            r#type.as_str(),
-            external_port.unwrap_or_default()
-        ),
-    }
 }
 
 /// Two entries of one file that want the same; a dry run would not notice.

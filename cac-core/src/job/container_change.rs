@@ -51,6 +51,20 @@ pub enum Change {
 }
 
 impl Change {
+    /// The operation that asks for it.
+    #[must_use]
+    pub fn operation(&self) -> &'static str {
+        match self {
+            Self::Start => "container_start",
+            Self::Stop => "container_stop",
+            Self::Restart => "container_restart",
+            Self::Resize { .. } => "container_update",
+            Self::Snapshot { .. } => "snapshot_create",
+            Self::RollBack { .. } => "snapshot_rollback",
+            Self::DeleteSnapshot { .. } => "snapshot_delete",
+        }
+    }
+
     /// As a person would say it.
     #[must_use]
     pub fn words(&self) -> String {

@@ -6,7 +6,7 @@ use crate::container::{self, Container, check};
 use crate::db::Tx;
 use crate::error::Fields;
 use crate::nginx::PublicName;
-use crate::{Core, Error, Result, args, transaction};
+use crate::{Core, Error, Result, args, audit, transaction};
 
 /// Services of one container at most.
 const MOST: i64 = 64;
@@ -137,6 +137,9 @@ pub async fn add(core: &Core, actor: &Actor, container: i64, new: &NewOne) -> Re
         tx.lock("ports").await?;
         let id = create(tx, core, container.id, std::slice::from_ref(&new)).await?[0];
         options.store(tx, id).await?;
+        let made = super::find(tx, id).await?;
+        audit::Change::new("service_create", path(container.id, id)).created().altered(None, made.as_ref())
+            .write(tx, core, actor).await?;
         id
     })?;
     core.wake.routes();
@@ -179,10 +182,14 @@ pub async fn update(
         if let Some(name) = &name {
             check::name_is_free(tx, core, "externalHostname", name, (container.id, id)).await?;
         }
+        let before = super::find(tx, id).await?;
         let sql = r#"UPDATE "Services" SET "internalPort" = ?, "externalHostname" = COALESCE(?, "externalHostname"), "updatedAt" = ?
                      WHERE "id" = ? AND "containerId" = ?"#;
         tx.exec(sql, args![port, name.as_deref(), core.clock.now(), id, container.id]).await?;
         change.options.store(tx, id).await?;
+        let after = super::find(tx, id).await?;
+        audit::Change::new("service_update", path(container.id, id)).altered(before.as_ref(), after.as_ref())
+            .write(tx, core, actor).await?;
     })?;
     core.wake.routes();
     find(core, container.id, id).await
@@ -191,14 +198,16 @@ pub async fn update(
 /// Removes a service: its name or port is free again.
 pub async fn remove(core: &Core, actor: &Actor, container: i64, id: i64) -> Result<()> {
     let container = container::find(core, actor, container).await?;
-    let removed = transaction!(core.db, tx => {
+    transaction!(core.db, tx => {
         hold(tx, container.id).await?;
+        let before = super::find(tx, id).await?;
         let sql = r#"DELETE FROM "Services" WHERE "id" = ? AND "containerId" = ?"#;
-        tx.exec(sql, args![id, container.id]).await?
+        if tx.exec(sql, args![id, container.id]).await? == 0 {
+            return Err(missing(id));
+        }
+        audit::Change::new("service_delete", path(container.id, id)).altered(before.as_ref(), None)
+            .write(tx, core, actor).await?;
     })?;
-    if removed == 0 {
-        return Err(missing(id));
-    }
     core.wake.routes();
     Ok(())
 }
@@ -209,6 +218,11 @@ async fn find(core: &Core, container: i64, id: i64) -> Result<Service> {
     services
         .find(|service| service.id == id)
         .ok_or_else(|| missing(id))
+}
+
+/// How the audit log names a service.
+fn path(container: i64, id: i64) -> String {
+    format!("/containers/{container}/services/{id}")
 }
 
 fn missing(id: i64) -> Error {

@@ -211,7 +211,10 @@ impl Api {
     ) -> Result<Outcome> {
         // Whoever asks is mostly nobody yet; that somebody did is kept.
         if who.actor.is_none() {
-            who.identity.tell(Told::default());
+            who.identity.tell(Told {
+                origin: Some(who.origin.clone()),
+                ..Told::default()
+            });
         }
         let asked = async {
             let new = body.read_some()?.into();
@@ -372,6 +375,7 @@ impl Api {
             Ok(row) => {
                 who.identity.tell(Told {
                     username: Some(row.username.clone()),
+                    origin: Some(who.origin.clone()),
                     ..Told::default()
                 });
                 let message = format!("Your account {} is ready.", row.username);

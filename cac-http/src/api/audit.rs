@@ -7,6 +7,7 @@ use futures_util::{Stream, stream};
 use poem::Body;
 use poem_openapi::param::Query;
 use poem_openapi::payload::{Binary, Html, Json};
+use poem_openapi::types::Any;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 
 use super::Tag;
@@ -43,6 +44,29 @@ pub(crate) struct AuditEntry {
     /// Why not, or where the result is.
     detail: Option<String>,
     request_id: Option<String>,
+    /// What the change altered; a secret's value is never shown.
+    changes: Option<Vec<FieldChange>>,
+}
+
+/// One field that a change altered.
+#[derive(Object)]
+#[oai(skip_serializing_if_is_none)]
+pub(crate) struct FieldChange {
+    field: String,
+    /// Absent: it had no value.
+    before: Option<Any<serde_json::Value>>,
+    /// Absent: it has no value any more.
+    after: Option<Any<serde_json::Value>>,
+}
+
+impl From<audit::FieldChange> for FieldChange {
+    fn from(change: audit::FieldChange) -> Self {
+        Self {
+            field: change.field,
+            before: change.before.map(Any),
+            after: change.after.map(Any),
+        }
+    }
 }
 
 impl From<Entry> for AuditEntry {
@@ -59,6 +83,8 @@ impl From<Entry> for AuditEntry {
             status: row.status,
             detail: row.detail,
             request_id: row.request_id,
+            changes: (!row.changes.is_empty())
+                .then(|| row.changes.into_iter().map(Into::into).collect()),
         }
     }
 }
@@ -204,6 +230,16 @@ fn cell(text: Option<String>) -> String {
     }
 }
 
+/// What the change altered, one field after the other.
+fn changes(row: &Entry) -> Option<String> {
+    let lines: Vec<String> = row
+        .changes
+        .iter()
+        .map(audit::FieldChange::summary)
+        .collect();
+    (!lines.is_empty()).then(|| lines.join("; "))
+}
+
 fn csv(rows: &[Entry], head: bool) -> std::result::Result<Vec<u8>, csv::Error> {
     let mut writer = csv::WriterBuilder::new()
         .terminator(csv::Terminator::CRLF)
@@ -221,6 +257,7 @@ fn csv(rows: &[Entry], head: bool) -> std::result::Result<Vec<u8>, csv::Error> {
             "status",
             "detail",
             "requestId",
+            "changes",
         ])?;
     }
     for row in rows {
@@ -238,6 +275,7 @@ fn csv(rows: &[Entry], head: bool) -> std::result::Result<Vec<u8>, csv::Error> {
             row.status.to_string(),
             cell(row.detail.clone()),
             cell(row.request_id.clone()),
+            cell(changes(row)),
         ])?;
     }
     writer

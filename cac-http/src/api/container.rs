@@ -336,6 +336,7 @@ async fn register(who: &Anyone, body: &Input<ContainerRequest>) -> Result<Asked>
     if who.actor.is_none() {
         who.identity.tell(Told {
             via: Some(Via::Machine),
+            origin: Some(who.origin.clone()),
             ..Told::default()
         });
     }

@@ -128,7 +128,7 @@ impl Api {
                 let credential = Credential::Session(session.clone());
                 who.limits.good(credential, actor.username);
                 if let Some(old) = who.session() {
-                    session::delete(&who.core, old).await?;
+                    session::discard(&who.core, old).await?;
                 }
                 Ok(Outcome::new(&who, there, Some(&session), target))
             }
@@ -144,8 +144,10 @@ impl Api {
         tag = "Tag::Login"
     )]
     async fn login_delete(&self, who: Anyone) -> Result<Outcome> {
-        if let Some(session) = who.session() {
-            session::delete(&who.core, session).await?;
+        match (&who.actor, who.session()) {
+            (Some(actor), Some(session)) => session::delete(&who.core, actor, session).await?,
+            (None, Some(session)) => session::discard(&who.core, session).await?,
+            (_, None) => {}
         }
         Ok(Outcome::new(&who, who.html, None, "/login".to_owned()))
     }
@@ -170,6 +172,7 @@ async fn sign_in(who: &Anyone, headers: &HeaderMap, asked: Credentials) -> Resul
     // The name as it is stored; what is none may be a password in the wrong field.
     who.identity.tell(Told {
         username: user::canonical(&who.core, &username).ok(),
+        origin: Some(who.origin.clone()),
         ..Told::default()
     });
     let password = secret(asked.password);
@@ -185,6 +188,7 @@ async fn sign_in(who: &Anyone, headers: &HeaderMap, asked: Credentials) -> Resul
             who.identity.tell(Told {
                 username: Some(actor.username.clone()),
                 via: Some(Via::Session),
+                origin: Some(who.origin.clone()),
                 ..Told::default()
             });
             Ok((session, actor))

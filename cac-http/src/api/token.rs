@@ -269,7 +269,7 @@ impl Api {
         tag = "Tag::Login"
     )]
     async fn session_delete_all(&self, who: Signed) -> Result<AllEnded> {
-        session::delete_all(&who.core, &who.actor.username).await?;
+        session::delete_all(&who.core, &who.actor).await?;
         let cookie = set_cookie(&who.core.config, None);
         if who.html {
             return Ok(AllEnded::There(cookie, "/login".to_owned()));

@@ -3,10 +3,17 @@
 use cac_core::Actor;
 use cac_core::audit::{Entry, Filter};
 use chrono::{DateTime, Utc};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::part;
 use super::render;
+
+/// An entry with what it altered in words.
+fn entry(row: &Entry) -> Value {
+    let mut shown = json!(row);
+    shown["lines"] = json!(row.lines());
+    shown
+}
 
 pub(crate) fn list(who: &Actor, rows: &[Entry], total: i64, filter: &Filter) -> String {
     let time = |time: Option<DateTime<Utc>>| {
@@ -31,7 +38,7 @@ pub(crate) fn list(who: &Actor, rows: &[Entry], total: i64, filter: &Filter) -> 
         "audit.html",
         Some(who),
         json!({"here": "/audit",
-            "entries": rows, "narrowed": narrowed, "export": export,
+            "entries": rows.iter().map(entry).collect::<Vec<_>>(), "narrowed": narrowed, "export": export,
             "pages": part::pages("/audit", &set, (filter.limit, filter.offset), shown),
             "f": {
                 "username": filter.username, "action": filter.action, "target": filter.target,

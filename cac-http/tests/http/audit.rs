@@ -1,7 +1,11 @@
 //! The audit log: every change, and every try.
 
+use std::time::Duration;
+
 use cac_core::args;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::lab::{Lab, expect};
 
@@ -72,7 +76,7 @@ async fn every_change_is_kept_with_who_and_from_where() {
             ("alice", "nothing", "login_create", "/login", 401),
             ("-", "nothing", "login_create", "/login", 400),
             ("alice", "session", "token_create", "/tokens", 201),
-            ("alice", "token", "container_create", "/containers", 202),
+            ("alice", "token", "container_create", one.as_str(), 202),
             ("alice", "session", "node_create", "/nodes", 403),
             ("alice", "session", "container_delete", one.as_str(), 200),
         ]
@@ -103,7 +107,7 @@ async fn every_change_is_kept_with_who_and_from_where() {
         ("username=ali", 0),
         ("action=login_create", 4),
         ("target=/containers", 2),
-        (&format!("target={one}"), 1),
+        (&format!("target={one}"), 2),
         ("target=/containers/%25", 0),
         ("since=2001-01-01T00:00:00Z&until=2002-01-01T00:00:00Z", 0),
         ("since=2001-01-01T00:00:00Z", 8),
@@ -149,7 +153,7 @@ async fn an_export_is_whole_and_no_formula() {
     assert_eq!(answer.headers()["content-type"], "text/csv");
     let text = answer.text().await.unwrap();
     let mut reader = csv::Reader::from_reader(text.as_bytes());
-    assert_eq!(reader.headers().unwrap().len(), 11);
+    assert_eq!(reader.headers().unwrap().len(), 12);
     let rows: Vec<csv::StringRecord> = reader.records().map(|row| row.unwrap()).collect();
     assert_eq!(rows.len(), 2500);
     assert_eq!(&rows[0][2], "'=cmd|' /C calc'!A0");
@@ -170,4 +174,80 @@ async fn a_log_that_is_away_fails_nobody() {
         .unwrap();
     let token = lab.token(&alice, &["jobs"]).await;
     assert!(token.starts_with("cac_"));
+}
+
+/// Sends a request and resets the connection after a while, as a client does that is killed or does not want to be seen.
+async fn ask_and_reset(lab: &Lab, path: &str, session: &str, after: Duration) {
+    let address = lab.url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nCookie: {session}\r\nAccept: application/json\r\nContent-Length: 0\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(after).await;
+    // With a linger of zero, closing sends RST instead of FIN.
+    stream.set_zero_linger().unwrap();
+}
+
+/// At 15a011d the entry was written after the handler, in the connection's own future: a reset dropped it, and the change went on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_reset_at_any_moment_leaves_every_change_with_its_entry() {
+    const RESETS: u64 = 500;
+    const LANES: u64 = 10;
+    let limits = [("RATE_LIMIT_USER", "100000")];
+    let delay = cac_simulator::Delay {
+        shutdown: Duration::from_millis(300),
+        start: Duration::from_millis(300),
+        ..cac_simulator::Delay::none()
+    };
+    let lab = Lab::slow(&limits, delay).await;
+    let admin = lab.login("admin").await;
+    let mut containers = Vec::new();
+    for lane in 0..LANES {
+        let (id, job) = lab.create(&admin, &format!("lane{lane}")).await;
+        containers.push((id, job));
+    }
+    for (_, job) in &containers {
+        assert_eq!(lab.ended(*job).await, "success");
+    }
+    let lanes = containers.iter().zip(0..).map(|(&(id, _), lane)| {
+        let (lab, admin) = (&lab, &admin);
+        async move {
+            for turn in (lane..RESETS).step_by(LANES as usize) {
+                let what = if turn / LANES % 2 == 0 {
+                    "stop"
+                } else {
+                    "start"
+                };
+                let path = format!("/containers/{id}/{what}");
+                ask_and_reset(lab, &path, admin, Duration::from_millis(turn)).await;
+                lab.settled(id).await;
+            }
+        }
+    });
+    futures_util::future::join_all(lanes).await;
+
+    // The last requests go on without their connections.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for (id, _) in &containers {
+        lab.settled(*id).await;
+    }
+    let sql = r#"SELECT "id" FROM "Jobs" WHERE "kind" = 'container_change' ORDER BY "id""#;
+    let jobs = lab.core.db.all(sql, args![]).await.unwrap();
+    let jobs: Vec<i64> = jobs.iter().map(|row| row.get("id").unwrap()).collect();
+    let rows = log(&lab, &admin, "limit=1000").await;
+    let entries = rows.iter().filter(|row| row["status"] == 202);
+    let details: Vec<&str> = entries.filter_map(|row| row["detail"].as_str()).collect();
+    for job in &jobs {
+        let place = format!("/status/{job}");
+        let found = details.iter().filter(|detail| **detail == place).count();
+        assert_eq!(found, 1, "job {job} of {} has {found} entries", jobs.len());
+    }
+    assert_eq!(
+        details.len(),
+        jobs.len() + LANES as usize,
+        "an entry without its change"
+    );
+    // Most resets come after the request was read; the very first ones may cut it off.
+    assert!(jobs.len() as u64 > RESETS / 2, "{}", jobs.len());
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use cac_core::config::{Config, Program, Vars};
 use cac_core::node::{self, NewNode};
 use cac_core::testing::{self, TestDb};
-use cac_core::{Actor, Core, job};
+use cac_core::{Actor, Core, args, job};
 use cac_simulator::Simulator;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -38,11 +38,23 @@ impl Lab {
         lab
     }
 
+    /// With a Proxmox VE that takes its time; a runner works.
+    pub(crate) async fn slow(more: &[(&str, &str)], delay: cac_simulator::Delay) -> Self {
+        let lab = Self::simulated(more, delay).await;
+        tokio::spawn(job::runner::run(lab.core.clone(), lab.stop.clone()));
+        lab
+    }
+
     /// Without a runner.
     pub(crate) async fn idle(more: &[(&str, &str)]) -> Self {
+        Self::simulated(more, cac_simulator::Config::default().delay).await
+    }
+
+    async fn simulated(more: &[(&str, &str)], delay: cac_simulator::Delay) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let simulator = Simulator::start(cac_simulator::Config {
             network: [127, NETWORK.fetch_add(1, Ordering::Relaxed)],
+            delay,
             ..cac_simulator::Config::default()
         })
         .await
@@ -150,6 +162,18 @@ impl Lab {
             .status
             .as_str()
             .to_owned()
+    }
+}
+
+impl Lab {
+    /// Waits until no job works on a container any more.
+    pub(crate) async fn settled(&self, id: i64) {
+        let until = std::time::Instant::now() + PATIENCE;
+        let sql = r#"SELECT "id" FROM "Containers" WHERE "id" = ? AND "state" IS NOT NULL"#;
+        while self.core.db.opt(sql, args![id]).await.unwrap().is_some() {
+            assert!(std::time::Instant::now() < until, "container {id} is busy");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
     }
 }
 

@@ -1,0 +1,1 @@
+ALTER TABLE "AuditEntries" DROP COLUMN "changes";
