@@ -463,6 +463,14 @@ pub async fn request_cancel(tx: &mut Tx, core: &Core, id: i64) -> Result<()> {
     Ok(())
 }
 
+/// Ends a typed job that has not begun its work: it waits in the queue and has stored no progress. `false` if it is not so.
+pub(crate) async fn withdraw(tx: &mut Tx, core: &Core, id: i64, reason: &str) -> Result<bool> {
+    let now = core.clock.now();
+    let sql = r#"UPDATE "Jobs" SET "status" = 'cancelled', "reason" = ?, "updatedAt" = ?, "finishedAt" = ?
+                 WHERE "id" = ? AND "status" = 'pending' AND "checkpoint" IS NULL"#;
+    Ok(tx.exec(sql, args![reason, now, now, id]).await? == 1)
+}
+
 /// Waits until the job has ended, `limit` at most; the job as it then is. Rights: none are checked.
 pub async fn wait(core: &Core, id: i64, limit: Duration) -> Result<Job> {
     let deadline = tokio::time::Instant::now() + limit;

@@ -4,6 +4,7 @@
 mod clone;
 mod create;
 mod delete;
+mod deletion_requests;
 mod faults;
 mod import;
 mod lab;
