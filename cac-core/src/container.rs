@@ -1,6 +1,6 @@
 //! Containers: rows, names, who may see them. Asking for one is `container/create.rs`, registering one that exists
 //! `container/register.rs`, taking over what a node has `container/import.rs`, and what the original's port map has
-//! `container/port_map.rs`; changing one `container/change.rs`, ending one
+//! `container/port_map.rs`; changing one `container/change.rs` and `container/update.rs`, ending one
 //! `container/delete.rs`; what they do now
 //! `container/live.rs`.
 
@@ -26,8 +26,9 @@ mod register;
 mod release;
 mod size;
 mod suggest;
+mod update;
 
-pub use change::{Changed, ContainerChange, TIMEFRAMES, change, snapshots, update, usage};
+pub use change::{Changed, TIMEFRAMES, change, snapshots, usage};
 pub use create::{Created, NewContainer, Preflight, create, preflight};
 pub use delete::{Deletion, delete, forget, keep};
 pub use import::{Importable, Wanted, import, importable};
@@ -40,6 +41,7 @@ pub(crate) use release::{
 };
 pub use size::{Size, Sizes};
 pub use suggest::suggest;
+pub use update::{ContainerChange, update};
 
 /// A row of `Containers` with its services.
 #[derive(Debug, Clone, Serialize)]

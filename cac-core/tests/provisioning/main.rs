@@ -16,3 +16,4 @@ mod pitfalls;
 mod preflight;
 mod reconcile;
 mod sign_in;
+mod whole_changes;
