@@ -1,6 +1,7 @@
 //! Containers: rows, names, who may see them. Asking for one is `container/create.rs`, registering one that exists
 //! `container/register.rs`, taking over what a node has `container/import.rs`, and what the original's port map has
-//! `container/port_map.rs`; changing one `container/change.rs`, ending one `container/delete.rs`; what they do now
+//! `container/port_map.rs`; changing one `container/change.rs` and `container/update.rs`, ending one
+//! `container/delete.rs`; what they do now
 //! `container/live.rs`.
 
 use std::collections::BTreeMap;
@@ -22,19 +23,25 @@ mod import;
 mod live;
 mod port_map;
 mod register;
+mod release;
 mod size;
 mod suggest;
+mod update;
 
-pub use change::{Changed, ContainerChange, TIMEFRAMES, change, snapshots, update, usage};
+pub use change::{Changed, TIMEFRAMES, change, snapshots, usage};
 pub use create::{Created, NewContainer, Preflight, create, preflight};
-pub(crate) use delete::add_undo;
-pub use delete::{Deletion, delete, forget};
+pub use delete::{Deletion, delete, forget, keep};
 pub use import::{Importable, Wanted, import, importable};
 pub use live::{Live, live, live_status};
 pub use port_map::{Outcome, Taken, take};
 pub use register::{Registration, register};
+pub use release::settle;
+pub(crate) use release::{
+    Admission, admit_deletion, end_deletion, hand_over, keep_settling, release, undo,
+};
 pub use size::{Size, Sizes};
 pub use suggest::suggest;
+pub use update::{ContainerChange, update};
 
 /// A row of `Containers` with its services.
 #[derive(Debug, Clone, Serialize)]
@@ -59,6 +66,15 @@ pub struct Container {
     pub state: Option<String>,
     /// The job that works on it.
     pub job_id: Option<i64>,
+    /// Its deletion was requested, and has neither happened nor been withdrawn.
+    pub deletion_requested_at: Option<DateTime<Utc>>,
+    pub deletion_requested_by: Option<String>,
+    /// The job that deletes it, or waits until no other job works on it; absent once that has failed.
+    pub deletion_job_id: Option<i64>,
+    /// Why the last attempt to delete it failed.
+    pub deletion_error: Option<String>,
+    /// What Proxmox VE did not apply of the last change.
+    pub change_error: Option<String>,
     /// Whether it carries our ownership marker in Proxmox VE.
     #[serde(skip)]
     pub marker: bool,
@@ -92,6 +108,11 @@ impl Container {
             node_id: row.get("nodeId")?,
             state: row.get("state")?,
             job_id: row.get("jobId")?,
+            deletion_requested_at: row.get("deletionRequestedAt")?,
+            deletion_requested_by: row.get("deletionRequestedBy")?,
+            deletion_job_id: row.get("deletionJobId")?,
+            deletion_error: row.get("deletionError")?,
+            change_error: row.get("changeError")?,
             marker: row.get::<Option<bool>>("marker")?.unwrap_or(false),
             template: row.get("template")?,
             cores: row.get("cores")?,

@@ -112,6 +112,12 @@ impl From<db::Error> for Error {
                     "The database cannot be reached now; try again in a moment.".to_owned(),
                 )
             }
+            db::Error::Unable(cause) => {
+                tracing::error!(cause, "the database cannot serve a statement");
+                Self::Unreachable(
+                    "The database cannot store or read this now; the log has the cause.".to_owned(),
+                )
+            }
             other => Self::Internal(format!("database: {other}")),
         }
     }

@@ -15,10 +15,13 @@ pub(crate) struct Made {
 pub(crate) struct Key<'a> {
     key: &'a str,
     hash: String,
+    /// How releases before hashed the same request; their keys live on for 24 h.
+    former: Option<String>,
 }
 
 impl<'a> Key<'a> {
-    /// `request` is any text that differs between different requests.
+    /// `request` is any text that differs between different requests, and that a later release writes alike: never what `Debug`
+    /// makes of a type.
     pub(crate) fn new(key: &'a str, request: &str) -> Result<Self> {
         if key.is_empty() || key.len() > 255 || !key.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(Error::invalid(
@@ -29,7 +32,14 @@ impl<'a> Key<'a> {
         Ok(Self {
             key,
             hash: secret::hash(request),
+            former: None,
         })
+    }
+
+    /// The same request as a release before wrote it.
+    pub(crate) fn formerly(mut self, request: &str) -> Self {
+        self.former = Some(secret::hash(request));
+        self
     }
 
     /// What the same request made before; another request by this key is refused.
@@ -48,7 +58,8 @@ impl<'a> Key<'a> {
             )
             .await?;
         let Some(row) = row else { return Ok(None) };
-        if row.get::<String>("requestHash")? != self.hash {
+        let stored: String = row.get("requestHash")?;
+        if stored != self.hash && self.former.as_ref() != Some(&stored) {
             return Err(Error::conflict(
                 "Idempotency-Key",
                 "This key was used for another request; use a new one.",

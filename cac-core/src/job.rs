@@ -12,6 +12,7 @@ use crate::idempotency::{Key, Made};
 use crate::{Core, Error, Result, args, audit, transaction};
 
 pub mod account_mail;
+pub mod container_access;
 pub mod container_change;
 pub mod container_create;
 pub mod container_delete;
@@ -469,6 +470,14 @@ pub async fn request_cancel(tx: &mut Tx, core: &Core, id: i64) -> Result<()> {
     )
     .await?;
     Ok(())
+}
+
+/// Ends a typed job that has not begun its work: it waits in the queue and has stored no progress. `false` if it is not so.
+pub(crate) async fn withdraw(tx: &mut Tx, core: &Core, id: i64, reason: &str) -> Result<bool> {
+    let now = core.clock.now();
+    let sql = r#"UPDATE "Jobs" SET "status" = 'cancelled', "reason" = ?, "updatedAt" = ?, "finishedAt" = ?
+                 WHERE "id" = ? AND "status" = 'pending' AND "checkpoint" IS NULL"#;
+    Ok(tx.exec(sql, args![reason, now, now, id]).await? == 1)
 }
 
 /// Waits until the job has ended, `limit` at most; the job as it then is. Rights: none are checked.

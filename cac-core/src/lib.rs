@@ -12,6 +12,7 @@
 //! - [`job`] durable work: the queue, its runner, one file per kind of work; [`task`] programs that admins describe
 //! - [`reach`] where containers are reached; [`nginx`] the configuration from typed data, and the loop that keeps an nginx on it; [`routes`] what it serves now,
 //!   [`proxy`] who pulls it
+//! - [`supervise`] work in the background that begins again after a panic
 //! - [`doctor`] a look at everything an installation stands on; [`overview`] counts for metrics
 
 use std::ops::Deref;
@@ -50,6 +51,7 @@ pub mod secret;
 pub mod service;
 pub mod session;
 pub mod setting;
+pub mod supervise;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -80,6 +82,8 @@ pub struct Parts {
     pub(crate) credentials: credential::Recent,
     pub(crate) live: container::Live,
     pub(crate) newest: routes::Newest,
+    /// What this process does in the background.
+    pub background: supervise::Background,
 }
 
 impl std::fmt::Debug for Core {
@@ -123,6 +127,7 @@ impl Core {
             credentials: credential::Recent::default(),
             live: container::Live::default(),
             newest: routes::Newest::default(),
+            background: supervise::Background::default(),
         })))
     }
 }

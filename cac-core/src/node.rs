@@ -265,7 +265,19 @@ pub async fn create(core: &Core, actor: &Actor, new: NewNode) -> Result<Node> {
 /// Changes a node, for admins.
 pub async fn update(core: &Core, actor: &Actor, id: i64, change: NodeChange) -> Result<Node> {
     actor.must_be_admin()?;
-    let node = find(core, id).await?;
+    transaction!(core.db, tx => {
+        // Read and written under one lock: what another admin changes at the same time stays.
+        tx.lock("settings").await?;
+        let Some(row) = tx.opt(ONE, args![id]).await? else {
+            return Err(Error::NotFound(format!("There is no node {id}.")));
+        };
+        store(tx, core, Node::from_row(core, &row)?, &change).await?;
+    })?;
+    find(core, id).await
+}
+
+async fn store(tx: &mut Tx, core: &Core, node: Node, change: &NodeChange) -> Result<()> {
+    let id = node.id;
     // The clients tell an old row from a new one by its time.
     let now = core
         .clock
@@ -277,23 +289,23 @@ pub async fn update(core: &Core, actor: &Actor, id: i64, change: NodeChange) -> 
             format!("{why} Or give the token's secret anew."),
         ));
     }
-    let new = change.on(node);
+    let new = change.clone().on(node);
     check(&new)?;
-    transaction!(core.db, tx => {
-        tx.exec(
-            r#"UPDATE "Nodes" SET "name" = ?, "apiUrl" = ?, "tokenId" = ?, "tlsVerify" = ?, "tlsFingerprint" = ?,
-                      "aiContainer" = ?, "enabled" = ?, "storage" = ?, "bridge" = ?, "templates" = ?, "updatedAt" = ? WHERE "id" = ?"#,
-            args![
-                &new.name, new.api_url.as_deref(), new.token_id.as_deref(), new.tls_verify,
-                new.tls_fingerprint.as_deref(), new.ai_container.as_deref(), new.enabled.unwrap_or(true),
-                new.storage.as_deref(), new.bridge.as_deref(), new.templates.as_deref(), now, id
-            ],
-        )
-        .await
-        .map_err(|error| name_taken(error, &new.name))?;
+    tx.exec(
+        r#"UPDATE "Nodes" SET "name" = ?, "apiUrl" = ?, "tokenId" = ?, "tlsVerify" = ?, "tlsFingerprint" = ?,
+                  "aiContainer" = ?, "enabled" = ?, "storage" = ?, "bridge" = ?, "templates" = ?, "updatedAt" = ? WHERE "id" = ?"#,
+        args![
+            &new.name, new.api_url.as_deref(), new.token_id.as_deref(), new.tls_verify,
+            new.tls_fingerprint.as_deref(), new.ai_container.as_deref(), new.enabled.unwrap_or(true),
+            new.storage.as_deref(), new.bridge.as_deref(), new.templates.as_deref(), now, id
+        ],
+    )
+    .await
+    .map_err(|error| name_taken(error, &new.name))?;
+    if change.secret.is_some() {
         keep_secret(tx, core, id, new.secret.as_deref()).await?;
-    })?;
-    find(core, id).await
+    }
+    Ok(())
 }
 
 /// Sealed where there is a key, else as it is.

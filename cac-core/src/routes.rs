@@ -23,6 +23,7 @@ use crate::nginx::{
     self, BadValue, Fault, Flavour, Kept, ProxyConfig, Rendered, Service, Settings, StreamModule,
     TakenPorts,
 };
+use crate::supervise::supervise;
 use crate::{Core, Error, Result, args, container, proxy};
 
 /// Files of one table that are kept, for different kinds of nginx.
@@ -313,30 +314,44 @@ pub async fn follow(
     settings: Settings,
     stop: CancellationToken,
 ) -> Result<watch::Receiver<Arc<Rendered>>> {
-    let mut changed = core.wake.watch_routes();
     let first = render_with(&core, &settings).await?;
     let (sender, receiver) = watch::channel(Arc::new(first));
     tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sender.closed() => return,
-                _ = changed.changed() => {}
-                () = tokio::time::sleep(LOOK) => {}
-            }
-            match render_with(&core, &settings).await {
-                Ok(new) => drop(sender.send_if_modified(|old| {
-                    let differs = old.etag != new.etag;
-                    if differs {
-                        *old = Arc::new(new);
-                    }
-                    differs
-                })),
-                Err(error) => tracing::warn!(%error, "the routes cannot be read now"),
-            }
-        }
+        // Rendering asserts what must never reach nginx, so it may panic: that must not freeze the file for good.
+        supervise(&core, "routes", || {
+            refresh(&core, &settings, &sender, &stop)
+        })
+        .await;
     });
     Ok(receiver)
+}
+
+/// Renders again whenever something changed, until `stop` or until nobody receives it.
+async fn refresh(
+    core: &Core,
+    settings: &Settings,
+    sender: &watch::Sender<Arc<Rendered>>,
+    stop: &CancellationToken,
+) {
+    let mut changed = core.wake.watch_routes();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sender.closed() => return,
+            _ = changed.changed() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        match render_with(core, settings).await {
+            Ok(new) => drop(sender.send_if_modified(|old| {
+                let differs = old.etag != new.etag;
+                if differs {
+                    *old = Arc::new(new);
+                }
+                differs
+            })),
+            Err(error) => tracing::warn!(%error, "the routes cannot be read now"),
+        }
+    }
 }
 
 /// What is not served is logged when it begins to be so.
@@ -367,12 +382,15 @@ pub async fn serve(
     let newest = follow(core.clone(), settings, stop.clone()).await?;
     let kept = nginx::keep(config, newest, stop.clone()).await;
     let kept = kept.map_err(|error| Error::Upstream(error.to_string()))?;
-    tokio::spawn(report(core, kept.live.clone(), stop));
+    let live = kept.live.clone();
+    tokio::spawn(async move {
+        supervise(&core, "proxy report", || report(&core, live.clone(), &stop)).await;
+    });
     Ok(kept)
 }
 
 /// Tells what is live there, as a puller does.
-async fn report(core: Core, mut live: watch::Receiver<nginx::Live>, stop: CancellationToken) {
+async fn report(core: &Core, mut live: watch::Receiver<nginx::Live>, stop: &CancellationToken) {
     loop {
         let now = live.borrow_and_update().clone();
         let report = match now.trouble {
@@ -388,7 +406,7 @@ async fn report(core: Core, mut live: watch::Receiver<nginx::Live>, stop: Cancel
                 ..proxy::Report::live(now.etag)
             },
         };
-        if let Err(error) = proxy::report(&core, OWN, &report).await {
+        if let Err(error) = proxy::report(core, OWN, &report).await {
             tracing::warn!(%error, "what nginx serves cannot be reported now");
         }
         let next = tokio::time::timeout(proxy::REPEAT, live.changed());

@@ -169,6 +169,42 @@ impl NewService {
             }
         }
     }
+
+    /// Whether both are on the same port of the container. Public names share ports, others do not.
+    pub(crate) fn same_port(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Port {
+                    r#type,
+                    internal_port,
+                    ..
+                },
+                Self::Port {
+                    r#type: other_type,
+                    internal_port: other_port,
+                    ..
+                },
+            ) => r#type == other_type && internal_port == other_port,
+            _ => false,
+        }
+    }
+
+    /// The same where ssh of containers listens on this port: `ssh` means that port, and that port means ssh.
+    pub(crate) fn with_ssh_port(mut self, ssh_port: u16) -> Self {
+        if let Self::Port {
+            r#type: ServiceType::Tcp,
+            internal_port,
+            ssh,
+            ..
+        } = &mut self
+        {
+            if *ssh {
+                *internal_port = ssh_port;
+            }
+            *ssh = *internal_port == ssh_port;
+        }
+        self
+    }
 }
 
 /// Adds services to a container, giving each its external port. The caller holds the lock `ports`

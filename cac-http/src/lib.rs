@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cac_core::supervise::supervise;
 use cac_core::wake::{self, Channel};
 use cac_core::{Core, user};
 use poem::endpoint::BoxEndpoint;
@@ -76,7 +77,11 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let listening = wake::listen(&core, Channel::Output).await;
-    let looking = tokio::spawn(user::keep_looking_up(core.clone(), stop.clone()));
+    let (looked, until) = (core.clone(), stop.clone());
+    let looking = tokio::spawn(async move {
+        let look_up = || user::keep_looking_up(looked.clone(), until.clone());
+        supervise(&looked, "user look-up", look_up).await;
+    });
     let served = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
         .run_with_graceful_shutdown(
             stoppable(core, stop.clone()),

@@ -51,6 +51,8 @@ enum Command {
         #[arg(long)]
         forget: bool,
     },
+    /// Withdraw the request to delete a container, as long as the deletion has not begun
+    Keep(Named),
     /// Start a container
     Start(Named),
     /// Stop a container
@@ -189,6 +191,11 @@ impl Container {
                 yes,
                 forget,
             } => delete(&portal, &container.name, (yes, forget), json).await?,
+            Command::Keep(one) => {
+                let id = portal.container(&one.name).await?.id;
+                let answer = portal.client.container_keep().id(id).send().await;
+                changed(&portal, id, answer, json).await?;
+            }
             Command::Start(one) => {
                 let id = portal.container(&one.name).await?.id;
                 let answer = portal.client.container_start().id(id).send().await;
@@ -438,8 +445,22 @@ fn show(row: &types::Container, json: bool) -> Result<(), Failure> {
         ),
         ("made", time(Some(&row.created_at))),
         ("job", shown(row.job_id.as_ref())),
+        ("deletion", deletion(row)),
+        ("not applied", shown(row.change_error.as_ref())),
     ])?;
     super::service::list(&row.services, false)
+}
+
+/// How a requested deletion stands; empty without one.
+fn deletion(row: &types::Container) -> String {
+    let Some(by) = &row.deletion_requested_by else {
+        return String::new();
+    };
+    match (&row.deletion_error, row.deletion_job_id) {
+        (Some(error), _) => format!("requested by {by}, failed: {error}"),
+        (None, Some(job)) => format!("requested by {by}, job {job}"),
+        (None, None) => format!("requested by {by}"),
+    }
 }
 
 /// Becomes ssh, so that everything typed goes there.

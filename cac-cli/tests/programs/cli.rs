@@ -101,6 +101,9 @@ fn the_main_job_by_words_alone() {
             .good(&["container", "restart", "hello"])
             .contains("running")
     );
+    // Nothing was requested, so nothing is withdrawn.
+    let kept = alice.json(&["container", "keep", "hello"]);
+    assert!(kept["deletionRequestedAt"].is_null(), "{kept}");
 
     alice.good(&[
         "container",

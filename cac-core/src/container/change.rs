@@ -1,32 +1,16 @@
-//! Changing a container that exists: rights and state are checked here, the work is a durable job.
+//! Power and snapshots of a container that exists: rights and state are checked here, the work is a durable job. Sizes, protection
+//! and owner are `container/update.rs`.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::size::{CORES, DISK, MEMORY};
-use super::{Container, check as rules, find, refused};
+use super::{Container, find, refused};
 use crate::actor::Actor;
 use crate::db::Tx;
 use crate::error::Fields;
 use crate::job::container_change::{self, Change, Payload};
-use crate::job::{self, Status, container_create};
+use crate::job::{self, Status};
 use crate::pve::{Sample, Snapshot};
-use crate::quota::{self, Amounts};
 use crate::{Core, Error, Result, args, audit, node, transaction};
-
-/// What an owner or an admin changes; absent fields stay.
-#[derive(Debug, Clone, Default)]
-pub struct ContainerChange {
-    pub cores: Option<i64>,
-    /// MiB
-    pub memory: Option<i64>,
-    /// GiB; only larger.
-    pub disk: Option<i64>,
-    /// Whether it may not be deleted.
-    pub protected: Option<bool>,
-    /// Another owner; for admins.
-    pub username: Option<String>,
-}
 
 /// How a request to change stands when the answer is due.
 #[derive(Debug, Clone)]
@@ -67,75 +51,6 @@ pub async fn change(
     work(core, actor, &container, change, limit).await
 }
 
-/// Changes sizes, protection and owner and waits up to `limit` for what Proxmox VE does of it.
-pub async fn update(
-    core: &Core,
-    actor: &Actor,
-    id: i64,
-    change: &ContainerChange,
-    limit: Duration,
-) -> Result<Changed> {
-    let container = find(core, actor, id).await?;
-    let (resize, owner) = check(core, actor, &container, change)?;
-    let owner = owner.as_deref();
-    let user = |name: &str| core.proxmox_user(name);
-    let new_owner = owner.filter(|owner| user(owner) != user(&container.username));
-    if let Some(owner) = new_owner {
-        give_role(core, &container, owner).await?;
-    }
-    if change.protected.is_some() || owner.is_some() {
-        let now = core.clock.now();
-        let sql = r#"UPDATE "Containers" SET "protected" = COALESCE(?, "protected"), "username" = COALESCE(?, "username"),
-                            "updatedAt" = ? WHERE "id" = ?"#;
-        core.db
-            .exec(sql, args![change.protected, owner, now, id])
-            .await?;
-    }
-    if new_owner.is_some() {
-        take_role(core, &container).await;
-    }
-    match resize {
-        Some(resize) => work(core, actor, &container, resize, limit).await,
-        None => done(core, id).await,
-    }
-}
-
-/// Gives the new owner the role that opens Proxmox VE's own console; nothing has changed if Proxmox VE knows no such user.
-async fn give_role(core: &Core, container: &Container, owner: &str) -> Result<()> {
-    let Ok((node, vmid)) = made(container) else {
-        return Ok(());
-    };
-    let pve = core.pve(&node::find(core, node).await?)?;
-    let path = format!("/vms/{vmid}");
-    let user = core.proxmox_user(owner);
-    let given = pve.acl_grant(&path, container_create::ROLE, &user).await;
-    given.map_err(|error| match error.is_does_not_exist() {
-        true => Error::invalid("username", format!("Proxmox VE knows no user {user}.")),
-        false => told(&error),
-    })
-}
-
-/// Takes the role from the old owner. The container is somebody else's by now, whatever comes of it.
-async fn take_role(core: &Core, container: &Container) {
-    let Ok((node, vmid)) = made(container) else {
-        return;
-    };
-    let (path, user) = (
-        format!("/vms/{vmid}"),
-        core.proxmox_user(&container.username),
-    );
-    let taken = async {
-        let pve = core.pve(&node::find(core, node).await?)?;
-        match pve.acl_revoke(&path, container_create::ROLE, &user).await {
-            Err(error) if !error.is_does_not_exist() => Err(told(&error)),
-            _ => Ok(()),
-        }
-    };
-    if let Err(error) = taken.await {
-        tracing::warn!(%error, path, user, "a former owner keeps the role in Proxmox VE");
-    }
-}
-
 /// The snapshots that Proxmox VE has of the container, oldest first.
 pub async fn snapshots(core: &Core, actor: &Actor, id: i64) -> Result<Vec<Snapshot>> {
     snapshots_of(core, &find(core, actor, id).await?).await
@@ -172,7 +87,7 @@ pub async fn usage(core: &Core, actor: &Actor, id: i64, timeframe: &str) -> Resu
     }
 }
 
-fn told(error: &crate::pve::Error) -> Error {
+pub(super) fn told(error: &crate::pve::Error) -> Error {
     if error.is_transient() {
         return Error::Unreachable(error.to_string());
     }
@@ -180,59 +95,10 @@ fn told(error: &crate::pve::Error) -> Error {
 }
 
 /// Node and VMID of a container that is made.
-fn made(container: &Container) -> Result<(i64, u32)> {
+pub(super) fn made(container: &Container) -> Result<(i64, u32)> {
     let place = container.node_id.zip(container.container_id);
     let message = "This container is not made yet, or its node is not known.";
     place.ok_or_else(|| Error::conflict("id", message))
-}
-
-/// The change of sizes, and the stored form of the new owner's name.
-fn check(
-    core: &Core,
-    actor: &Actor,
-    container: &Container,
-    change: &ContainerChange,
-) -> Result<(Option<Change>, Option<String>)> {
-    let mut fields = Fields::default();
-    let mut size =
-        |field: &'static str, value: Option<i64>, range: RangeInclusive<u32>, what: &str| {
-            let fits = u32::try_from(value?).ok();
-            let fits = fits.filter(|v| range.contains(v));
-            if fits.is_none() {
-                fields.add(
-                    field,
-                    format!("{what} from {} to {}.", range.start(), range.end()),
-                );
-            }
-            fits
-        };
-    let number = "Give a whole number";
-    let cores = size("cores", change.cores, CORES, number);
-    let memory = size("memory", change.memory, MEMORY, number);
-    let grown = container.disk.unwrap_or(*DISK.start())..=*DISK.end();
-    let disk = size("disk", change.disk, grown, "A disk can only grow: give GiB");
-    let mut owner = None;
-    if let Some(typed) = &change.username {
-        if !actor.admin {
-            fields.add(
-                "username",
-                "Only admins may give a container to somebody else.",
-            );
-        } else {
-            owner = Some(rules::owner(core, typed, &mut fields));
-        }
-    }
-    fields.into_result()?;
-    let cores = cores.filter(|cores| Some(*cores) != container.cores);
-    let memory = memory.filter(|memory| Some(*memory) != container.memory);
-    let disk = disk.filter(|disk| Some(*disk) != container.disk);
-    let any = cores.is_some() || memory.is_some() || disk.is_some();
-    let resize = any.then_some(Change::Resize {
-        cores,
-        memory,
-        disk,
-    });
-    Ok((resize, owner))
 }
 
 /// What Proxmox VE takes as a configuration id.
@@ -256,32 +122,61 @@ async fn work(
     let id = container.id;
     let job_id = transaction!(core.db, tx => {
         tx.lock("names").await?;
-        let row = tx.opt(r#"SELECT "state" FROM "Containers" WHERE "id" = ?"#, args![id]).await?;
-        let Some(row) = row else {
+        let sql = r#"SELECT * FROM "Containers" WHERE "id" = ?"#;
+        let row = tx.opt(sql, args![id]).await?.map(|row| Container::from_row(&row)).transpose()?;
+        let Some(row) = row.filter(|row| actor.may_see(Some(&row.username))) else {
             return Err(Error::NotFound(format!("There is no container {id}.")));
         };
-        if let Some(state) = row.get::<Option<String>>("state")? {
-            let message = format!("Something works on this container already ({state}); wait until it has ended.");
-            return Err(Error::conflict("id", message));
-        }
-        if let Change::Resize { cores, memory, disk } = &change {
-            reserve(tx, core, actor, id, (*cores, *memory, *disk)).await?;
-        }
-        let payload = Payload { container: id, change: change.clone() };
-        let new = job::NewJob {
-            kind: container_change::KIND,
-            title: format!("{} container {} of {}", change.words(), container.hostname, container.username),
-            payload: serde_json::to_value(payload).map_err(|error| Error::Internal(error.to_string()))?,
-            container_id: Some(id),
-            created_by: Some(&actor.username),
-        };
-        let job_id = job::create(tx, core, new).await?;
-        let sql = r#"UPDATE "Containers" SET "state" = 'changing', "jobId" = ?, "updatedAt" = ? WHERE "id" = ?"#;
-        tx.exec(sql, args![job_id, core.clock.now(), id]).await?;
-        let entry = audit::Change::new(change.operation(), target(id, &change)).job(job_id);
-        altered(entry, container, &change).write(tx, core, actor).await?;
+        must_be_free(&row)?;
+        let payload = Payload { container: id, change: change.clone(), owner: None, before: None };
+        let title = format!("{} container {} of {}", change.words(), row.hostname, row.username);
+        let job_id = begin(tx, core, actor, payload, title).await?;
+        audit::Change::new(change.operation(), target(id, &change)).job(job_id).write(tx, core, actor).await?;
         job_id
     })?;
+    finished(core, id, job_id, limit).await
+}
+
+/// Only one job works on a container at a time.
+pub(super) fn must_be_free(container: &Container) -> Result<()> {
+    let Some(state) = &container.state else {
+        return Ok(());
+    };
+    let message =
+        format!("Something works on this container already ({state}); wait until it has ended.");
+    Err(Error::conflict("id", message))
+}
+
+/// Adds the job and gives it the container; [`must_be_free`] came before, under the lock `names`.
+pub(super) async fn begin(
+    tx: &mut Tx,
+    core: &Core,
+    actor: &Actor,
+    payload: Payload,
+    title: String,
+) -> Result<i64> {
+    let id = payload.container;
+    let new = job::NewJob {
+        kind: container_change::KIND,
+        title,
+        payload: serde_json::to_value(payload)
+            .map_err(|error| Error::Internal(error.to_string()))?,
+        container_id: Some(id),
+        created_by: Some(&actor.username),
+    };
+    let job_id = job::create(tx, core, new).await?;
+    let sql = r#"UPDATE "Containers" SET "state" = 'changing', "jobId" = ?, "changeError" = NULL, "updatedAt" = ? WHERE "id" = ?"#;
+    tx.exec(sql, args![job_id, core.clock.now(), id]).await?;
+    Ok(job_id)
+}
+
+/// Waits for the job of a change.
+pub(super) async fn finished(
+    core: &Core,
+    id: i64,
+    job_id: i64,
+    limit: Duration,
+) -> Result<Changed> {
     core.wake.jobs();
     let job = job::wait(core, job_id, limit).await?;
     match job.status {
@@ -301,58 +196,7 @@ fn target(id: i64, change: &Change) -> String {
     }
 }
 
-/// The sizes that a change asks for, beside those before.
-fn altered(entry: audit::Change, container: &Container, change: &Change) -> audit::Change {
-    let Change::Resize {
-        cores,
-        memory,
-        disk,
-    } = change
-    else {
-        return entry;
-    };
-    entry
-        .field("cores", container.cores, cores.or(container.cores))
-        .field("memory", container.memory, memory.or(container.memory))
-        .field("disk", container.disk, disk.or(container.disk))
-}
-
-/// Counts the larger sizes from now on; the job writes down what Proxmox VE has in the end.
-async fn reserve(
-    tx: &mut Tx,
-    core: &Core,
-    actor: &Actor,
-    id: i64,
-    (cores, memory, disk): (Option<u32>, Option<u32>, Option<u32>),
-) -> Result<()> {
-    let sql = r#"SELECT "username", "cores", "memory", "disk" FROM "Containers" WHERE "id" = ?"#;
-    let row = tx.one(sql, args![id]).await?;
-    let owner: String = row.get("username")?;
-    let size = |name: &str, wanted: Option<u32>| {
-        let now = row.get::<Option<u32>>(name)?.unwrap_or(0);
-        Ok::<_, Error>((now, wanted.unwrap_or(now).max(now)))
-    };
-    let (cores, memory, disk) = (
-        size("cores", cores)?,
-        size("memory", memory)?,
-        size("disk", disk)?,
-    );
-    let more = |(now, then): (u32, u32)| i64::from(then - now);
-    let more = Amounts {
-        containers: 0,
-        cores: more(cores),
-        memory: more(memory),
-        disk: more(disk),
-    };
-    let mut fields = Fields::default();
-    quota::check(tx, core, actor, &owner, more, &mut fields).await?;
-    fields.into_result()?;
-    let sql = r#"UPDATE "Containers" SET "cores" = ?, "memory" = ?, "disk" = ? WHERE "id" = ?"#;
-    tx.exec(sql, args![cores.1, memory.1, disk.1, id]).await?;
-    Ok(())
-}
-
-async fn done(core: &Core, id: i64) -> Result<Changed> {
+pub(super) async fn done(core: &Core, id: i64) -> Result<Changed> {
     match super::find_any(core, id).await? {
         Some(container) => Ok(Changed::Done(Box::new(container))),
         None => Err(Error::NotFound(format!("There is no container {id}."))),

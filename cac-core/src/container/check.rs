@@ -106,7 +106,8 @@ pub(super) fn services(
         match config.protocols.parse(word) {
             // Every container has ssh already.
             Ok(NewService::Port { ssh: true, .. }) => {}
-            Ok(service) if services.contains(&service) => {}
+            // Only one service is on a port, however it was asked for: `22/tcp` is ssh, too.
+            Ok(service) if services.iter().any(|other| other.same_port(&service)) => {}
             Ok(service) => services.push(service),
             Err(message) => fields.add("additionalProtocols", message),
         }

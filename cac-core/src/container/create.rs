@@ -40,6 +40,23 @@ pub struct NewContainer {
     pub template: Option<String>,
 }
 
+impl NewContainer {
+    /// The request as one text, for idempotency keys. Later releases must write the same request alike: a field that is added is left
+    /// out where it is absent, and the words stay whatever becomes of the names in this type.
+    fn fingerprint(&self) -> String {
+        let fields = serde_json::json!({
+            "hostname": self.hostname, "osRelease": self.os_release, "httpPort": self.http_port, "aiContainer": self.ai_container,
+            "additionalProtocols": self.additional_protocols, "sshPublicKey": self.ssh_public_key, "size": self.size,
+            "cores": self.cores, "memory": self.memory, "disk": self.disk, "node": self.node, "template": self.template,
+        });
+        let fields = fields.as_object().into_iter().flatten();
+        // In the order of their names, whatever the map's own order is.
+        let present: std::collections::BTreeMap<_, _> =
+            fields.filter(|(_, value)| !value.is_null()).collect();
+        format!("container_create/1 {}", serde_json::json!(present))
+    }
+}
+
 /// The row and the job that makes it real.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Created {
@@ -78,7 +95,10 @@ pub async fn create(
     key: Option<&str>,
 ) -> Result<Created> {
     let key = key
-        .map(|key| Key::new(key, &format!("container {new:?}")))
+        .map(|key| {
+            let key = Key::new(key, &new.fingerprint())?;
+            Ok::<_, Error>(key.formerly(&format!("container {new:?}")))
+        })
         .transpose()?;
     if let Some(key) = &key {
         let mut tx = core.db.read().await?;
@@ -401,4 +421,25 @@ async fn insert(tx: &mut Tx, core: &Core, actor: &Actor, new: &Checked) -> Resul
         .write(tx, core, actor)
         .await?;
     Ok(Created { id, job_id })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It was what `Debug` makes of the type: a release that renames a field refused every repeated request for a day.
+    #[test]
+    fn the_fingerprint_of_a_request_outlives_the_names_in_the_source() {
+        let new = NewContainer {
+            hostname: "web".to_owned(),
+            os_release: "debian".to_owned(),
+            http_port: Some(80),
+            additional_protocols: vec!["rdp".to_owned()],
+            memory: Some(2048),
+            ..NewContainer::default()
+        };
+        // Never to be changed: keys are stored with its hash.
+        let stored = r#"container_create/1 {"additionalProtocols":["rdp"],"hostname":"web","httpPort":80,"memory":2048,"osRelease":"debian"}"#;
+        assert_eq!(new.fingerprint(), stored);
+    }
 }

@@ -182,7 +182,12 @@ pub async fn import(core: &Core, actor: &Actor, node: i64, wanted: &Wanted) -> R
         return Err(Error::invalid("vmid", message));
     }
     let one = look(core, &node, &pve, status).await;
-    let one = one.ok_or_else(|| Error::Upstream(format!("CT {} is gone.", wanted.vmid)))?;
+    let one = one.ok_or_else(|| {
+        Error::Upstream(format!(
+            "CT {} cannot be read: it may be gone, or the node's token may not see it.",
+            wanted.vmid
+        ))
+    })?;
     for problem in &one.problems {
         fields.add("vmid", problem.clone());
     }

@@ -15,9 +15,13 @@ pub enum Error {
     /// Locked, deadlocked or serialisation failure: repeat the whole transaction.
     #[error("database is busy: {0}")]
     Busy(String),
-    /// The server cannot be reached.
+    /// The server cannot be reached. Whether the statement was carried out is not known.
     #[error("database cannot be reached: {0}")]
     Unreachable(String),
+    /// The server cannot carry the statement out now: no room, read-only after a failover, a table that somebody moved away. The same
+    /// statement may succeed later.
+    #[error("database cannot serve this now: {0}")]
+    Unable(String),
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -60,6 +64,8 @@ fn sort(cause: &dyn sqlx::error::DatabaseError, text: String) -> Error {
     if let Some(mysql) = cause.try_downcast_ref::<MySqlDatabaseError>() {
         return match mysql.number() {
             1020 | 1205 | 1213 => Error::Busy(text),
+            // Full disk, full table, no such table, read-only.
+            1021 | 1114 | 1146 | 1290 | 1836 => Error::Unable(text),
             1040 | 1053 | 1927 => Error::Unreachable(text),
             _ => Error::Other(text),
         };
@@ -73,6 +79,10 @@ fn sort(cause: &dyn sqlx::error::DatabaseError, text: String) -> Error {
         // Extended codes (517 BUSY_SNAPSHOT, 261 BUSY_RECOVERY …) carry the primary one in the low byte.
         return match code.parse::<i32>().map(|code| code & 0xff) {
             Ok(5 | 6) => Error::Busy(text),
+            // READONLY, IOERR, FULL, CANTOPEN.
+            Ok(8 | 10 | 13 | 14) => Error::Unable(text),
+            // It has no code of its own.
+            _ if cause.message().starts_with("no such table") => Error::Unable(text),
             _ => Error::Other(text),
         };
     }
@@ -80,6 +90,10 @@ fn sort(cause: &dyn sqlx::error::DatabaseError, text: String) -> Error {
         "40001" | "40P01" | "55P03" => Error::Busy(text),
         "53300" | "57P01" | "57P02" | "57P03" => Error::Unreachable(text),
         code if code.starts_with("08") => Error::Unreachable(text),
+        // Read-only; no such table.
+        "25006" | "42P01" => Error::Unable(text),
+        // No resources; the system below.
+        code if code.starts_with("53") || code.starts_with("58") => Error::Unable(text),
         _ => Error::Other(text),
     }
 }

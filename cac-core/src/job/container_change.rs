@@ -5,14 +5,18 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::container_access::{self, OwnerChange};
 use super::guest::{Guest, release};
 use super::identity::{identity, locate};
 use super::pve_task::{Ended, wait_for_task};
 use super::{Running, Stop};
-use crate::args;
 use crate::container::{self, Container};
 use crate::node;
 use crate::pve::{self, LxcChange, Pve, TaskStatus, Upid};
+
+mod truth;
+
+use truth::{note, restore_sizes};
 
 /// `Jobs.kind`
 pub const KIND: &str = "container_change";
@@ -85,6 +89,22 @@ impl Change {
 pub struct Payload {
     pub container: i64,
     pub change: Change,
+    /// Who gets the role in Proxmox VE, and who loses it.
+    #[serde(default)]
+    pub owner: Option<OwnerChange>,
+    /// The sizes before the larger ones were counted: they hold again where nothing was changed.
+    #[serde(default)]
+    pub before: Option<StoredSizes>,
+}
+
+/// The sizes of a container's row; absent where they are not known.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct StoredSizes {
+    pub cores: Option<u32>,
+    /// MiB
+    pub memory: Option<u32>,
+    /// GiB
+    pub disk: Option<u32>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -129,17 +149,64 @@ pub(super) async fn run(job: &Running) -> Result<(), Stop> {
     let Some(container) = container::find_any(&job.core, payload.container).await? else {
         return Err(Stop::Failed("The container is gone.".to_owned()));
     };
-    let result = change(job, &container, &payload.change).await;
-    if !matches!(
+    let result = change(job, &container, &payload).await;
+    if matches!(
         result,
         Err(Stop::HandBack | Stop::Lost | Stop::Retry { .. })
     ) {
-        release(&job.core, container.id, job.id()).await?;
+        return result;
     }
+    if let Err(Stop::Failed(reason)) = &result {
+        note(job, container.id, reason).await?;
+    }
+    release(&job.core, container.id, job.id()).await?;
     result
 }
 
-async fn change(job: &Running, container: &Container, change: &Change) -> Result<(), Stop> {
+async fn change(job: &Running, container: &Container, payload: &Payload) -> Result<(), Stop> {
+    let change = &payload.change;
+    let mut changing = match prepare(job, container, change).await {
+        Ok(changing) => changing,
+        Err(stop @ (Stop::Failed(_) | Stop::Cancelled(_))) => {
+            restore_sizes(job, container.id, payload.before).await?;
+            if let Some(owner) = &payload.owner {
+                container_access::add(job, container.id, owner).await?;
+            }
+            return Err(stop);
+        }
+        Err(stop) => return Err(stop),
+    };
+    let given = match &payload.owner {
+        Some(owner) => container_access::apply(job, &changing.pve, changing.vmid, owner).await,
+        None => Ok(()),
+    };
+    if let (Err(Stop::Failed(_)), Some(owner)) = (&given, &payload.owner) {
+        container_access::add(job, container.id, owner).await?;
+    }
+    let left_out = match given {
+        Ok(()) => None,
+        Err(Stop::Failed(reason)) => Some(reason),
+        Err(stop) => return Err(stop),
+    };
+    let result = changing.work(container, change).await;
+    if matches!(result, Err(Stop::Failed(_) | Stop::Cancelled(_))) {
+        changing.write_truth(container.id).await?;
+    }
+    match (result, left_out) {
+        (Err(Stop::Failed(reason)), Some(left_out)) => {
+            Err(Stop::Failed(format!("{left_out} {reason}")))
+        }
+        (Ok(()), Some(left_out)) => Err(Stop::Failed(left_out)),
+        (result, _) => result,
+    }
+}
+
+/// Finds the container and proves that it is the row's. Nothing has been changed before.
+async fn prepare<'a>(
+    job: &'a Running,
+    container: &Container,
+    change: &Change,
+) -> Result<Changing<'a>, Stop> {
     let (Some(vmid), Some(node)) = (container.container_id, container.node_id) else {
         return Err(Stop::Failed(
             "The row names nothing in Proxmox VE.".to_owned(),
@@ -156,21 +223,15 @@ async fn change(job: &Running, container: &Container, change: &Change) -> Result
     };
     identity(&job.core, container, &config)
         .map_err(|mismatch| Stop::Failed(format!("{mismatch} Nothing was touched.")))?;
-    let mut changing = Changing {
+    job.step(2, 2, &format!("{} CT {vmid}", change.words()))
+        .await;
+    Ok(Changing {
         job,
         pve,
         node: on,
         vmid,
         at: job.checkpoint()?,
-    };
-    job.step(2, 2, &format!("{} CT {vmid}", change.words()))
-        .await;
-    let result = changing.work(container, change).await;
-    if matches!(result, Err(Stop::Failed(_) | Stop::Cancelled(_))) {
-        // Its sizes were counted as if they had come to be.
-        changing.write_sizes(container.id).await?;
-    }
-    result
+    })
 }
 
 impl Changing<'_> {
@@ -191,11 +252,12 @@ impl Changing<'_> {
         self.at.ran = Some(ran);
         let (effects, start) = effects(change, ran);
         for effect in effects.iter().skip(self.at.done) {
+            self.bring_about(effect).await?;
             if *effect == Effect::Stop {
-                // Nobody's name may lead to whoever gets its address next.
+                // Known to be stopped: its name must not lead to whoever gets its address next. Not before, since a shutdown may be
+                // refused, and then the container still runs there.
                 self.forget_address(container.id).await?;
             }
-            self.bring_about(effect).await?;
             self.at = Checkpoint {
                 ran: Some(ran),
                 done: self.at.done + 1,
@@ -334,34 +396,6 @@ impl Changing<'_> {
             .into_iter()
             .filter(|task| task.upid.kind() == kind && task.status == TaskStatus::Running);
         Ok(ours.next().map(|task| task.upid))
-    }
-
-    async fn forget_address(&self, id: i64) -> Result<(), Stop> {
-        self.job.allowed()?;
-        let core = &self.job.core;
-        let sql = r#"UPDATE "Containers" SET "ipv4Address" = NULL, "updatedAt" = ? WHERE "id" = ?"#;
-        core.db.exec(sql, args![core.clock.now(), id]).await?;
-        core.wake.routes();
-        Ok(())
-    }
-
-    /// Our books follow what Proxmox VE has now.
-    async fn write_sizes(&self, id: i64) -> Result<(), Stop> {
-        // What was done is written down, whoever does not want it any more.
-        let job = self.job.to_the_end();
-        let config = job
-            .ask(|| self.pve.lxc_config(&self.node, self.vmid))
-            .await?;
-        job.allowed()?;
-        let core = &job.core;
-        let disk = config.disk_gib();
-        let sql = r#"UPDATE "Containers" SET "cores" = COALESCE(?, "cores"), "memory" = COALESCE(?, "memory"),
-                            "disk" = COALESCE(?, "disk"), "updatedAt" = ? WHERE "id" = ?"#;
-        let now = core.clock.now();
-        core.db
-            .exec(sql, args![config.cores, config.memory, disk, now, id])
-            .await?;
-        Ok(())
     }
 }
 

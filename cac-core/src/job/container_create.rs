@@ -15,7 +15,7 @@ use crate::node;
 use crate::placement::{self, Wish};
 use crate::pve::{Pve, Upid};
 use crate::reach::Reach;
-use crate::{args, transaction};
+use crate::transaction;
 
 mod exist;
 mod shape;
@@ -334,15 +334,8 @@ impl Making<'_> {
     async fn leave_to_job(&self) -> Result<(), Stop> {
         self.job.allowed()?;
         let core = &self.job.core;
-        transaction!(core.db, tx => {
-            let job_id = container::add_undo(tx, core, &self.container).await?;
-            tx.exec(
-                r#"UPDATE "Containers" SET "state" = 'undoing', "lane" = NULL, "jobId" = ?, "updatedAt" = ? WHERE "id" = ?"#,
-                args![job_id, core.clock.now(), self.container.id],
-            )
-            .await?;
-        })
-        .map_err(|error: crate::Error| Stop::from(error))?;
+        transaction!(core.db, tx => { container::undo(tx, core, &self.container, self.job.id()).await? })
+            .map_err(|error: crate::Error| Stop::from(error))?;
         core.wake.jobs();
         Ok(())
     }

@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::guest::release;
 use super::identity::{has_marker, identity, locate};
 use super::pve_task::{Ended, wait_for_task};
 use super::{Running, Stop};
-use crate::container::{self, Container};
+use crate::container::{self, Admission, Container};
 use crate::node::{self, Node};
 use crate::pve::{Pve, TaskStatus, Upid};
 use crate::{args, transaction};
@@ -19,6 +18,9 @@ pub const KIND: &str = "container_delete";
 pub use super::identity::MISMATCH;
 /// How a reason begins when a row that is to be forgotten has its container.
 pub const OURS: &str = "The container still exists in Proxmox VE";
+
+/// Between two looks at a container that another job works on.
+const WAIT: Duration = Duration::from_secs(5);
 
 const ADVICE: &str = "an admin may forget the row (`DELETE /containers/{id}?forget=true`).";
 
@@ -35,35 +37,29 @@ pub struct Payload {
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Checkpoint {
+    /// From here on the request cannot be withdrawn: a job that waits for its container has no checkpoint.
+    begun: bool,
     upid: Option<Upid>,
     tries: u32,
 }
 
 pub(super) async fn run(job: &Running) -> Result<(), Stop> {
     let payload: Payload = job.payload()?;
-    let Some(container) = container::find_any(&job.core, payload.container).await? else {
-        job.line("The container is gone already.").await;
-        return Ok(());
-    };
-    let mut checkpoint: Checkpoint = job.checkpoint()?;
-    // Half a container is nobody's wish.
+    // An undo must not be cancelled: half a container would be left.
     let job = &if payload.undo {
         job.to_the_end()
     } else {
         job.clone()
     };
-    let result = if payload.forget {
-        check_foreign(job, &container).await
-    } else {
-        destroy(job, &container, &mut checkpoint).await
+    let mut checkpoint: Checkpoint = job.checkpoint()?;
+    let result = match begin(job, payload.container, &mut checkpoint).await {
+        Ok(Some(container)) => end(job, &payload, &container, &mut checkpoint).await,
+        Ok(None) => return Ok(()),
+        Err(stop) => Err(stop),
     };
     match result {
-        Ok(()) => {
-            job.line("The row is removed; its name and ports are free again.")
-                .await;
-            forget(job, container.id).await
-        }
         Err(Stop::Failed(reason)) if payload.undo => {
             checkpoint.tries += 1;
             checkpoint.upid = None;
@@ -77,11 +73,72 @@ pub(super) async fn run(job: &Running) -> Result<(), Stop> {
             })
         }
         Err(stop @ (Stop::Failed(_) | Stop::Cancelled(_))) => {
-            release(&job.core, container.id, job.id()).await?;
+            give_up(job, payload.container, &stop).await?;
             Err(stop)
         }
-        Err(other) => Err(other),
+        other => other,
     }
+}
+
+/// Gets the container that is to go, once no other job works on it; `None` when it is gone.
+async fn begin(
+    job: &Running,
+    id: i64,
+    checkpoint: &mut Checkpoint,
+) -> Result<Option<Container>, Stop> {
+    job.go_on()?;
+    match container::admit_deletion(&job.core, id, job.id()).await? {
+        Admission::Granted | Admission::Gone => {}
+        Admission::Withdrawn => {
+            return Err(Stop::Cancelled("The deletion was withdrawn.".to_owned()));
+        }
+        // Whoever gives the container up wakes this job; the look is for one that died without.
+        Admission::Waits { job: other } => {
+            return Err(Stop::Retry {
+                after: Some(WAIT),
+                reason: format!("Waiting for job {other}, which works on the container."),
+            });
+        }
+    }
+    let container = container::find_any(&job.core, id).await?;
+    if container.is_none() {
+        job.line("The container is gone already.").await;
+    } else if !checkpoint.begun {
+        checkpoint.begun = true;
+        job.save(checkpoint).await?;
+    }
+    Ok(container)
+}
+
+async fn end(
+    job: &Running,
+    payload: &Payload,
+    container: &Container,
+    checkpoint: &mut Checkpoint,
+) -> Result<(), Stop> {
+    if payload.forget {
+        check_foreign(job, container).await?;
+    } else {
+        destroy(job, container, checkpoint).await?;
+    }
+    job.line("The row is removed; its name and ports are free again.")
+        .await;
+    forget(job, container.id).await
+}
+
+/// Nothing was deleted: the container is free again. The request stays with the reason, unless it was cancelled.
+async fn give_up(job: &Running, id: i64, stop: &Stop) -> Result<(), Stop> {
+    job.allowed()?;
+    let core = &job.core;
+    let error = match stop {
+        Stop::Failed(reason) => Some(reason.as_str()),
+        _ => None,
+    };
+    transaction!(core.db, tx => {
+        tx.lock("names").await?;
+        container::end_deletion(tx, core, id, job.id(), error).await?;
+    })
+    .map_err(|error: crate::Error| Stop::from(error))
 }
 
 /// Whether the row may be forgotten: nothing in Proxmox VE is this container.
@@ -249,9 +306,15 @@ pub(super) async fn forget(job: &Running, container: i64) -> Result<(), Stop> {
     job.allowed()?;
     let core = &job.core;
     transaction!(core.db, tx => {
+        tx.lock("names").await?;
+        // A requested deletion that waits for this job finds at once that there is nothing left to do.
+        let waiting = r#"UPDATE "Jobs" SET "startAfter" = NULL WHERE "status" = 'pending'
+                         AND "id" IN (SELECT "deletionJobId" FROM "Containers" WHERE "id" = ?)"#;
+        tx.exec(waiting, args![container]).await?;
         tx.exec(r#"DELETE FROM "Services" WHERE "containerId" = ?"#, args![container]).await?;
         tx.exec(r#"DELETE FROM "Containers" WHERE "id" = ?"#, args![container]).await?;
     })?;
     core.wake.routes();
+    core.wake.jobs();
     Ok(())
 }

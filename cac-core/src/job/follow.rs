@@ -3,9 +3,11 @@
 //! reads the older rows by itself.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -101,7 +103,17 @@ impl Feeds {
         });
         feeds.insert(id, Arc::downgrade(&feed));
         let woken = core.wake.watch_output();
-        tokio::spawn(read(core.db.clone(), id, Arc::downgrade(&feed), woken));
+        let reading = read(core.db.clone(), id, Arc::downgrade(&feed), woken);
+        let read = Arc::downgrade(&feed);
+        tokio::spawn(async move {
+            if AssertUnwindSafe(reading).catch_unwind().await.is_err()
+                && let Some(feed) = read.upgrade()
+            {
+                // Its followers begin again with another reader.
+                tracing::error!(job = id, "the reader of a job's output panicked");
+                feed.see(|seen| seen.failed = true);
+            }
+        });
         feed
     }
 }

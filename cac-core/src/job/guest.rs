@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::pve_task::wait_for_task;
 use super::{Running, Stop};
-use crate::container::check;
+use crate::container::{self, check};
 use crate::pve::{Interface, Pve, is_lock_text};
 use crate::{Core, args, db, transaction};
 
@@ -128,7 +128,7 @@ impl Guest<'_> {
         let config = config.await?;
         self.job.allowed()?;
         let (core, mac) = (&self.job.core, config.mac());
-        transaction!(core.db, tx => {
+        let handed_over = transaction!(core.db, tx => {
             tx.lock("names").await?;
             let now = core.clock.now();
             check::lose_address(tx, core, address, id).await?;
@@ -142,20 +142,26 @@ impl Guest<'_> {
                 db::Error::Unique(_) => crate::Error::conflict("macAddress", "Another container has this MAC address already."),
                 other => other.into(),
             })?;
+            container::hand_over(tx, core, id).await?
         })
         .map_err(|error: crate::Error| Stop::from(error))?;
         core.wake.routes();
+        if handed_over {
+            core.wake.jobs();
+        }
         Ok(())
     }
 }
 
-/// Nothing works on the container any more.
+/// The job works on the container no longer: it is free, or goes to the deletion that was requested meanwhile.
 pub(super) async fn release(core: &Core, container: i64, job: i64) -> Result<(), Stop> {
-    core.db
-        .exec(
-            r#"UPDATE "Containers" SET "state" = NULL, "jobId" = NULL, "updatedAt" = ? WHERE "id" = ? AND "jobId" = ?"#,
-            args![core.clock.now(), container, job],
-        )
-        .await?;
+    let handed_over = transaction!(core.db, tx => {
+        tx.lock("names").await?;
+        container::release(tx, core, container, job).await?
+    })
+    .map_err(|error: crate::Error| Stop::from(error))?;
+    if handed_over {
+        core.wake.jobs();
+    }
     Ok(())
 }

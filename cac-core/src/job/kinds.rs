@@ -6,7 +6,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::{
-    Running, Stop, account_mail, container_change, container_create, container_delete, shell, task,
+    Running, Stop, account_mail, container_access, container_change, container_create,
+    container_delete, shell, task,
 };
 
 type Work = Arc<dyn Fn(Running) -> BoxFuture<'static, Result<(), Stop>> + Send + Sync>;
@@ -20,6 +21,9 @@ impl Kinds {
         let mut kinds = Self(HashMap::new());
         kinds.add(container_create::KIND, |job| async move {
             container_create::run(&job).await
+        });
+        kinds.add(container_access::KIND, |job| async move {
+            container_access::run(&job).await
         });
         kinds.add(container_change::KIND, |job| async move {
             container_change::run(&job).await

@@ -312,7 +312,8 @@ where
     loop {
         match call().await {
             Ok(value) => return Some(value),
-            Err(error) if began.elapsed() < limit => {
+            // What the database refuses for good it refuses again: then the lease lapses, and another runner tries.
+            Err(error) if error.retryable() && began.elapsed() < limit => {
                 tracing::warn!(what, ?jobs, %error, "not stored yet, trying again");
                 tokio::time::sleep(AGAIN).await;
             }
@@ -320,6 +321,33 @@ where
                 tracing::error!(what, ?jobs, %error, "not stored, given up");
                 return None;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+
+    /// Every error was tried again for a whole lease, also those that nothing can change.
+    #[tokio::test]
+    async fn only_what_may_pass_is_tried_again() {
+        for again in [false, true] {
+            let mut calls = 0;
+            let limit = AGAIN / 2;
+            let outcome: Option<()> = patiently("end", &[1], limit, || {
+                calls += 1;
+                let text = "the cause".to_owned();
+                let error = match again {
+                    true => Error::Unreachable(text),
+                    false => Error::Internal(text),
+                };
+                std::future::ready(Err(error))
+            })
+            .await;
+            assert!(outcome.is_none());
+            assert_eq!(calls > 1, again, "{calls} calls");
         }
     }
 }

@@ -15,8 +15,9 @@ use super::kinds::Kinds;
 use super::output::Output;
 use super::queue::{self, Claim};
 use super::{Running, Status, Stop, retention};
+use crate::supervise::supervise;
 use crate::wake::{Channel, listen};
-use crate::{Core, secret};
+use crate::{Core, container, secret};
 
 /// The first pause before another try, and the longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
@@ -115,13 +116,26 @@ impl Runner {
             stop,
             core,
         };
-        let renewing = tokio::spawn(renew(
+        let (core, name, held) = (
             at_work.core.clone(),
             at_work.name.clone(),
             at_work.held.clone(),
-        ));
-        let removing = at_work.core.clone();
-        let removing = tokio::spawn(async move { retention::keep(&removing).await });
+        );
+        let renewing = tokio::spawn(async move {
+            let renewing = || renew(core.clone(), name.clone(), held.clone());
+            supervise(&core, "lease renewal", renewing).await;
+        });
+        let core = at_work.core.clone();
+        let removing = tokio::spawn(async move {
+            supervise(&core, "output retention", || retention::keep(&core)).await;
+        });
+        let core = at_work.core.clone();
+        let settling = tokio::spawn(async move {
+            supervise(&core, "settling containers", || {
+                container::keep_settling(&core)
+            })
+            .await;
+        });
         at_work.claim_and_run().await;
         at_work.tasks.close();
         at_work.tasks.wait().await;
@@ -129,6 +143,7 @@ impl Runner {
         finishing.wait().await;
         renewing.abort();
         removing.abort();
+        settling.abort();
         listening.end().await;
     }
 }

@@ -64,6 +64,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(13, "left_out", "0013_left_out"),
     migration!(14, "proxy_services", "0014_proxy_services"),
     migration!(15, "audit_changes", "0015_audit_changes"),
+    migration!(16, "deletion_requests", "0016_deletion_requests"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

@@ -126,12 +126,8 @@ pub async fn add(core: &Core, actor: &Actor, container: i64, new: &NewOne) -> Re
         match &new {
             NewService::Http { name, .. } => check::name_is_free(tx, core, "externalHostname", name, (container.id, 0)).await?,
             NewService::Port { r#type, internal_port, .. } => {
-                let sql = r#"SELECT "id" FROM "Services" WHERE "containerId" = ? AND "type" = ? AND "internalPort" = ?"#;
-                let given = args![container.id, r#type.as_str(), *internal_port];
-                if tx.opt(sql, given).await?.is_some() {
-                    let message = format!("Port {internal_port} is published already.");
-                    return Err(Error::conflict("internalPort", message));
-                }
+                let published = Published { container: container.id, r#type: *r#type, internal_port: *internal_port };
+                published.must_be_free(tx, 0).await?;
             }
         }
         tx.lock("ports").await?;
@@ -155,12 +151,12 @@ pub async fn update(
     change: &ServiceChange,
 ) -> Result<Service> {
     let container = container::find(core, actor, container).await?;
+    // The type of a service never changes.
     let old = find(core, container.id, id).await?;
     let mut fields = Fields::default();
-    let port = match change.internal_port {
-        Some(port) => internal_port(core, old.r#type, Some(port), &mut fields),
-        None => old.internal_port,
-    };
+    let port = change
+        .internal_port
+        .map(|port| internal_port(core, old.r#type, Some(port), &mut fields));
     let name = change.external_hostname.as_deref();
     let name = match name.map(str::trim).filter(|name| !name.is_empty()) {
         Some(name) if old.r#type == ServiceType::Http => {
@@ -183,9 +179,19 @@ pub async fn update(
             check::name_is_free(tx, core, "externalHostname", name, (container.id, id)).await?;
         }
         let before = super::find(tx, id).await?;
-        let sql = r#"UPDATE "Services" SET "internalPort" = ?, "externalHostname" = COALESCE(?, "externalHostname"), "updatedAt" = ?
-                     WHERE "id" = ? AND "containerId" = ?"#;
-        tx.exec(sql, args![port, name.as_deref(), core.clock.now(), id, container.id]).await?;
+        if let Some(internal_port) = port
+            && old.r#type != ServiceType::Http
+        {
+            let published = Published { container: container.id, r#type: old.r#type, internal_port };
+            published.must_be_free(tx, id).await?;
+            keeps_its_range(core, &old, internal_port)?;
+        }
+        // Only what is carried: somebody else may change the rest at the same time.
+        let sql = r#"UPDATE "Services" SET "internalPort" = COALESCE(?, "internalPort"), "externalHostname" = COALESCE(?, "externalHostname"),
+                            "updatedAt" = ? WHERE "id" = ? AND "containerId" = ?"#;
+        if tx.exec(sql, args![port, name.as_deref(), core.clock.now(), id, container.id]).await? == 0 {
+            return Err(missing(id));
+        }
         change.options.store(tx, id).await?;
         let after = super::find(tx, id).await?;
         audit::Change::new("service_update", path(container.id, id)).altered(before.as_ref(), after.as_ref())
@@ -193,6 +199,43 @@ pub async fn update(
     })?;
     core.wake.routes();
     find(core, container.id, id).await
+}
+
+/// A port of a container, of which only one service may be.
+struct Published {
+    container: i64,
+    r#type: ServiceType,
+    internal_port: u16,
+}
+
+impl Published {
+    /// Refuses a port that another service than this one publishes; 0 for none. The caller holds the lock `names`.
+    async fn must_be_free(&self, tx: &mut Tx, service: i64) -> Result<()> {
+        let sql = r#"SELECT "id" FROM "Services" WHERE "containerId" = ? AND "type" = ? AND "internalPort" = ? AND "id" <> ?"#;
+        let port = self.internal_port;
+        let given = args![self.container, self.r#type.as_str(), port, service];
+        if tx.opt(sql, given).await?.is_some() {
+            let message = format!("Port {port} is published already.");
+            return Err(Error::conflict("internalPort", message));
+        }
+        Ok(())
+    }
+}
+
+/// An ssh service has an external port of the range for ssh, and the external port of a service stays.
+fn keeps_its_range(core: &Core, old: &Service, internal_port: u16) -> Result<()> {
+    let config = &core.config.containers;
+    let becomes_ssh = old.r#type == ServiceType::Tcp
+        && internal_port == config.ssh_port
+        && old.internal_port != internal_port;
+    let external = old.external_port.unwrap_or_default();
+    if becomes_ssh && !config.ssh_ports.contains(&external) {
+        let message = format!(
+            "Port {internal_port} is the one of ssh, which gets an external port of its own range. Remove this service and add `ssh`."
+        );
+        return Err(Error::conflict("internalPort", message));
+    }
+    Ok(())
 }
 
 /// Removes a service: its name or port is free again.
@@ -271,6 +314,8 @@ fn check_new(
             new.options.check(*r#type, &mut fields);
         }
         fields.into_result()?;
+        let ssh_port = core.config.containers.ssh_port;
+        let service = service.map(|service| service.with_ssh_port(ssh_port));
         return service.map_err(|message| Error::invalid("protocol", message));
     }
     let r#type = match given(&new.r#type).map(|word| word.parse()) {

@@ -228,3 +228,95 @@ async fn a_name_is_given_once_however_many_ask() {
         assert_eq!(ports.len(), 10, "{}", database.name);
     }
 }
+
+/// Adding refused a second tcp service on one port, changing one did not.
+#[tokio::test]
+async fn a_service_is_changed_by_the_rules_of_adding_one() {
+    for database in databases().await {
+        let core = core(&database, &[("pve1", None)]).await;
+        let row = container::register(&core, &Actor::local(), &web(1))
+            .await
+            .unwrap();
+        let alice = Actor::new("alice", false);
+        let one = service::add(&core, &alice, row.id, &at("tcp", 5000)).await;
+        let one = one.unwrap();
+        let other = service::add(&core, &alice, row.id, &at("tcp", 5001)).await;
+        let other = other.unwrap();
+        let to = |port| ServiceChange {
+            internal_port: Some(port),
+            ..ServiceChange::default()
+        };
+        // However it is asked for.
+        let twice = service::add(&core, &alice, row.id, &word("22/tcp")).await;
+        assert_eq!(field(&twice.unwrap_err()), "taken internalPort");
+        for port in [5000, 22] {
+            let refused = service::update(&core, &alice, row.id, other.id, &to(port)).await;
+            assert_eq!(field(&refused.unwrap_err()), "taken internalPort", "{port}");
+        }
+        // Its own port again is no other one's, and udp is another thing.
+        service::update(&core, &alice, row.id, one.id, &to(5000))
+            .await
+            .unwrap();
+        let udp = service::add(&core, &alice, row.id, &at("udp", 5002)).await;
+        service::update(&core, &alice, row.id, udp.unwrap().id, &to(5000))
+            .await
+            .unwrap();
+        // Without its ssh service, another one does not become it by the way: its external port is of another range.
+        let is_ssh = |s: &&service::Service| s.internal_port == 22;
+        let ssh = row.services.iter().find(is_ssh).unwrap().id;
+        service::remove(&core, &alice, row.id, ssh).await.unwrap();
+        let refused = service::update(&core, &alice, row.id, other.id, &to(22)).await;
+        assert_eq!(field(&refused.unwrap_err()), "taken internalPort");
+    }
+}
+
+/// `22/tcp` was a second ssh service on another range.
+#[tokio::test]
+async fn a_container_begins_with_one_service_on_a_port() {
+    for database in databases().await {
+        let core = core(&database, &[("pve1", None)]).await;
+        let mut new = web(1);
+        new.additional_protocols =
+            vec!["22/tcp".to_owned(), "3389/tcp".to_owned(), "rdp".to_owned()];
+        let row = container::register(&core, &Actor::local(), &new)
+            .await
+            .unwrap();
+        let mut ports: Vec<u16> = row.services.iter().map(|s| s.internal_port).collect();
+        ports.sort_unstable();
+        assert_eq!(ports, [22, 3389, 8080]);
+    }
+}
+
+/// What a change did not carry was written, too, as it had been read before.
+#[tokio::test]
+async fn two_who_change_one_service_lose_nothing() {
+    for database in databases().await {
+        let core = core(&database, &[("pve1", None)]).await;
+        let row = container::register(&core, &Actor::local(), &web(1))
+            .await
+            .unwrap();
+        let alice = Actor::new("alice", false);
+        let id = row.services[0].id;
+        for round in 0..15 {
+            let name = format!("site{round}");
+            let port = ServiceChange {
+                internal_port: Some(9000 + round),
+                ..ServiceChange::default()
+            };
+            let named = ServiceChange {
+                external_hostname: Some(name.clone()),
+                ..ServiceChange::default()
+            };
+            let (one, other) = tokio::join!(
+                service::update(&core, &alice, row.id, id, &port),
+                service::update(&core, &alice, row.id, id, &named),
+            );
+            one.unwrap();
+            other.unwrap();
+            let now = container::find_any(&core, row.id).await.unwrap().unwrap();
+            let now = now.services.into_iter().find(|s| s.id == id).unwrap();
+            assert_eq!(i64::from(now.internal_port), 9000 + round);
+            assert_eq!(now.external_hostname, Some(name));
+        }
+    }
+}

@@ -7,6 +7,7 @@
     reason = "a panic is how a test reports that its set-up failed"
 )]
 
+mod background;
 mod follow;
 mod lab;
 mod output;

@@ -281,3 +281,36 @@ async fn a_job_whose_runner_died_is_taken_up_and_finished_once() {
         lab.end().await;
     }
 }
+
+/// A 403 was taken for "nothing is there": a second container was made, and the first was nobody's.
+#[tokio::test]
+async fn a_403_after_a_lost_answer_does_not_prove_that_nothing_was_created() {
+    for database in testing::databases().await {
+        let mut lab = Lab::new(database).await;
+        lab.simulator
+            .faults()
+            .once("POST", "/nodes/pve", Action::DropAfter);
+        lab.simulator.faults().add(Fault {
+            method: Some("GET".to_owned()),
+            path: "/config".to_owned(),
+            count: 2,
+            action: Action::Status {
+                code: 403,
+                reason: "Permission check failed (/vms/100, VM.Audit)".to_owned(),
+            },
+        });
+        lab.runner();
+        let created = lab.ask("unseen").await;
+        let job = lab.job(created.job_id).await;
+        assert_eq!(job.status, Status::Failure);
+        let reason = job.reason.unwrap();
+        assert!(reason.contains("cannot be seen"), "{reason}");
+        // As soon as it is seen it is removed: it was ours.
+        until("the row is gone", async || {
+            lab.row(created.id).await.is_none()
+        })
+        .await;
+        lab.assert_nothing_left(created.id).await;
+        lab.end().await;
+    }
+}

@@ -45,7 +45,7 @@ async fn status(lab: &Lab, row: &Container) -> String {
 }
 
 /// Whether Proxmox VE lets somebody open the console of a container.
-async fn may(lab: &Lab, name: &str, path: &str) -> bool {
+pub(crate) async fn may(lab: &Lab, name: &str, path: &str) -> bool {
     let target = cac_core::pve::Target {
         api_url: lab.simulator.url(),
         tls: cac_core::pve::Tls::Fingerprint(lab.simulator.fingerprint().parse().unwrap()),

@@ -4,6 +4,7 @@
 mod clone;
 mod create;
 mod delete;
+mod deletion_requests;
 mod faults;
 mod import;
 mod lab;
@@ -15,3 +16,4 @@ mod pitfalls;
 mod preflight;
 mod reconcile;
 mod sign_in;
+mod whole_changes;

@@ -92,3 +92,35 @@ async fn a_changed_certificate_is_shown_and_gets_nothing() {
     assert_eq!(check.problems, Vec::<String>::new());
     lab.end().await;
 }
+
+/// Each read the whole node and wrote all of it: one change of two was lost.
+#[tokio::test]
+async fn two_admins_who_change_one_node_lose_nothing() {
+    for database in testing::databases().await {
+        let lab = Lab::new(database).await;
+        let id = node::all(&lab.core).await.unwrap()[0].id;
+        for round in 0..15 {
+            let (storage, bridge) = (format!("storage{round}"), format!("vmbr{round}"));
+            let one = NodeChange {
+                storage: Some(Some(storage.clone())),
+                ..NodeChange::default()
+            };
+            let other = NodeChange {
+                bridge: Some(Some(bridge.clone())),
+                ..NodeChange::default()
+            };
+            let who = admin();
+            let (one, other) = tokio::join!(
+                node::update(&lab.core, &who, id, one),
+                node::update(&lab.core, &who, id, other),
+            );
+            one.unwrap();
+            other.unwrap();
+            let node = node::find(&lab.core, id).await.unwrap();
+            assert_eq!(node.storage.as_deref(), Some(storage.as_str()));
+            assert_eq!(node.bridge.as_deref(), Some(bridge.as_str()));
+            assert!(node.secret.is_some());
+        }
+        lab.end().await;
+    }
+}

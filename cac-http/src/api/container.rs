@@ -276,8 +276,10 @@ impl Api {
 
     /// Delete a container
     ///
-    /// From Proxmox VE and from the database. A form may send `_method=DELETE`. A container that is another one in Proxmox VE
-    /// is not touched (409); then an admin may let go of the row.
+    /// From Proxmox VE and from the database. A form may send `_method=DELETE`. The request is stored: it waits for a job that works
+    /// on the container, and until it has begun it can be withdrawn (`POST /containers/{id}/keep`). Where it fails the container says
+    /// why in `deletionError`, and the same call tries again. A container that is another one in Proxmox VE is not touched (409); then
+    /// an admin may let go of the row.
     #[oai(
         path = "/containers/:id",
         method = "delete",
@@ -302,7 +304,7 @@ impl Api {
                 deletion = delete => Ok(deletion?),
                 () = who.stop.cancelled() => {
                     let status = StatusCode::SERVICE_UNAVAILABLE;
-                    Err(ApiError::new(status, "The portal is stopping; the deletion goes on when it is back."))
+                    Err(ApiError::new(status, "The portal is stopping. A deletion that was stored goes on; look at the container when the portal is back."))
                 }
             }
         };
@@ -373,7 +375,7 @@ fn ended(who: &Signed, deletion: Deletion) -> Ended {
             message: "Container deleted successfully".to_owned(),
             job_id: None,
         })),
-        Deletion::Going { job_id } => {
+        Deletion::Going { job_id, waits_for } => {
             let path = format!("/status/{job_id}");
             if who.html {
                 return Ended::There(path);
@@ -381,7 +383,12 @@ fn ended(who: &Signed, deletion: Deletion) -> Ended {
             let url = origin::absolute(&who.core.config, &path);
             let body = Deleted {
                 success: true,
-                message: "The container is being deleted.".to_owned(),
+                message: match waits_for {
+                    Some(other) => {
+                        format!("The container is deleted when job {other} has finished.")
+                    }
+                    None => "The container is being deleted.".to_owned(),
+                },
                 job_id: Some(job_id),
             };
             Ended::Going(Json(body), url)

@@ -91,7 +91,7 @@ impl Api {
         Ok(Metrics::Text(PlainText(who.served.tell(&now))))
     }
 
-    /// Whether requests can be served: the database answers
+    /// Whether requests can be served: the database answers, and no work in the background keeps failing
     #[oai(
         path = "/readyz",
         method = "get",
@@ -100,7 +100,17 @@ impl Api {
     )]
     async fn ready(&self, carried: Data<&Carried>) -> Result<Answer> {
         match node::all(&carried.core).await {
-            Ok(_) => Ok(ok()),
+            Ok(_) => match carried.core.background.failing() {
+                failing if failing.is_empty() => Ok(ok()),
+                failing => {
+                    let status = poem::http::StatusCode::SERVICE_UNAVAILABLE;
+                    let message = format!(
+                        "Background work failed within the last minute: {}. The log has the cause.",
+                        failing.join(", ")
+                    );
+                    Err(ApiError::new(status, message))
+                }
+            },
             Err(error) => {
                 tracing::warn!(%error, "not ready");
                 let status = poem::http::StatusCode::SERVICE_UNAVAILABLE;

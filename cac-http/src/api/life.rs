@@ -174,6 +174,23 @@ impl Api {
         work(&who, id.0, Change::Restart).await
     }
 
+    /// Keep a container whose deletion was requested
+    ///
+    /// Withdraws the request as long as the deletion has not begun (409 then). Without a request nothing changes.
+    #[oai(
+        path = "/containers/:id/keep",
+        method = "post",
+        operation_id = "container_keep",
+        tag = "Tag::Containers"
+    )]
+    async fn container_keep(&self, who: Signed, id: Path<i64>) -> Result<Answer> {
+        let kept = async {
+            let row = container::keep(&who.core, &who.actor, id.0).await?;
+            Ok(Changed::Done(Box::new(row)))
+        };
+        page::container::or_page(&who, id.0, answer(&who, id.0, kept)).await
+    }
+
     /// What a container used
     ///
     /// From Proxmox VE's own series.
@@ -286,7 +303,7 @@ pub(crate) async fn answer(
         changed = changed => changed?,
         () = who.stop.cancelled() => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
-            return Err(ApiError::new(status, "The portal is stopping; the change goes on when it is back."));
+            return Err(ApiError::new(status, "The portal is stopping. A change that was stored goes on; look at the container when the portal is back."));
         }
     };
     Ok(match changed {

@@ -295,6 +295,8 @@ pub(super) fn shape(config: &Config, row: &Container, live: Option<&LxcStatus>) 
         "container_id": row.container_id, "ipv4_address": row.ipv4_address, "mac_address": row.mac_address,
         "state": row.state, "shown_state": state(row, live), "live": live, "job_id": row.job_id, "template": row.template,
         "cores": row.cores, "memory": row.memory, "disk": row.disk, "protected": row.protected, "created_at": row.created_at,
+        "deletion_requested_at": row.deletion_requested_at, "deletion_requested_by": row.deletion_requested_by,
+        "deletion_job_id": row.deletion_job_id, "deletion_error": row.deletion_error, "change_error": row.change_error,
         "sites": sites(&reach, row), "ssh": reach.ssh(row), "code": reach.code(row), "services": services,
     })
 }

@@ -388,3 +388,81 @@ async fn a_snapshot_that_does_not_exist_is_not_found() {
     expect(rolled.unwrap(), 404).await;
     expect(lab.delete(&at, &alice).send().await.unwrap(), 404).await;
 }
+
+/// It was 202 with the number of another job, and nothing was ever deleted.
+#[tokio::test]
+async fn a_deletion_that_waits_is_seen_and_withdrawn() {
+    let lab = Lab::with(&[]).await;
+    let (alice, bob) = (lab.login("alice").await, lab.login("bob").await);
+    let (id, job) = lab.create(&alice, "waiting").await;
+    assert_eq!(lab.ended(job).await, "success");
+    let at = format!("/containers/{id}");
+    let page = async || {
+        let request = lab.get(&at, &alice).header("accept", crate::lab::HTML);
+        request.send().await.unwrap().text().await.unwrap()
+    };
+    assert!(!page().await.contains("Deletion requested"));
+    let slow = cac_simulator::Action::Latency { ms: 3000 };
+    lab.simulator
+        .faults()
+        .once("POST", "/status/shutdown", slow);
+    let stop = lab.post(&format!("{at}/stop"), &alice);
+    let stopping = tokio::spawn(stop.send());
+    cac_core::testing::until("something works on it", async || {
+        let now = expect(lab.get(&at, &alice).send().await.unwrap(), 200).await;
+        now["state"] == "changing"
+    })
+    .await;
+    // The client goes away before anything can come of it.
+    let gone = lab
+        .delete(&at, &alice)
+        .timeout(std::time::Duration::from_millis(500));
+    assert!(gone.send().await.is_err());
+    let now = expect(lab.get(&at, &alice).send().await.unwrap(), 200).await;
+    assert_eq!(now["deletionRequestedBy"], "alice");
+    assert_ne!(now["deletionJobId"], now["jobId"]);
+    let shown = page().await;
+    assert!(
+        shown.contains("Deletion requested") && shown.contains("Keep container"),
+        "{shown}"
+    );
+    let keep = format!("{at}/keep");
+    let stranger = lab.post(&keep, &bob).send().await.unwrap();
+    expect(stranger, 404).await;
+    let kept = expect(lab.post(&keep, &alice).send().await.unwrap(), 200).await;
+    assert!(kept["container"]["deletionRequestedAt"].is_null(), "{kept}");
+    expect(stopping.await.unwrap().unwrap(), 200).await;
+    assert_eq!(lab.simulator.containers().len(), 1);
+    // What fails says so, on the page, too.
+    let fail = cac_simulator::Action::FailTask {
+        text: "the disk is busy".to_owned(),
+    };
+    lab.simulator.faults().once("DELETE", "/lxc/", fail);
+    expect(lab.delete(&at, &alice).send().await.unwrap(), 500).await;
+    let shown = page().await;
+    assert!(
+        shown.contains("the disk is busy") && shown.contains("Try to delete again"),
+        "{shown}"
+    );
+    let gone = lab.delete(&at, &alice).send().await.unwrap();
+    expect(gone, 200).await;
+}
+
+/// A loop that panicked was nobody's business until the next start.
+#[tokio::test]
+async fn a_portal_whose_background_work_fails_is_not_ready() {
+    let lab = Lab::idle(&[]).await;
+    let ready = async || lab.get("/readyz", "").send().await.unwrap();
+    assert_eq!(ready().await.status(), 200);
+    let first = std::sync::atomic::AtomicBool::new(true);
+    cac_core::supervise::supervise(&lab.core, "tested work", || async {
+        let first = first.swap(false, std::sync::atomic::Ordering::SeqCst);
+        assert!(!first, "the first time it panics");
+    })
+    .await;
+    let refused = expect(ready().await, 503).await;
+    assert!(
+        refused["detail"].as_str().unwrap().contains("tested work"),
+        "{refused}"
+    );
+}

@@ -20,7 +20,10 @@ enum Seen {
     Being(Upid),
     /// Somebody else's container.
     Foreign,
+    /// No container on the node. Another node may have it.
     Nothing,
+    /// Proxmox VE does not let us see it, which proves nothing.
+    Unknown(String),
 }
 
 impl Making<'_> {
@@ -44,6 +47,7 @@ impl Making<'_> {
                         continue;
                     }
                     Seen::Nothing => {}
+                    Seen::Unknown(reason) => return Err(Stop::Failed(reason)),
                 }
             }
             if self.at.create.is_none() && !self.send_create(pve, placed, vmid).await? {
@@ -146,6 +150,7 @@ impl Making<'_> {
         self.step(3, &how).await?;
         let began = Instant::now();
         loop {
+            let earlier = self.at.sent;
             self.at.sent = true;
             self.save().await?;
             let sent = match placed.source() {
@@ -169,11 +174,7 @@ impl Making<'_> {
             let patient = began.elapsed() < self.job.core.config.runner.patience;
             match &error {
                 error if error.is_already_exists() => {
-                    // Perhaps it is ours, from a call whose answer was lost.
-                    match self.look(pve, placed, vmid).await? {
-                        Seen::Ours | Seen::Being(_) => {}
-                        Seen::Foreign | Seen::Nothing => self.take_next(vmid).await?,
-                    }
+                    self.examine_taken(pve, placed, vmid, earlier).await?;
                     return Ok(false);
                 }
                 error if patient && error.may_have_happened() => {
@@ -195,6 +196,40 @@ impl Making<'_> {
                 _ => return Err(Stop::Failed(error.to_string())),
             }
         }
+    }
+
+    /// The VMID exists already: goes on to the next one if it cannot be our own container, from an earlier call whose answer was lost.
+    async fn examine_taken(
+        &mut self,
+        pve: &Pve,
+        placed: &Placed,
+        vmid: u32,
+        earlier: bool,
+    ) -> Result<(), Stop> {
+        if !earlier {
+            // Our only call was refused.
+            return self.take_next(vmid).await;
+        }
+        match self.look(pve, placed, vmid).await? {
+            Seen::Ours | Seen::Being(_) => Ok(()),
+            Seen::Foreign => self.take_next(vmid).await,
+            Seen::Unknown(reason) => Err(Stop::Failed(reason)),
+            Seen::Nothing => match self.holder(pve, vmid).await? {
+                // A virtual machine has the number: no call of ours made that.
+                Some(kind) if kind != "lxc" => self.take_next(vmid).await,
+                _ => Err(Stop::Failed(format!(
+                    "CT {vmid} exists already, and not on {}: it may be the one that was just created.",
+                    placed.node_name
+                ))),
+            },
+        }
+    }
+
+    /// `lxc` or `qemu`, as the cluster lists the VMID; absent where it does not.
+    async fn holder(&self, pve: &Pve, vmid: u32) -> Result<Option<String>, Stop> {
+        let resources = self.job.ask(|| pve.resources("vm")).await?;
+        let holder = resources.into_iter().find(|r| r.vmid == Some(vmid));
+        Ok(holder.map(|resource| resource.kind))
     }
 
     fn new_clone(&self, placed: &Placed, vmid: u32) -> NewClone {
@@ -251,11 +286,12 @@ impl Making<'_> {
 
     /// What stands under a VMID that a lost call may have made.
     async fn look(&self, pve: &Pve, placed: &Placed, vmid: u32) -> Result<Seen, Stop> {
-        let tasks = self
-            .job
-            .ask(|| pve.tasks(&placed.node_name, vmid))
-            .await
-            .unwrap_or_default();
+        let tasks = match self.job.ask(|| pve.tasks(&placed.node_name, vmid)).await {
+            Ok(tasks) => tasks,
+            // Without a list the configuration alone says it: a creation that runs holds a lock there.
+            Err(Asked::Proxmox(error)) if error.is_forbidden() => Vec::new(),
+            Err(other) => return Err(other.into()),
+        };
         if let Some(task) = tasks
             .iter()
             .find(|task| task.upid.kind() == "vzcreate" && task.status == TaskStatus::Running)
@@ -276,8 +312,13 @@ impl Making<'_> {
                 }
                 Ok(config) if has_marker(&config, &self.marker()) => return Ok(Seen::Ours),
                 Ok(_) => return Ok(Seen::Foreign),
-                Err(Asked::Proxmox(error)) if error.is_does_not_exist() || error.is_forbidden() => {
+                Err(Asked::Proxmox(error)) if error.is_does_not_exist() => {
                     return Ok(Seen::Nothing);
+                }
+                Err(Asked::Proxmox(error)) if error.is_forbidden() => {
+                    return Ok(Seen::Unknown(format!(
+                        "Whether CT {vmid} was created cannot be seen: {error}."
+                    )));
                 }
                 Err(other) => return Err(other.into()),
             }

@@ -154,6 +154,15 @@ pub(crate) struct Container {
     pub(super) status: Option<String>,
     /// The job that works on it; absent when none does.
     pub(super) job_id: Option<i64>,
+    /// Its deletion was requested, and has neither happened nor been withdrawn.
+    pub(super) deletion_requested_at: Option<DateTime<Utc>>,
+    pub(super) deletion_requested_by: Option<String>,
+    /// The job that deletes it, or waits until no other job works on it; absent once that has failed.
+    pub(super) deletion_job_id: Option<i64>,
+    /// Why the last attempt to delete it failed.
+    pub(super) deletion_error: Option<String>,
+    /// What Proxmox VE did not apply of the last change.
+    pub(super) change_error: Option<String>,
     /// The template's volume id.
     pub(super) template: Option<String>,
     pub(super) cores: Option<u32>,
@@ -195,6 +204,11 @@ impl Container {
             state: row.state,
             status: None,
             job_id: row.job_id,
+            deletion_requested_at: row.deletion_requested_at,
+            deletion_requested_by: row.deletion_requested_by,
+            deletion_job_id: row.deletion_job_id,
+            deletion_error: row.deletion_error,
+            change_error: row.change_error,
             template: row.template,
             cores: row.cores,
             memory: row.memory,
