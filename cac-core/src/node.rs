@@ -69,7 +69,8 @@ pub struct NewNode {
     pub templates: Option<String>,
 }
 
-/// What an admin changes of a node; absent fields stay, and an inner `None` empties the field.
+/// What an admin changes of a node; absent fields stay, and an inner `None` empties the field. Another address or another way to
+/// trust the certificate needs `secret` in the same change.
 #[derive(Debug, Clone, Default)]
 pub struct NodeChange {
     pub name: Option<String>,
@@ -277,8 +278,16 @@ pub async fn update(core: &Core, actor: &Actor, id: i64, change: NodeChange) -> 
             format!("{why} Or give the token's secret anew."),
         ));
     }
+    let (given, before) = (change.secret.is_some(), node.clone());
     let new = change.on(node);
     check(&new)?;
+    if !given && before.secret.is_some() && goes_elsewhere(&before, &new) {
+        return Err(Error::invalid(
+            "secret",
+            "Enter the token's secret again: the node's address or the way its certificate is trusted changes, and a stored secret \
+             is sent only where it was entered for.",
+        ));
+    }
     transaction!(core.db, tx => {
         tx.exec(
             r#"UPDATE "Nodes" SET "name" = ?, "apiUrl" = ?, "tokenId" = ?, "tlsVerify" = ?, "tlsFingerprint" = ?,
@@ -294,6 +303,26 @@ pub async fn update(core: &Core, actor: &Actor, id: i64, change: NodeChange) -> 
         keep_secret(tx, core, id, new.secret.as_deref()).await?;
     })?;
     find(core, id).await
+}
+
+/// Whether the token's secret would be sent to another address than before, or to the holder of another certificate.
+// Even a narrower trust counts: a certificate that is pinned now may be an attacker's.
+fn goes_elsewhere(before: &Node, after: &NewNode) -> bool {
+    // As the client reads it, so that `https://PVE:8006/` is no other address than `https://pve:8006`.
+    let address = |text: &Option<String>| {
+        let url = text
+            .as_deref()
+            .map(|text| url::Url::parse(text).map_err(|_| text.to_owned()));
+        url.map(|url| url.map(|url| url.as_str().trim_end_matches('/').to_owned()))
+    };
+    let trust = |pinned: Option<&str>, verify: Option<bool>| match pinned {
+        Some(pinned) => config::tls(pinned),
+        None if verify == Some(false) => Ok(Tls::Off),
+        None => Ok(Tls::SystemRoots),
+    };
+    address(&before.api_url) != address(&after.api_url)
+        || trust(before.tls_fingerprint.as_deref(), before.tls_verify)
+            != trust(after.tls_fingerprint.as_deref(), after.tls_verify)
 }
 
 /// Sealed where there is a key, else as it is.
