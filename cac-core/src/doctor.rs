@@ -4,7 +4,6 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use lettre::{AsyncSmtpTransport, Tokio1Executor};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,7 +14,7 @@ use crate::config::{Config, Program, Vars};
 use crate::db::{Db, sqlite_file};
 use crate::nginx::{self, Flavour};
 use crate::schema::{self, MigrationState};
-use crate::{Core, args, node, routes, user};
+use crate::{Core, args, mail, node, routes, user};
 
 /// How far the clocks of this machine and of the database may be apart, in milliseconds.
 const APART: i64 = 5_000;
@@ -87,7 +86,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
             config
         }
     };
-    mail(&config, &mut found).await;
+    mail_server(&config, &mut found).await;
     port(config.listen, &mut found).await;
     proxy(&config, &mut found);
     let Some(db) = database(&config, &mut found).await else {
@@ -288,7 +287,7 @@ async fn names(core: &Core, found: &mut Findings) {
     }
 }
 
-async fn mail(config: &Config, found: &mut Findings) {
+async fn mail_server(config: &Config, found: &mut Findings) {
     let about = "mail";
     let Some(settings) = &config.mail else {
         return found.note(about, "none is sent: SMTP_URL is not set");
@@ -299,23 +298,15 @@ async fn mail(config: &Config, found: &mut Findings) {
             "nobody is told of account requests: MAIL_ADMIN is not set",
         );
     }
-    let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(settings.url.expose());
-    let answers = match transport {
-        Ok(transport) => {
-            transport
-                .timeout(Some(TIMEOUT))
-                .build::<Tokio1Executor>()
-                .test_connection()
-                .await
-        }
-        Err(error) => Err(error),
-    };
-    match answers {
-        Ok(true) => found.good(about, "the mail server answers"),
-        Ok(false) => found.bad(about, "the mail server does not answer as one"),
+    match mail::check(config, settings).await {
+        Ok(None) => found.good(about, "the mail server answers"),
+        Ok(Some(why)) => found.note(
+            about,
+            format!("the mail server answers, but its certificate cannot be verified ({why}): set SMTP_CA_FILE"),
+        ),
         Err(error) => found.bad(
             about,
-            format!("{error}; are SMTP_URL's host, port, user and password right?"),
+            format!("{error}; are SMTP_URL's host, port, user and password right, and does the server offer TLS?"),
         ),
     }
 }

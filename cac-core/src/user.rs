@@ -7,7 +7,9 @@ use tokio_util::sync::CancellationToken;
 use crate::actor::Actor;
 use crate::node::{self, Node};
 use crate::pve::{self, Auth, Login, Pve, Secret, Target, Ticket, Tls};
-use crate::{Core, Error, Result, login_failure, session, setting, token, transaction};
+use crate::{
+    Core, Error, Result, account_request, login_failure, session, setting, token, transaction,
+};
 
 const LOGIN_URL: &str = "login.url";
 const LOGIN_REALM: &str = "login.realm";
@@ -293,6 +295,9 @@ pub async fn keep_looking_up(core: Core, stop: CancellationToken) {
     loop {
         if let Err(error) = look_up(&core).await {
             tracing::warn!(%error, "admin rights cannot be looked up");
+        }
+        if let Err(error) = account_request::remove_expired(&core).await {
+            tracing::warn!(%error, "unconfirmed account requests cannot be removed");
         }
         tokio::select! {
             () = stop.cancelled() => return,

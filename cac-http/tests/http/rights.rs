@@ -8,7 +8,7 @@ use crate::lab::{Lab, expect};
 use crate::spec::operations;
 
 /// Of these nobody has to be signed in.
-const OPEN: [&str; 12] = [
+const OPEN: [&str; 14] = [
     "home_find",
     "login_page",
     "login_create",
@@ -19,6 +19,8 @@ const OPEN: [&str; 12] = [
     "account_request_create",
     "account_page",
     "account_create",
+    "account_confirm_page",
+    "account_request_confirm",
     "mail_test",
     "unavailable_find",
 ];

@@ -1,0 +1,177 @@
+//! How many account requests are taken: the same on all three databases.
+
+use std::net::IpAddr;
+
+use cac_core::account_request::{self, NewAccountRequest, Received, Refusal, Selection};
+use cac_core::{Core, Error, args, testing};
+use chrono::{Duration, Utc};
+
+use crate::lab::{Lab, admin, alice};
+
+fn request(number: usize) -> NewAccountRequest {
+    NewAccountRequest {
+        name: format!("Person {number}"),
+        email: format!("person{number}@example.org"),
+        username: format!("person{number}"),
+        reason: "A seminar.".to_owned(),
+    }
+}
+
+async fn waiting(core: &Core, status: &str) -> i64 {
+    let page = account_request::list(core, &admin(), Some(status), (1, 0)).await;
+    page.unwrap().1
+}
+
+/// A thousand requests from twelve networks shut registration for everybody.
+#[tokio::test]
+async fn a_flood_of_account_requests_stops_nobody_else() {
+    for database in testing::databases().await {
+        let name = database.name;
+        let lab = Lab::new(database).await;
+        let core = &lab.core;
+        let mut taken = 0;
+        for number in 0..1000_usize {
+            // Six networks of each kind; within one of them the flood changes its address.
+            let (net, host) = (number % 12, number / 12);
+            let address: IpAddr = match net {
+                0..6 => format!("198.51.{net}.{}", host % 250 + 1),
+                _ => format!("2001:db8:0:{net}::{host:x}"),
+            }
+            .parse()
+            .unwrap();
+            match account_request::create(core, &request(number), Some(address)).await {
+                Ok(Received::Pending) => taken += 1,
+                Err(Error::TooMany { after, .. }) => assert!(!after.is_zero()),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        // 50 wait of each /24; a /64 is one address, which has 20 an hour.
+        assert_eq!(taken, 6 * 50 + 6 * 20, "{name}");
+        for (number, address) in [
+            (2000, "203.0.113.7"),
+            (2001, "2001:db8:0:ffff::7"),
+            (2002, "198.51.7.1"),
+        ] {
+            let address = address.parse().unwrap();
+            let other = account_request::create(core, &request(number), Some(address)).await;
+            assert_eq!(other.unwrap(), Received::Pending, "{name}");
+        }
+        // The same request again is no further one, also where the network has no room.
+        let same = account_request::create(core, &request(0), Some([198, 51, 0, 1].into())).await;
+        assert_eq!(same.unwrap(), Received::Pending, "{name}");
+        assert_eq!(waiting(core, "pending").await, taken + 3, "{name}");
+
+        let selection = Selection {
+            ids: vec![1, 2, 999_999],
+            network: Some("198.51.5.0/24".to_owned()),
+        };
+        let refusal = Refusal {
+            without_mail: true,
+            ..Refusal::default()
+        };
+        let nobody = account_request::decline_all(core, &alice(), &selection, &refusal).await;
+        assert!(
+            matches!(nobody, Err(Error::Forbidden(_))),
+            "{name}: {nobody:?}"
+        );
+        let declined = account_request::decline_all(core, &admin(), &selection, &refusal).await;
+        let declined = declined.unwrap();
+        assert_eq!(declined.declined.len(), 52, "{name}");
+        assert_eq!(declined.skipped, [999_999], "{name}");
+        assert_eq!(waiting(core, "declined").await, 52, "{name}");
+        // There is room again.
+        let more = Some([198, 51, 5, 251].into());
+        let again = account_request::create(core, &request(3000), more).await;
+        assert_eq!(again.unwrap(), Received::Pending, "{name}");
+        for (selection, field) in [
+            (Selection::default(), "ids"),
+            (
+                Selection {
+                    network: Some("all of them".to_owned()),
+                    ..Selection::default()
+                },
+                "network",
+            ),
+        ] {
+            let refused = account_request::decline_all(core, &admin(), &selection, &refusal).await;
+            let Err(Error::Invalid(fields)) = refused else {
+                panic!("{name}: {refused:?}");
+            };
+            assert!(fields.0.contains_key(field), "{name}: {fields:?}");
+        }
+        lab.end().await;
+    }
+}
+
+/// With a mail server a request waits for its person first, and is gone when nobody comes.
+#[tokio::test]
+async fn an_unconfirmed_request_is_nobodys_business_and_expires() {
+    for database in testing::databases().await {
+        let name = database.name;
+        let more = [
+            // Nobody listens there, and no runner works: nothing is sent.
+            ("SMTP_URL", "smtp://127.0.0.1:9"),
+            ("MAIL_FROM", "portal@example.org"),
+            ("MAIL_ADMIN", "root@example.org,ops@example.org"),
+        ];
+        let lab = Lab::with(database, cac_simulator::Delay::none(), &more).await;
+        let core = &lab.core;
+        let from = Some([192, 0, 2, 7].into());
+        for number in 0..3 {
+            let received = account_request::create(core, &request(number), from).await;
+            assert_eq!(received.unwrap(), Received::Unconfirmed, "{name}");
+        }
+        let all = account_request::list(core, &admin(), None, (10, 0))
+            .await
+            .unwrap();
+        assert_eq!((all.0.len(), all.1), (0, 0), "{name}");
+        assert_eq!(waiting(core, "unconfirmed").await, 3, "{name}");
+        let jobs = async || {
+            let sql = r#"SELECT COUNT(*) AS "n" FROM "Jobs" WHERE "kind" = 'account_mail'"#;
+            let row = core.db.one(sql, args![]).await.unwrap();
+            row.get::<i64>("n").unwrap()
+        };
+        assert_eq!(
+            jobs().await,
+            3,
+            "{name}: one for each person, none for the admins"
+        );
+        let approved = account_request::approve(core, &admin(), 1).await;
+        assert!(
+            matches!(approved, Err(Error::Conflict { .. })),
+            "{name}: {approved:?}"
+        );
+        // Nobody mails an address that may be a stranger's.
+        let refusal = Refusal {
+            answer: "No.".to_owned(),
+            without_mail: false,
+        };
+        account_request::decline(core, &admin(), 3, &refusal)
+            .await
+            .unwrap();
+        assert_eq!(jobs().await, 3, "{name}");
+        // One e-mail address is not mailed again and again, whatever the user name and the network.
+        let mut bomb = request(50);
+        for number in 0..4_u8 {
+            bomb.username = format!("victim{number}");
+            let from = Some([203, 0, number, 7].into());
+            let received = account_request::create(core, &bomb, from).await;
+            assert_eq!(received.is_ok(), number < 3, "{name}: {received:?}");
+        }
+        let old = Utc::now() - Duration::hours(account_request::CONFIRM_HOURS + 1);
+        let sql = r#"UPDATE "AccountRequests" SET "createdAt" = ? WHERE "id" <= 2"#;
+        core.db.exec(sql, args![old]).await.unwrap();
+        account_request::create(core, &request(60), from)
+            .await
+            .unwrap();
+        let row = core
+            .db
+            .one(
+                r#"SELECT COUNT(*) AS "n" FROM "AccountRequests" WHERE "id" <= 2"#,
+                args![],
+            )
+            .await;
+        assert_eq!(row.unwrap().get::<i64>("n").unwrap(), 0, "{name}");
+        lab.end().await;
+    }
+}
