@@ -262,6 +262,13 @@ pub(crate) async fn new_link(core: &Core, portal: &Url, id: i64, link: Link) -> 
     Ok(format!("{portal}{path}{text}"))
 }
 
+/// The e-mail address of the newest request that the account of this name was made by.
+pub(crate) async fn email_of(core: &Core, username: &str) -> Result<Option<String>> {
+    let sql = r#"SELECT "email" FROM "AccountRequests" WHERE "username" = ? AND "status" = 'done' ORDER BY "id" DESC LIMIT 1"#;
+    let row = core.db.opt(sql, args![username]).await?;
+    Ok(row.map(|row| row.get("email")).transpose()?)
+}
+
 /// The approved request that a link belongs to, while it works.
 pub async fn by_link(core: &Core, link: &str) -> Result<AccountRequest> {
     let sql = r#"SELECT * FROM "AccountRequests" WHERE "linkHash" = ? AND "status" = 'approved' AND "linkExpires" > ?"#;

@@ -75,6 +75,8 @@ pub struct Config {
     /// What one user may have, unless an admin says otherwise.
     pub quota: Limits,
     pub runner: Runner,
+    /// How long an API token may last at most; one that is made without an end lasts that long.
+    pub token_lifetime: chrono::Duration,
     /// How many account requests are taken.
     pub account_requests: crate::account_request::Limits,
     /// Programs that may be started by name.

@@ -14,7 +14,7 @@ use crate::config::{Config, Program, Vars};
 use crate::db::{Db, sqlite_file};
 use crate::nginx::{self, Flavour};
 use crate::schema::{self, MigrationState};
-use crate::{Core, args, mail, node, routes, user};
+use crate::{Core, args, mail, node, routes, token, user};
 
 /// How far the clocks of this machine and of the database may be apart, in milliseconds.
 const APART: i64 = 5_000;
@@ -98,6 +98,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
             jobs(&core, &mut found).await;
             nodes(&core, &mut found).await;
             names(&core, &mut found).await;
+            tokens(&core, &mut found).await;
             core.db.close().await;
         }
         Err(error) => found.bad("database", error.to_string()),
@@ -264,6 +265,30 @@ async fn nodes(core: &Core, found: &mut Findings) {
     match user::check_start(core).await {
         Ok(()) => found.good("login", "people sign in where they did before"),
         Err(error) => found.bad("login", error.to_string()),
+    }
+}
+
+/// Tokens that programs of somebody stop working without.
+async fn tokens(core: &Core, found: &mut Findings) {
+    let about = "tokens";
+    match token::expiring(core).await {
+        Ok(soon) if soon.is_empty() => found.good(about, "none expires soon"),
+        Ok(soon) => {
+            for token in soon {
+                let day = token.expires.map(|at| at.format("%Y-%m-%d").to_string());
+                found.note(
+                    about,
+                    format!(
+                        "{}… ({}) of {} expires on {}: create a new one and put it in its place",
+                        token.beginning,
+                        token.name,
+                        token.username,
+                        day.unwrap_or_default()
+                    ),
+                );
+            }
+        }
+        Err(error) => found.bad(about, error.to_string()),
     }
 }
 

@@ -83,6 +83,12 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
         "declined.html",
         "approved.txt",
         "approved.html",
+        "token_created.txt",
+        "token_created.html",
+        "token_expires.txt",
+        "token_expires.html",
+        "new_device.txt",
+        "new_device.html",
         "test.txt",
         "test.html"
     );

@@ -11,6 +11,8 @@ use crate::{
     Core, Error, Result, account_request, login_failure, session, setting, token, transaction,
 };
 
+mod device;
+
 const LOGIN_URL: &str = "login.url";
 const LOGIN_REALM: &str = "login.realm";
 /// Admin rights are looked up again this often, well within their lifetime.
@@ -143,6 +145,10 @@ pub async fn sign_in(
     remember_login_node(core, &login_node).await?;
     let admin = is_admin(core, &login_node, &pve, &ticket, &userid).await;
     let actor = Actor::new(username, admin);
+    // It is told of, but nobody is kept out for it.
+    if let Err(error) = device::notify(core, &actor, client).await {
+        tracing::warn!(%error, "a sign-in from a new place cannot be mailed");
+    }
     let session = session::create(core, &actor, client).await?;
     Ok(SignIn::Done { session, actor })
 }
@@ -295,6 +301,9 @@ pub async fn keep_looking_up(core: Core, stop: CancellationToken) {
     loop {
         if let Err(error) = look_up(&core).await {
             tracing::warn!(%error, "admin rights cannot be looked up");
+        }
+        if let Err(error) = token::look_after(&core).await {
+            tracing::warn!(%error, "the ends of tokens cannot be looked after");
         }
         if let Err(error) = account_request::remove_expired(&core).await {
             tracing::warn!(%error, "unconfirmed account requests cannot be removed");

@@ -1,7 +1,24 @@
-//! Reading what people are limited to.
+//! Reading what people and their tokens are limited to.
+
+use chrono::Duration;
 
 use super::reader::Reader;
 use crate::account_request::Limits;
+
+/// The longest lifetime that can be configured: a hundred years.
+const LONGEST: u32 = 36_500;
+
+/// `TOKEN_MAX_DAYS`
+pub(super) fn token_lifetime(r: &mut Reader<'_>) -> Duration {
+    let days = r.parse("TOKEN_MAX_DAYS", 365_u32, "a number of days");
+    if !(1..=LONGEST).contains(&days) {
+        r.problem(
+            "TOKEN_MAX_DAYS",
+            format!("must be 1 to {LONGEST}; it is {days}"),
+        );
+    }
+    Duration::days(days.clamp(1, LONGEST).into())
+}
 
 /// `REGISTER_LIMIT` and `REGISTER_WAITING`
 pub(super) fn account_requests(r: &mut Reader<'_>) -> Limits {

@@ -1,12 +1,93 @@
-//! How many account requests are taken: the same on all three databases.
+//! How long tokens last, and how many account requests are taken: the same on all three databases.
 
 use std::net::IpAddr;
 
 use cac_core::account_request::{self, NewAccountRequest, Received, Refusal, Selection};
+use cac_core::token::{self, NewToken};
+use cac_core::user;
 use cac_core::{Core, Error, args, testing};
-use chrono::{Duration, Utc};
+use chrono::{DateTime, Duration, Utc};
+use tokio_util::sync::CancellationToken;
 
-use crate::lab::{Lab, admin, alice};
+use crate::lab::{Lab, admin, alice, until};
+
+fn wish(expires: Option<DateTime<Utc>>) -> NewToken {
+    NewToken {
+        name: "ci".to_owned(),
+        scopes: vec!["containers:read".to_owned()],
+        expires,
+    }
+}
+
+async fn expires(core: &Core, id: i64) -> Option<DateTime<Utc>> {
+    let sql = r#"SELECT "expires" FROM "Tokens" WHERE "id" = ?"#;
+    let row = core.db.one(sql, args![id]).await.unwrap();
+    row.get("expires").unwrap()
+}
+
+/// A token without an end was made by default, and outlived everything.
+#[tokio::test]
+async fn every_token_ends() {
+    for database in testing::databases().await {
+        let name = database.name;
+        let more = [("TOKEN_MAX_DAYS", "60")];
+        let lab = Lab::with(database, cac_simulator::Delay::none(), &more).await;
+        let (core, now) = (&lab.core, Utc::now());
+        let days = |token: &token::Token| (token.expires.unwrap() - now).num_days();
+        let create = async |at| token::create(core, &alice(), None, &wish(at)).await;
+        let (whole, _) = create(None).await.unwrap();
+        assert!((59..=60).contains(&days(&whole)), "{name}: {whole:?}");
+        let (short, _) = create(Some(now + Duration::days(3))).await.unwrap();
+        assert!((2..=3).contains(&days(&short)), "{name}: {short:?}");
+        // A client's clock may be a little ahead.
+        let ahead = now + Duration::days(60) + Duration::minutes(1);
+        let (longest, _) = create(Some(ahead)).await.unwrap();
+        assert!(longest.expires.unwrap() < ahead, "{name}");
+        for (at, word) in [
+            (now + Duration::days(61), "at most 60 days"),
+            (now - Duration::days(1), "in the future"),
+        ] {
+            let Err(Error::Invalid(fields)) = create(Some(at)).await else {
+                panic!("{name}: {at}");
+            };
+            assert!(fields.0["expires"].contains(word), "{name}: {fields:?}");
+        }
+        // Those of before the upgrade get 365 days from now; whoever has an end keeps it.
+        let sql = r#"UPDATE "Tokens" SET "expires" = NULL WHERE "id" = ?"#;
+        core.db.exec(sql, args![whole.id]).await.unwrap();
+        let stop = CancellationToken::new();
+        let looking = tokio::spawn(user::keep_looking_up(core.clone(), stop.clone()));
+        until("the token gets an end", async || {
+            expires(core, whole.id).await.is_some()
+        })
+        .await;
+        stop.cancel();
+        looking.await.unwrap();
+        let end = expires(core, whole.id).await.unwrap();
+        assert_eq!((end - now).num_days(), 365, "{name}");
+        assert_eq!(expires(core, short.id).await, short.expires, "{name}");
+        lab.end().await;
+    }
+}
+
+#[test]
+fn a_token_expires_soon_in_its_last_30_days_or_in_the_last_third_of_less() {
+    let now = Utc::now();
+    for (lifetime, left, soon) in [
+        (365, 31, false),
+        (365, 30, true),
+        (90, 30, true),
+        (90, 31, false),
+        (9, 4, false),
+        (9, 3, true),
+        (365, 0, false),
+    ] {
+        let expires = now + Duration::days(left);
+        let created = expires - Duration::days(lifetime);
+        let is = token::expires_soon(created, expires, now);
+        assert_eq!(is, soon, "{left} of {lifetime} days");
+    }
+}
 
 fn request(number: usize) -> NewAccountRequest {
     NewAccountRequest {

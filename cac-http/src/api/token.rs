@@ -32,8 +32,10 @@ pub(crate) struct Token {
     /// `containers:read`, `containers:write` (includes reading), `containers:register`, `jobs`, `nginx:read`, `nginx:report`, or
     /// `admin` for everything that the owner may do.
     scopes: Vec<String>,
-    /// Absent: it does not expire.
+    /// Absent: it has no end yet, and gets one.
     expires: Option<DateTime<Utc>>,
+    /// Whether it expires within 30 days, or is in the last third of a shorter lifetime: create a new one in time.
+    expires_soon: bool,
     /// To the minute; absent: never.
     last_used_at: Option<DateTime<Utc>>,
     /// Whether its owner may not sign in any more, so that it is good for nothing.
@@ -41,9 +43,10 @@ pub(crate) struct Token {
     created_at: DateTime<Utc>,
 }
 
-impl From<token::Token> for Token {
-    fn from(row: token::Token) -> Self {
+impl Token {
+    fn of(row: token::Token, now: DateTime<Utc>) -> Self {
         Self {
+            expires_soon: row.expires_soon(now),
             id: row.id,
             username: row.username,
             name: row.name,
@@ -69,7 +72,7 @@ pub(crate) struct TokenRequest {
     name: Option<String>,
     /// Required. What it may be used for.
     scopes: Option<Vec<String>>,
-    /// Left out: it does not expire.
+    /// At most `TOKEN_MAX_DAYS` from now; left out: that long.
     expires: Option<DateTime<Utc>>,
 }
 
@@ -175,7 +178,8 @@ impl Api {
         }
         let (rows, total) = token::list(&who.core, &who.actor, all, part).await?;
         let total = u64::try_from(total).unwrap_or_default();
-        let rows = rows.into_iter().map(Token::from).collect();
+        let now = who.core.clock.now();
+        let rows = rows.into_iter().map(|row| Token::of(row, now)).collect();
         Ok(List::Tokens(Both::Json(Json(rows)), total))
     }
 
@@ -210,7 +214,7 @@ impl Api {
             };
             Both::Html(Html(own_page(&who, told).await?))
         } else {
-            let row = Token::from(row);
+            let row = Token::of(row, who.core.clock.now());
             Both::Json(Json(NewlyMade { token, row }))
         };
         Ok(Made::Token(shown, at))

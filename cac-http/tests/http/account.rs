@@ -4,7 +4,8 @@ use cac_core::testing::until;
 use cac_core::{args, testing};
 use serde_json::{Value, json};
 
-use crate::lab::{HTML, Lab, expect};
+use crate::lab::{HTML, Lab, cookie, expect};
+use crate::mail::Conversation;
 use crate::maildir::{MailServer, free_port, headers, link};
 
 async fn lab(port: u16) -> Lab {
@@ -34,6 +35,24 @@ async fn ask(lab: &Lab, server: &MailServer, body: Value) {
     post(lab, "", "/register", body, 200).await;
     let confirm = link(&server.mail("Confirm your e-mail address").await);
     post(lab, "", &confirm, json!({}), 200).await;
+}
+
+/// An account by an approved request, and its session.
+pub(crate) async fn approved_account(lab: &Lab, server: &Conversation, name: &str) -> String {
+    let admin = lab.login("admin").await;
+    let body = json!({"name": name, "email": format!("{name}@example.org"), "username": name, "reason": "A seminar."});
+    lab.simulator.add_group("students");
+    post(lab, "", "/register", body, 200).await;
+    let confirm = link(&server.mail("Confirm your e-mail address").await);
+    post(lab, "", &confirm, json!({}), 200).await;
+    post(lab, &admin, "/account-requests/1/approve", json!({}), 200).await;
+    let choose = link(&server.mail("choose a password").await);
+    let password = format!("{name}s own password");
+    post(lab, "", &choose, json!({"password": password}), 201).await;
+    let login = json!({"username": name, "password": password});
+    let answer = lab.post("/login", "").json(&login).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    cookie(&answer)
 }
 
 #[tokio::test]

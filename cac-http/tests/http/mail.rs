@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 
 use cac_core::config::{Program, Vars};
 use cac_core::doctor;
-use cac_core::testing::until;
+use cac_core::testing::{self, until};
 use serde_json::{Value, json};
 
+use crate::account::approved_account;
 use crate::lab::{Lab, expect};
 use crate::maildir::{free_port, link};
 
@@ -258,4 +259,80 @@ async fn one_admin_who_bounces_keeps_the_mail_from_no_other() {
         3,
         "the test reached the other one"
     );
+}
+
+#[tokio::test]
+async fn a_user_is_mailed_of_new_tokens_and_of_sign_ins_from_new_places() {
+    let server = Conversation::start(false, &[]).await;
+    let lab = lab(&format!("smtp://127.0.0.1:{}", server.port), &[]).await;
+    let carol = approved_account(&lab, &server, "carol").await;
+    lab.token(&carol, &["containers:read"]).await;
+    let mail = server.mail("A new API token was created").await;
+    for piece in ["carol@example.org", "a test", "cac_", "containers:read"] {
+        assert!(mail.contains(piece), "{piece}: {mail}");
+    }
+    // The same place is no news; another one is.
+    let login = json!({"username": "carol", "password": "carols own password"});
+    for (from, count) in [("127.0.0.1", 0), ("203.0.113.9", 1), ("203.0.113.9", 1)] {
+        let request = lab.post("/login", "").header("x-forwarded-for", from);
+        expect(request.json(&login).send().await.unwrap(), 200).await;
+        if count > 0 {
+            server.mail("A sign-in from a new place").await;
+        }
+        until("all mails are sent", async || {
+            testing::open(&lab.core.db).await == 0
+        })
+        .await;
+        let mails = server.all("mail");
+        let news = mails
+            .iter()
+            .filter(|mail| mail["mail"].as_str().unwrap().contains("A sign-in from"));
+        assert_eq!(news.count(), count, "{from}");
+    }
+    assert!(
+        server
+            .mail("A sign-in from a new place")
+            .await
+            .contains("203.0.113.9")
+    );
+    // Once, 30 days before its end.
+    let soon = chrono::Utc::now() + chrono::Duration::days(20);
+    let long_ago = chrono::Utc::now() - chrono::Duration::days(300);
+    let sql = r#"UPDATE "Tokens" SET "expires" = ?, "createdAt" = ?"#;
+    lab.core
+        .db
+        .exec(sql, cac_core::args![soon, long_ago])
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        let stop = tokio_util::sync::CancellationToken::new();
+        let looking = tokio::spawn(cac_core::user::keep_looking_up(
+            lab.core.clone(),
+            stop.clone(),
+        ));
+        server.mail("An API token expires soon").await;
+        stop.cancel();
+        looking.await.unwrap();
+    }
+    until("all mails are sent", async || {
+        testing::open(&lab.core.db).await == 0
+    })
+    .await;
+    let mails = server.all("mail");
+    let ends = mails
+        .iter()
+        .filter(|mail| mail["mail"].as_str().unwrap().contains("expires soon"));
+    assert_eq!(ends.count(), 1);
+    let list = expect(lab.get("/tokens", &carol).send().await.unwrap(), 200).await;
+    assert_eq!(list[0]["expiresSoon"], true, "{list}");
+    // Nobody's address is known here: no mail, and no failure.
+    let alice = lab.login("alice").await;
+    lab.token(&alice, &["containers:read"]).await;
+    until("all jobs have ended", async || {
+        testing::open(&lab.core.db).await == 0
+    })
+    .await;
+    let sql = r#"SELECT COUNT(*) AS "n" FROM "Jobs" WHERE "kind" = 'user_mail' AND "status" <> 'success'"#;
+    let row = lab.core.db.one(sql, cac_core::args![]).await.unwrap();
+    assert_eq!(row.get::<i64>("n").unwrap(), 0);
 }
