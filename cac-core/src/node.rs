@@ -305,6 +305,15 @@ pub async fn update(core: &Core, actor: &Actor, id: i64, change: NodeChange) -> 
     find(core, id).await
 }
 
+/// Whether a change is one of the node's credentials or of where they are sent.
+#[must_use]
+pub fn changes_access(node: &Node, change: &NodeChange) -> bool {
+    let token = change.token_id.as_ref();
+    change.secret.is_some()
+        || token.is_some_and(|token| *token != node.token_id)
+        || goes_elsewhere(node, &change.clone().on(node.clone()))
+}
+
 /// Whether the token's secret would be sent to another address than before, or to the holder of another certificate.
 // Even a narrower trust counts: a certificate that is pinned now may be an attacker's.
 fn goes_elsewhere(before: &Node, after: &NewNode) -> bool {

@@ -87,6 +87,15 @@ impl Scope {
     fn admins_only(self) -> bool {
         matches!(self, Self::NginxRead | Self::NginxReport)
     }
+
+    /// Whether the password must have been given lately where a browser asks for a token with it: such a token outlives the
+    /// session, and does what the owner's password protects.
+    fn needs_proof(self) -> bool {
+        matches!(
+            self,
+            Self::Admin | Self::ContainersRegister | Self::NginxRead | Self::NginxReport
+        )
+    }
 }
 
 /// A row of `Tokens`, without what proves it.
@@ -188,6 +197,14 @@ impl Token {
             created_at: row.get("createdAt")?,
         })
     }
+}
+
+/// Whether a token with these scopes is given only to a session whose password was given lately
+/// ([`crate::session::PROOF_LIFETIME`]). Words that are no scope are refused by [`create`].
+#[must_use]
+pub fn needs_proof(scopes: &[String]) -> bool {
+    let mut parsed = scopes.iter().filter_map(|text| Scope::parse(text.trim()));
+    parsed.any(Scope::needs_proof)
 }
 
 /// Makes a token of the actor's own; `by` is the token that asks for it, which gives no scope that it has not itself. The text is
@@ -372,6 +389,12 @@ pub(crate) async fn set_admin(core: &Core, username: &str, admin: Option<bool>) 
     let given = args![admin.unwrap_or(false), now, admin.is_none(), now, username];
     core.db.exec(sql, given).await?;
     Ok(())
+}
+
+/// Ends all tokens of a user; how many there were.
+pub async fn delete_all(core: &Core, username: &str) -> Result<u64> {
+    let sql = r#"DELETE FROM "Tokens" WHERE "username" = ?"#;
+    Ok(core.db.exec(sql, args![username]).await?)
 }
 
 /// Good tokens of everybody that are near their end, the next one first. Rights: none are checked.

@@ -130,6 +130,17 @@ impl Anyone {
 }
 
 impl Signed {
+    /// Refuses a session whose password was given too long ago. API tokens are not asked: programs hold them, which know no
+    /// password, and an admin's was given when the token was created.
+    pub(crate) async fn must_be_proved(&self) -> Result<()> {
+        match &self.credential {
+            Credential::Session(id) if !session::is_proved(&self.core, id).await? => {
+                Err(ApiError::unproved())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses whoever is no admin.
     pub(crate) fn admin(&self) -> Result<()> {
         Ok(self.actor.must_be_admin()?)

@@ -1,11 +1,13 @@
-//! How long tokens last, and how many account requests are taken: the same on all three databases.
+//! How long tokens last, the password given again, and how many account requests are taken: the same on all three databases.
 
 use std::net::IpAddr;
 
 use cac_core::account_request::{self, NewAccountRequest, Received, Refusal, Selection};
+use cac_core::pve::Secret;
+use cac_core::session::Client;
 use cac_core::token::{self, NewToken};
-use cac_core::user;
-use cac_core::{Core, Error, args, testing};
+use cac_core::user::{self, Credentials, Proof, SignIn};
+use cac_core::{Core, Error, args, session, testing};
 use chrono::{DateTime, Duration, Utc};
 use tokio_util::sync::CancellationToken;
 
@@ -87,6 +89,91 @@ fn a_token_expires_soon_in_its_last_30_days_or_in_the_last_third_of_less() {
         let is = token::expires_soon(created, expires, now);
         assert_eq!(is, soon, "{left} of {lifetime} days");
     }
+}
+
+/// A session of hours ago did everything that the password protects.
+#[tokio::test]
+async fn a_password_stands_for_15_minutes_and_can_be_given_again() {
+    for database in testing::databases().await {
+        let name = database.name;
+        let lab = Lab::new(database).await;
+        let core = &lab.core;
+        let client = Client::default();
+        let sign_in = async || {
+            let password = Secret::new("alice-demo");
+            match user::sign_in(core, "alice", &password, None, &client).await {
+                Ok(SignIn::Done { session, .. }) => session,
+                other => panic!("{name}: {other:?}"),
+            }
+        };
+        let again = async |session: &str, password: &str| {
+            let password = Secret::new(password);
+            let credentials = Credentials {
+                password: &password,
+                second: None,
+            };
+            user::reauthenticate(core, &alice(), session, credentials, None).await
+        };
+        let (one, other) = (sign_in().await, sign_in().await);
+        assert!(session::is_proved(core, &one).await.unwrap(), "{name}");
+        for (minutes, proved) in [(14, true), (15, false)] {
+            let sql = r#"UPDATE "Sessions" SET "provedAt" = ?"#;
+            let at = Utc::now() - Duration::minutes(minutes);
+            core.db.exec(sql, args![at]).await.unwrap();
+            assert_eq!(
+                session::is_proved(core, &one).await.unwrap(),
+                proved,
+                "{name}"
+            );
+        }
+        // Sessions of before the upgrade are asked.
+        core.db
+            .exec(r#"UPDATE "Sessions" SET "provedAt" = NULL"#, args![])
+            .await
+            .unwrap();
+        assert!(!session::is_proved(core, &one).await.unwrap(), "{name}");
+        let wrong = again(&one, "guess").await;
+        assert!(matches!(wrong, Err(Error::Invalid(_))), "{name}: {wrong:?}");
+        assert!(!session::is_proved(core, &one).await.unwrap(), "{name}");
+        let right = again(&one, "alice-demo").await;
+        assert!(matches!(right, Ok(Proof::Done)), "{name}: {right:?}");
+        assert!(session::is_proved(core, &one).await.unwrap(), "{name}");
+        assert!(!session::is_proved(core, &other).await.unwrap(), "{name}");
+        // Nobody guesses here what is limited at the login.
+        let mut refused = None;
+        for _ in 0..12 {
+            refused = again(&other, "guess").await.err();
+            if matches!(refused, Some(Error::TooMany { .. })) {
+                break;
+            }
+        }
+        assert!(
+            matches!(refused, Some(Error::TooMany { .. })),
+            "{name}: {refused:?}"
+        );
+        session::delete(core, &one).await.unwrap();
+        assert!(!session::is_proved(core, &one).await.unwrap(), "{name}");
+        lab.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_form_is_kept_for_its_own_session_and_path() {
+    let lab = Lab::new(testing::sqlite().await).await;
+    let form = b"name=pve1&secret=hush-hush";
+    let sealed = session::seal_form(&lab.core, "a session", "/nodes/1", form).unwrap();
+    assert!(!sealed.contains("hush"), "{sealed}");
+    let open =
+        |session: &str, path: &str, text: &str| session::open_form(&lab.core, session, path, text);
+    assert_eq!(
+        open("a session", "/nodes/1", &sealed).as_deref(),
+        Some(form.as_slice())
+    );
+    assert_eq!(open("another", "/nodes/1", &sealed), None);
+    assert_eq!(open("a session", "/nodes/2", &sealed), None);
+    let broken = sealed.replace(':', ":A");
+    assert_eq!(open("a session", "/nodes/1", &broken), None);
+    lab.end().await;
 }
 
 fn request(number: usize) -> NewAccountRequest {

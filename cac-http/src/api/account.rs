@@ -309,7 +309,7 @@ impl Api {
     /// Approve an account request
     ///
     /// The person gets a link by mail, which works once, and chooses a password there; the user is made in Proxmox VE at that moment.
-    /// Approved again, a new link replaces the old one.
+    /// Approved again, a new link replaces the old one. A session's password must have been given lately (`POST /reauthenticate`).
     #[oai(
         path = "/account-requests/:id/approve",
         method = "post",
@@ -317,6 +317,8 @@ impl Api {
         tag = "Tag::Accounts"
     )]
     async fn account_request_approve(&self, who: Signed, id: Path<i64>) -> Result<Decided> {
+        who.admin()?;
+        who.must_be_proved().await?;
         match request::approve(&who.core, &who.actor, id.0).await {
             Ok((row, link)) if who.html => Ok(match link.as_deref() {
                 // It is shown this once.

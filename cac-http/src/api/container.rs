@@ -261,6 +261,10 @@ impl Api {
     ) -> Result<life::Answer> {
         let change = async {
             let asked = body.read()?;
+            // Otherwise an admin would take a container over first, and then delete an own one.
+            if asked.username.is_some() {
+                must_be_proved_for(&who, id.0).await?;
+            }
             let change = ContainerChange {
                 cores: asked.cores,
                 memory: asked.memory,
@@ -276,7 +280,8 @@ impl Api {
 
     /// Delete a container
     ///
-    /// From Proxmox VE and from the database. A form may send `_method=DELETE`. A container that is another one in Proxmox VE
+    /// From Proxmox VE and from the database. For somebody else's a session's password must have been given lately
+    /// (`POST /reauthenticate`). A form may send `_method=DELETE`. A container that is another one in Proxmox VE
     /// is not touched (409); then an admin may let go of the row.
     #[oai(
         path = "/containers/:id",
@@ -291,6 +296,7 @@ impl Api {
         /// For admins: only the row goes, and only if Proxmox VE does not have its container.
         forget: Query<Option<bool>>,
     ) -> Result<Ended> {
+        must_be_proved_for(&who, id.0).await?;
         let delete = async {
             if forget.0.unwrap_or(false) {
                 return container::forget(&who.core, &who.actor, id.0, life::WAIT).await;
@@ -308,6 +314,18 @@ impl Api {
         };
         let deletion = page::container::or_page(&who, id.0, deletion).await?;
         Ok(ended(&who, deletion))
+    }
+}
+
+/// Refuses an admin whose password was given too long ago where the container is somebody else's.
+async fn must_be_proved_for(who: &Signed, id: i64) -> Result<()> {
+    if !who.actor.admin {
+        return Ok(());
+    }
+    match container::find(&who.core, &who.actor, id).await {
+        Ok(row) if row.username != who.actor.username => who.must_be_proved().await,
+        // Whatever else is wrong is the deed's own matter.
+        _ => Ok(()),
     }
 }
 

@@ -185,7 +185,8 @@ impl Api {
 
     /// Make a token
     ///
-    /// It may never do more than its owner, and a token that makes another one gives no scope that it has not itself.
+    /// It may never do more than its owner, and a token that makes another one gives no scope that it has not itself. For `admin`,
+    /// `containers:register` and those of proxies a session's password must have been given lately (`POST /reauthenticate`).
     #[oai(
         path = "/tokens",
         method = "post",
@@ -265,14 +266,22 @@ impl Api {
 
     /// Sign out everywhere
     ///
-    /// Ends all sessions of one's own; tokens stay.
+    /// Ends all sessions of one's own, and with `tokens` all API tokens, too.
     #[oai(
         path = "/sessions",
         method = "delete",
         operation_id = "session_delete_all",
         tag = "Tag::Login"
     )]
-    async fn session_delete_all(&self, who: Signed) -> Result<AllEnded> {
+    async fn session_delete_all(
+        &self,
+        who: Signed,
+        /// Whether one's own API tokens are revoked as well.
+        tokens: Query<Option<bool>>,
+    ) -> Result<AllEnded> {
+        if tokens.0.unwrap_or(false) {
+            token::delete_all(&who.core, &who.actor.username).await?;
+        }
         session::delete_all(&who.core, &who.actor.username).await?;
         let cookie = set_cookie(&who.core.config, None);
         if who.html {
@@ -313,6 +322,9 @@ fn current(who: &Signed) -> Option<&str> {
 
 async fn make(who: &Signed, body: &Input<TokenRequest>) -> Result<(token::Token, String)> {
     let asked = body.read()?;
+    if token::needs_proof(asked.scopes.as_deref().unwrap_or_default()) {
+        who.must_be_proved().await?;
+    }
     let new = NewToken {
         name: asked.name.unwrap_or_default(),
         scopes: asked.scopes.unwrap_or_default(),

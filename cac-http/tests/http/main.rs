@@ -22,6 +22,7 @@ mod nginx_attack;
 mod origin;
 mod own_pages;
 mod pages;
+mod reauthentication;
 mod registration;
 mod rights;
 mod spec;

@@ -26,7 +26,7 @@ const OPEN: [&str; 14] = [
 ];
 
 /// Everyone who is signed in may do these: they are about one's own things, or about nobody's.
-const OWN: [&str; 11] = [
+const OWN: [&str; 12] = [
     "container_create",
     "container_list",
     "container_page",
@@ -35,6 +35,7 @@ const OWN: [&str; 11] = [
     "quota_own",
     "session_delete_all",
     "session_list",
+    "session_reauthenticate",
     "template_list",
     "token_create",
     "token_list",
