@@ -62,7 +62,7 @@ enum Command {
     /// Sign in at a portal, and keep an API token for it
     Login(login::Login),
     /// Forget a portal, and delete its token there
-    Logout,
+    Logout(login::Logout),
     /// The portals that you are signed in at
     Context(context::Context),
     /// LXC containers: ask for one, look at it, work on it
@@ -110,7 +110,7 @@ impl Cac {
         let common = self.common;
         match self.command {
             Command::Login(login) => login.run(&common).await,
-            Command::Logout => login::out(&common).await,
+            Command::Logout(logout) => login::out(&logout, &common).await,
             Command::Context(context) => context.run(&common),
             Command::Container(container) => container.run(&common).await,
             Command::Service(service) => service.run(&common).await,

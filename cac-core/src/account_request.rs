@@ -1,5 +1,6 @@
-//! Account requests: somebody asks for an account, an admin declines or approves, and the person chooses a password by a link that
-//! works once. Only then is the user made in Proxmox VE, with one call; the password is never kept.
+//! Account requests: a person asks for an account and, where mail can be sent, proves the e-mail address (`account_request/confirm.rs`,
+//! with the limits on how many are taken); an admin declines (`account_request/decline.rs`) or approves; and the person chooses a password
+//! by a link that works once. Only then is the user made in Proxmox VE, with one call; the password is never kept.
 
 use std::str::FromStr as _;
 
@@ -9,18 +10,24 @@ use serde::Serialize;
 use url::Url;
 
 use crate::actor::Actor;
+use crate::audit::{self, Origin};
 use crate::db::{Row, Tx};
 use crate::error::Fields;
-use crate::job::account_mail;
+use crate::job::account_mail::{self, What};
 use crate::pve::{NewUser, Secret};
 use crate::{Core, Error, Result, args, mail, secret, transaction, user};
 
+mod confirm;
+mod decline;
+
+pub(crate) use confirm::remove_expired;
+pub use confirm::{CONFIRM_HOURS, Limits, Received, by_confirmation, confirm, create};
+pub use decline::{Declined, Refusal, Selection, decline, decline_all};
+
 /// How a request can stand.
-pub const STATUSES: [&str; 4] = ["pending", "declined", "approved", "done"];
-/// How long a link works.
+pub const STATUSES: [&str; 5] = ["pending", "declined", "approved", "done", "unconfirmed"];
+/// How long the link to choose a password works.
 pub const LINK_DAYS: i64 = 7;
-/// Requests that may wait for a decision at once.
-const WAITING: i64 = 1000;
 /// What Proxmox VE asks of a password.
 const PASSWORD: std::ops::RangeInclusive<usize> = 8..=64;
 
@@ -33,8 +40,13 @@ pub struct AccountRequest {
     pub email: String,
     pub username: String,
     pub reason: String,
-    /// `pending`, `declined`, `approved` (a link was sent) or `done` (the user exists).
+    /// `pending`, `declined`, `approved` (a link was sent), `done` (the user exists), or `unconfirmed`: the person has not followed
+    /// the link yet that was mailed to the address, and nobody needs to decide.
     pub status: String,
+    /// When the person proved that the e-mail address is theirs; absent: not proved.
+    pub confirmed_at: Option<DateTime<Utc>>,
+    /// The network that the request came from, as [`decline_all`] takes it.
+    pub network: Option<String>,
     pub decided_by: Option<String>,
     pub decided_at: Option<DateTime<Utc>>,
     /// Why it was declined.
@@ -60,39 +72,14 @@ impl AccountRequest {
             username: row.get("username")?,
             reason: row.get("reason")?,
             status: row.get("status")?,
+            confirmed_at: row.get("confirmedAt")?,
+            network: row.get("network")?,
             decided_by: row.get("decidedBy")?,
             decided_at: row.get("decidedAt")?,
             answer: row.get("answer")?,
             created_at: row.get("createdAt")?,
         })
     }
-}
-
-/// Stores a request and has it mailed to the admins. The same again while it waits changes nothing and mails nobody.
-pub async fn create(core: &Core, new: &NewAccountRequest) -> Result<()> {
-    let new = check(core, new)?;
-    transaction!(core.db, tx => {
-        tx.lock("names").await?;
-        let sql = r#"SELECT "id" FROM "AccountRequests" WHERE "status" = 'pending' AND "username" = ? AND "email" = ?"#;
-        if tx.opt(sql, args![&new.username, &new.email]).await?.is_some() {
-            return Ok(());
-        }
-        let sql = r#"SELECT COUNT(*) AS "n" FROM "AccountRequests" WHERE "status" = 'pending'"#;
-        if tx.one(sql, args![]).await?.get::<i64>("n")? >= WAITING {
-            return Err(Error::Unreachable("Too many requests wait for a decision; try again in some days.".to_owned()));
-        }
-        let now = core.clock.now();
-        let id = tx.insert(
-            r#"INSERT INTO "AccountRequests" ("name", "email", "username", "reason", "createdAt", "updatedAt") VALUES (?, ?, ?, ?, ?, ?)"#,
-            args![&new.name, &new.email, &new.username, &new.reason, now, now],
-        )
-        .await?;
-        if core.config.mail.as_ref().is_some_and(|mail| !mail.admins.is_empty()) {
-            account_mail::add(tx, core, id, account_mail::What::Asked, None).await?;
-        }
-    })?;
-    core.wake.jobs();
-    Ok(())
 }
 
 fn check(core: &Core, new: &NewAccountRequest) -> Result<NewAccountRequest> {
@@ -139,7 +126,7 @@ fn check(core: &Core, new: &NewAccountRequest) -> Result<NewAccountRequest> {
     })
 }
 
-/// A page of requests in order of their ids, and how many there are; for admins.
+/// A page of requests in order of their ids, and how many there are; for admins. Unconfirmed ones only where they are asked for.
 pub async fn list(
     core: &Core,
     actor: &Actor,
@@ -148,14 +135,14 @@ pub async fn list(
 ) -> Result<(Vec<AccountRequest>, i64)> {
     actor.must_be_admin()?;
     if status.is_some_and(|status| !STATUSES.contains(&status)) {
-        let message = "Use `pending`, `declined`, `approved` or `done`.";
+        let message = "Use `pending`, `declined`, `approved`, `done` or `unconfirmed`.";
         return Err(Error::invalid("status", message));
     }
     let (any, status) = (status.is_none(), status.unwrap_or_default());
     let mut tx = core.db.read().await?;
-    let sql = r#"SELECT COUNT(*) AS "n" FROM "AccountRequests" WHERE (? OR "status" = ?)"#;
+    let sql = r#"SELECT COUNT(*) AS "n" FROM "AccountRequests" WHERE (? AND "status" <> 'unconfirmed' OR "status" = ?)"#;
     let total = tx.one(sql, args![any, status]).await?.get("n")?;
-    let sql = r#"SELECT * FROM "AccountRequests" WHERE (? OR "status" = ?) ORDER BY "id" LIMIT ? OFFSET ?"#;
+    let sql = r#"SELECT * FROM "AccountRequests" WHERE (? AND "status" <> 'unconfirmed' OR "status" = ?) ORDER BY "id" LIMIT ? OFFSET ?"#;
     let rows = tx.all(sql, args![any, status, limit, offset]).await?;
     let all = rows.iter().map(AccountRequest::from_row);
     Ok((all.collect::<Result<_>>()?, total))
@@ -179,26 +166,6 @@ fn missing(id: i64) -> Error {
     Error::NotFound(format!("There is no account request {id}."))
 }
 
-/// Declines a request; the person is told why by mail.
-pub async fn decline(core: &Core, actor: &Actor, id: i64, answer: &str) -> Result<AccountRequest> {
-    actor.must_be_admin()?;
-    let answer = answer.trim();
-    if answer.is_empty() || answer.chars().count() > 2000 {
-        return Err(Error::invalid(
-            "answer",
-            "Say why, in at most 2,000 characters; the person reads it.",
-        ));
-    }
-    transaction!(core.db, tx => {
-        decide(tx, core, actor, id, ("declined", Some(answer))).await?;
-        if mail::on(core) {
-            account_mail::add(tx, core, id, account_mail::What::Declined, Some(&actor.username)).await?;
-        }
-    })?;
-    core.wake.jobs();
-    find_any(core, id).await
-}
-
 /// Approves a request: the person gets the link by mail. Without mail the link is returned, for the admin to hand over.
 pub async fn approve(
     core: &Core,
@@ -207,66 +174,109 @@ pub async fn approve(
 ) -> Result<(AccountRequest, Option<String>)> {
     actor.must_be_admin()?;
     transaction!(core.db, tx => {
-        decide(tx, core, actor, id, ("approved", None)).await?;
+        decide(tx, core, actor, id, Decision::Approved).await?;
         if mail::on(core) {
-            account_mail::add(tx, core, id, account_mail::What::Approved, Some(&actor.username)).await?;
+            account_mail::add(tx, core, id, What::Approved, Some(&actor.username)).await?;
         }
     })?;
     core.wake.jobs();
     let link = if mail::on(core) {
         None
     } else {
-        Some(new_link(core, &core.config.public_url, id).await?)
+        Some(new_link(core, &core.config.public_url, id, Link::Password).await?)
     };
     Ok((find_any(core, id).await?, link))
 }
 
-/// One that is approved may be approved again: an old link is replaced.
+/// What an admin decides.
+#[derive(Debug, Clone, Copy)]
+enum Decision<'a> {
+    Approved,
+    /// With what the person is told.
+    Declined(Option<&'a str>),
+}
+
+/// Stores a decision; how the request stood before. One that is approved may be approved again: an old link is replaced.
 async fn decide(
     tx: &mut Tx,
     core: &Core,
     actor: &Actor,
     id: i64,
-    (status, answer): (&str, Option<&str>),
-) -> Result<()> {
-    let sql = r#"UPDATE "AccountRequests" SET "status" = ?, "answer" = ?, "decidedBy" = ?, "decidedAt" = ?, "linkHash" = NULL,
-                        "linkExpires" = NULL, "updatedAt" = ?
-                 WHERE "id" = ? AND "status" IN ('pending', 'approved')"#;
-    let now = core.clock.now();
-    if tx
-        .exec(sql, args![status, answer, &actor.username, now, now, id])
-        .await?
-        == 0
-    {
-        let sql = r#"SELECT "status" FROM "AccountRequests" WHERE "id" = ?"#;
-        let row = tx.opt(sql, args![id]).await?.ok_or_else(|| missing(id))?;
-        let status: String = row.get("status")?;
-        return Err(Error::conflict(
-            "status",
-            format!("The request is {status} already."),
-        ));
+    decision: Decision<'_>,
+) -> Result<String> {
+    tx.lock("account_requests").await?;
+    let sql = r#"SELECT "status" FROM "AccountRequests" WHERE "id" = ?"#;
+    let row = tx.opt(sql, args![id]).await?.ok_or_else(|| missing(id))?;
+    let before: String = row.get("status")?;
+    let (status, answer) = match decision {
+        Decision::Approved => ("approved", None),
+        Decision::Declined(answer) => ("declined", answer),
+    };
+    match (before.as_str(), decision) {
+        ("pending" | "approved", _) | ("unconfirmed", Decision::Declined(_)) => {}
+        ("unconfirmed", Decision::Approved) => {
+            let message = "The person has not confirmed the e-mail address yet; the request can be approved after that.";
+            return Err(Error::conflict("status", message));
+        }
+        _ => {
+            let message = format!("The request is {before} already.");
+            return Err(Error::conflict("status", message));
+        }
     }
-    Ok(())
+    let sql = r#"UPDATE "AccountRequests" SET "status" = ?, "answer" = ?, "decidedBy" = ?, "decidedAt" = ?, "linkHash" = NULL,
+                        "linkExpires" = NULL, "updatedAt" = ? WHERE "id" = ?"#;
+    let now = core.clock.now();
+    tx.exec(sql, args![status, answer, &actor.username, now, now, id])
+        .await?;
+    let action = match decision {
+        Decision::Approved => "account_request_approve",
+        Decision::Declined(_) => "account_request_decline",
+    };
+    audit::Change::new(action, format!("/account-requests/{id}"))
+        .field("status", &before, status)
+        .new_field("answer", answer)
+        .write(tx, core, actor)
+        .await?;
+    Ok(before)
 }
 
-/// A new link of an approved request; the one before works no more.
-pub(crate) async fn new_link(core: &Core, portal: &Url, id: i64) -> Result<String> {
+/// What a one-time link is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// To confirm the e-mail address.
+    Confirmation,
+    /// To choose a password.
+    Password,
+}
+
+/// A new link of a request that waits for one; the one before works no more.
+pub(crate) async fn new_link(core: &Core, portal: &Url, id: i64, link: Link) -> Result<String> {
     let text = secret::random();
     let now = core.clock.now();
-    let sql = r#"UPDATE "AccountRequests" SET "linkHash" = ?, "linkExpires" = ?, "updatedAt" = ? WHERE "id" = ? AND "status" = 'approved'"#;
-    let until = now + Duration::days(LINK_DAYS);
-    if core
-        .db
-        .exec(sql, args![secret::hash(&text), until, now, id])
-        .await?
-        == 0
-    {
+    let (status, lifetime, path) = match link {
+        Link::Confirmation => (
+            "unconfirmed",
+            Duration::hours(CONFIRM_HOURS),
+            "account/confirm/",
+        ),
+        Link::Password => ("approved", Duration::days(LINK_DAYS), "account/"),
+    };
+    let sql = r#"UPDATE "AccountRequests" SET "linkHash" = ?, "linkExpires" = ?, "updatedAt" = ? WHERE "id" = ? AND "status" = ?"#;
+    let given = args![secret::hash(&text), now + lifetime, now, id, status];
+    if core.db.exec(sql, given).await? == 0 {
         return Err(Error::conflict(
             "status",
-            "The request is not approved any more.",
+            format!("The request is not {status} any more."),
         ));
     }
-    Ok(format!("{portal}account/{text}"))
+    Ok(format!("{portal}{path}{text}"))
+}
+
+/// The e-mail address of the newest request that the account of this name was made by.
+pub(crate) async fn email_of(core: &Core, username: &str) -> Result<Option<String>> {
+    let sql = r#"SELECT "email" FROM "AccountRequests" WHERE "username" = ? AND "status" = 'done' ORDER BY "id" DESC LIMIT 1"#;
+    let row = core.db.opt(sql, args![username]).await?;
+    Ok(row.map(|row| row.get("email")).transpose()?)
 }
 
 /// The approved request that a link belongs to, while it works.
@@ -284,8 +294,25 @@ pub async fn by_link(core: &Core, link: &str) -> Result<AccountRequest> {
     }
 }
 
+/// What the person, who is nobody yet, is told; the words of Proxmox VE are for the log.
+fn not_made(cause: &dyn std::fmt::Display, away: bool) -> Error {
+    tracing::error!(error = %cause, "a user cannot be created");
+    let what = "Your account cannot be created right now. Your link still works: try again later";
+    match away {
+        true => Error::Unreachable(format!("{what}.")),
+        false => Error::Upstream(format!(
+            "{what}, or tell an admin, who finds the reason in the portal's log."
+        )),
+    }
+}
+
 /// Makes the user in Proxmox VE with the password that the person chose; the link works no more then.
-pub async fn redeem(core: &Core, link: &str, password: &Secret) -> Result<AccountRequest> {
+pub async fn redeem(
+    core: &Core,
+    link: &str,
+    password: &Secret,
+    origin: &Origin,
+) -> Result<AccountRequest> {
     let request = by_link(core, link).await?;
     if !PASSWORD.contains(&password.expose().chars().count()) {
         let message = format!(
@@ -311,7 +338,9 @@ pub async fn redeem(core: &Core, link: &str, password: &Secret) -> Result<Accoun
             request.id, core.config.public_url
         )),
     };
-    match user::service(core).await?.user_create(&new).await {
+    let service = user::service(core).await;
+    let service = service.map_err(|error| not_made(&error, false))?;
+    match service.user_create(&new).await {
         Ok(()) => {}
         Err(error) if error.is_already_exists() => {
             return Err(Error::conflict(
@@ -323,13 +352,19 @@ pub async fn redeem(core: &Core, link: &str, password: &Secret) -> Result<Accoun
             ));
         }
         Err(error) => {
-            tracing::error!(%error, "a user cannot be created");
-            return Err(error.into());
+            let away = matches!(Error::from(error.clone()), Error::Unreachable(_));
+            return Err(not_made(&error, away));
         }
     }
     let sql = r#"UPDATE "AccountRequests" SET "status" = 'done', "linkHash" = NULL, "linkExpires" = NULL, "updatedAt" = ? WHERE "id" = ?"#;
-    core.db
-        .exec(sql, args![core.clock.now(), request.id])
-        .await?;
+    transaction!(core.db, tx => {
+        tx.exec(sql, args![core.clock.now(), request.id]).await?;
+        // The link opens something: the entry does not name it.
+        audit::Change::new("account_create", format!("/account-requests/{}", request.id))
+            .created()
+            .new_field("username", &request.username)
+            .write_for(tx, core, Some(request.username.clone()), origin)
+            .await?;
+    })?;
     find_any(core, request.id).await
 }

@@ -125,6 +125,12 @@ impl Origin {
         }
     }
 
+    /// The same with the address that the request came from.
+    #[must_use]
+    pub fn at(self, address: Option<IpAddr>) -> Self {
+        Self { address, ..self }
+    }
+
     /// Whether a transaction of this request wrote an audit entry. It may still have been rolled back, but then the request failed.
     #[must_use]
     pub fn has_entry(&self) -> bool {

@@ -252,6 +252,12 @@ impl Change {
         self.field(name, (), value)
     }
 
+    /// Adds a field of something that goes, unless it is empty.
+    #[must_use]
+    pub fn old_field(self, name: &str, value: impl Serialize) -> Self {
+        self.field(name, value, ())
+    }
+
     /// Adds every field in which two states of a thing differ; an absent state is that of a thing that is new or gone. The type must
     /// not serialise secrets.
     #[must_use]

@@ -21,6 +21,7 @@ use crate::task::Tasks;
 mod dotenv;
 mod mail;
 mod nginx;
+mod people;
 mod read;
 mod reader;
 mod secrets;
@@ -74,6 +75,10 @@ pub struct Config {
     /// What one user may have, unless an admin says otherwise.
     pub quota: Limits,
     pub runner: Runner,
+    /// How long an API token may last at most; one that is made without an end lasts that long.
+    pub token_lifetime: chrono::Duration,
+    /// How many account requests are taken.
+    pub account_requests: crate::account_request::Limits,
     /// Programs that may be started by name.
     pub tasks: Tasks,
     pub nginx: crate::nginx::Settings,

@@ -4,7 +4,6 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use lettre::{AsyncSmtpTransport, Tokio1Executor};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,7 +14,7 @@ use crate::config::{Config, Program, Vars};
 use crate::db::{Db, sqlite_file};
 use crate::nginx::{self, Flavour};
 use crate::schema::{self, MigrationState};
-use crate::{Core, args, node, routes, user};
+use crate::{Core, args, mail, node, routes, token, user};
 
 /// How far the clocks of this machine and of the database may be apart, in milliseconds.
 const APART: i64 = 5_000;
@@ -87,7 +86,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
             config
         }
     };
-    mail(&config, &mut found).await;
+    mail_server(&config, &mut found).await;
     port(config.listen, &mut found).await;
     proxy(&config, &mut found);
     let Some(db) = database(&config, &mut found).await else {
@@ -99,6 +98,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
             jobs(&core, &mut found).await;
             nodes(&core, &mut found).await;
             names(&core, &mut found).await;
+            tokens(&core, &mut found).await;
             core.db.close().await;
         }
         Err(error) => found.bad("database", error.to_string()),
@@ -268,6 +268,30 @@ async fn nodes(core: &Core, found: &mut Findings) {
     }
 }
 
+/// Tokens that programs of somebody stop working without.
+async fn tokens(core: &Core, found: &mut Findings) {
+    let about = "tokens";
+    match token::expiring(core).await {
+        Ok(soon) if soon.is_empty() => found.good(about, "none expires soon"),
+        Ok(soon) => {
+            for token in soon {
+                let day = token.expires.map(|at| at.format("%Y-%m-%d").to_string());
+                found.note(
+                    about,
+                    format!(
+                        "{}… ({}) of {} expires on {}: create a new one and put it in its place",
+                        token.beginning,
+                        token.name,
+                        token.username,
+                        day.unwrap_or_default()
+                    ),
+                );
+            }
+        }
+        Err(error) => found.bad(about, error.to_string()),
+    }
+}
+
 /// Names that are not served.
 async fn names(core: &Core, found: &mut Findings) {
     let about = "names";
@@ -288,7 +312,7 @@ async fn names(core: &Core, found: &mut Findings) {
     }
 }
 
-async fn mail(config: &Config, found: &mut Findings) {
+async fn mail_server(config: &Config, found: &mut Findings) {
     let about = "mail";
     let Some(settings) = &config.mail else {
         return found.note(about, "none is sent: SMTP_URL is not set");
@@ -299,23 +323,15 @@ async fn mail(config: &Config, found: &mut Findings) {
             "nobody is told of account requests: MAIL_ADMIN is not set",
         );
     }
-    let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(settings.url.expose());
-    let answers = match transport {
-        Ok(transport) => {
-            transport
-                .timeout(Some(TIMEOUT))
-                .build::<Tokio1Executor>()
-                .test_connection()
-                .await
-        }
-        Err(error) => Err(error),
-    };
-    match answers {
-        Ok(true) => found.good(about, "the mail server answers"),
-        Ok(false) => found.bad(about, "the mail server does not answer as one"),
+    match mail::check(config, settings).await {
+        Ok(None) => found.good(about, "the mail server answers"),
+        Ok(Some(why)) => found.note(
+            about,
+            format!("the mail server answers, but its certificate cannot be verified ({why}): set SMTP_CA_FILE"),
+        ),
         Err(error) => found.bad(
             about,
-            format!("{error}; are SMTP_URL's host, port, user and password right?"),
+            format!("{error}; are SMTP_URL's host, port, user and password right, and does the server offer TLS?"),
         ),
     }
 }

@@ -31,6 +31,7 @@ mod running;
 mod shell;
 pub mod supervisor;
 pub mod task;
+pub mod user_mail;
 
 pub(crate) use follow::Feeds;
 pub use follow::{Follower, Happening, follow};

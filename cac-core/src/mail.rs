@@ -1,24 +1,27 @@
 //! Mail: texts from `templates/mail/`, sent by SMTP. When it is sent, and again, is `job/account_mail.rs`.
 
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use lettre::message::header::MessageId;
 use lettre::message::{Mailbox, MultiPart};
-use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
+use lettre::{AsyncTransport as _, Message};
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 
 use crate::pve::Secret;
-use crate::{Core, Error, Result};
+use crate::{Config, Core, Error, Result};
 
-const TIMEOUT: Duration = Duration::from_secs(30);
+mod smtp;
+
+pub use smtp::Server;
 
 /// How mail is sent, and to whom.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `SMTP_URL`; may hold a password.
     pub url: Secret,
+    /// `SMTP_CA_FILE`: certificates in PEM that are trusted beside the system's.
+    pub authorities: Option<String>,
     pub from: Mailbox,
     /// `MAIL_ADMIN`
     pub admins: Vec<Mailbox>,
@@ -27,7 +30,8 @@ pub struct Settings {
 /// A mail that is to be sent.
 #[derive(Debug, Clone)]
 pub struct Mail {
-    pub to: Vec<Mailbox>,
+    /// One: of several, one that bounces would keep the mail from all others.
+    pub to: Mailbox,
     pub subject: String,
     pub text: String,
     pub html: String,
@@ -44,6 +48,22 @@ pub struct NotSent {
     pub passing: bool,
 }
 
+impl NotSent {
+    fn lasting(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            passing: false,
+        }
+    }
+
+    fn refused(error: &lettre::transport::smtp::Error) -> Self {
+        Self {
+            passing: !error.is_permanent(),
+            text: format!("The mail server has not taken it: {}", words(error)),
+        }
+    }
+}
+
 static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut templates = Environment::new();
     templates.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -55,12 +75,20 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
         )+};
     }
     add!(
+        "confirm.txt",
+        "confirm.html",
         "asked.txt",
         "asked.html",
         "declined.txt",
         "declined.html",
         "approved.txt",
         "approved.html",
+        "token_created.txt",
+        "token_created.html",
+        "token_expires.txt",
+        "token_expires.html",
+        "new_device.txt",
+        "new_device.html",
         "test.txt",
         "test.html"
     );
@@ -86,39 +114,39 @@ pub fn on(core: &Core) -> bool {
 
 /// Sends a mail now.
 pub async fn send(core: &Core, mail: &Mail) -> Result<(), NotSent> {
-    let lasting = |text: String| NotSent {
-        text,
-        passing: false,
-    };
     let Some(settings) = &core.config.mail else {
-        return Err(lasting(
-            "No mail can be sent: set SMTP_URL and MAIL_FROM.".to_owned(),
+        return Err(NotSent::lasting(
+            "No mail can be sent: set SMTP_URL and MAIL_FROM.",
         ));
     };
     let domain = settings.from.email.domain();
-    let mut message = Message::builder()
+    let message = Message::builder()
         .from(settings.from.clone())
+        .to(mail.to.clone())
         .subject(&mail.subject)
-        .header(MessageId::from(format!("<{}@{domain}>", mail.id)));
-    for to in &mail.to {
-        message = message.to(to.clone());
-    }
-    let message = message
+        .header(MessageId::from(format!("<{}@{domain}>", mail.id)))
         .multipart(MultiPart::alternative_plain_html(
             mail.text.clone(),
             mail.html.clone(),
         ))
-        .map_err(|error| lasting(error.to_string()))?;
-    let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(settings.url.expose())
-        .map_err(|error| lasting(format!("SMTP_URL: {error}")))?
-        .timeout(Some(TIMEOUT))
-        .build();
-    match transport.send(message).await {
+        .map_err(|error| NotSent::lasting(error.to_string()))?;
+    let connection = smtp::connect(&core.config, settings).await?;
+    if let Some(why) = &connection.unverified {
+        tracing::warn!(%why, "the mail server's certificate cannot be verified; no password is sent there");
+    }
+    match connection.transport.send(message).await {
         Ok(_) => Ok(()),
-        Err(error) => Err(NotSent {
-            passing: !error.is_permanent(),
-            text: format!("The mail server has not taken it: {}", words(&error)),
-        }),
+        Err(error) => Err(NotSent::refused(&error)),
+    }
+}
+
+/// Tries the connection and the password; the warning that goes with it, if there is one.
+pub async fn check(config: &Config, settings: &Settings) -> Result<Option<String>, NotSent> {
+    let connection = smtp::connect(config, settings).await?;
+    match connection.transport.test_connection().await {
+        Ok(true) => Ok(connection.unverified),
+        Ok(false) => Err(NotSent::lasting("The mail server does not answer as one.")),
+        Err(error) => Err(NotSent::refused(&error)),
     }
 }
 
@@ -151,16 +179,23 @@ pub async fn test(core: &Core) -> Result<Vec<String>> {
     };
     let values = serde_json::json!({ "portal": core.config.public_url.as_str() });
     let (text, html) = render("test", &values)?;
-    let mail = Mail {
-        to: settings.admins.clone(),
-        subject: "Test of Create-a-Container".to_owned(),
-        text,
-        html,
-        id: format!("test-{}", &crate::secret::random()[..16]),
-    };
-    send(core, &mail)
-        .await
-        .map_err(|error| Error::Upstream(error.text))?;
+    let id = format!("test-{}", &crate::secret::random()[..16]);
+    let mut failed = Vec::new();
+    for to in &settings.admins {
+        let mail = Mail {
+            to: to.clone(),
+            subject: "Test of Create-a-Container".to_owned(),
+            text: text.clone(),
+            html: html.clone(),
+            id: id.clone(),
+        };
+        if let Err(error) = send(core, &mail).await {
+            failed.push(format!("{}: {error}", to.email));
+        }
+    }
+    if !failed.is_empty() {
+        return Err(Error::Upstream(failed.join(" ")));
+    }
     Ok(settings
         .admins
         .iter()

@@ -12,7 +12,7 @@ use crate::actor::Actor;
 use crate::db::{Row, Tx};
 use crate::error::Fields;
 use crate::pve::{Auth, Pve, Secret, Target, Tls};
-use crate::{Core, Error, Result, args, cipher, config, db, placement, transaction};
+use crate::{Core, Error, Result, args, audit, cipher, config, db, placement, transaction};
 
 mod capability;
 
@@ -69,7 +69,8 @@ pub struct NewNode {
     pub templates: Option<String>,
 }
 
-/// What an admin changes of a node; absent fields stay, and an inner `None` empties the field.
+/// What an admin changes of a node; absent fields stay, and an inner `None` empties the field. Another address or another way to
+/// trust the certificate needs `secret` in the same change.
 #[derive(Debug, Clone, Default)]
 pub struct NodeChange {
     pub name: Option<String>,
@@ -257,6 +258,13 @@ pub async fn create(core: &Core, actor: &Actor, new: NewNode) -> Result<Node> {
         .await
         .map_err(|error| name_taken(error, &new.name))?;
         keep_secret(tx, core, id, new.secret.as_deref()).await?;
+        let node = in_transaction(tx, core, id).await?;
+        audit::Change::new("node_create", format!("/nodes/{id}"))
+            .created()
+            .altered(None, Some(&node))
+            .secret("secret", new.secret.is_some())
+            .write(tx, core, actor)
+            .await?;
         id
     })?;
     find(core, id).await
@@ -268,12 +276,24 @@ pub async fn update(core: &Core, actor: &Actor, id: i64, change: NodeChange) -> 
     transaction!(core.db, tx => {
         // Read and written under one lock: what another admin changes at the same time stays.
         tx.lock("settings").await?;
-        let Some(row) = tx.opt(ONE, args![id]).await? else {
-            return Err(Error::NotFound(format!("There is no node {id}.")));
-        };
-        store(tx, core, Node::from_row(core, &row)?, &change).await?;
+        let before = in_transaction(tx, core, id).await?;
+        store(tx, core, before.clone(), &change).await?;
+        let after = in_transaction(tx, core, id).await?;
+        audit::Change::new("node_update", format!("/nodes/{id}"))
+            .altered(Some(&before), Some(&after))
+            .secret("secret", change.secret.is_some())
+            .write(tx, core, actor)
+            .await?;
     })?;
     find(core, id).await
+}
+
+/// A node as it is within a transaction.
+async fn in_transaction(tx: &mut Tx, core: &Core, id: i64) -> Result<Node> {
+    let Some(row) = tx.opt(ONE, args![id]).await? else {
+        return Err(Error::NotFound(format!("There is no node {id}.")));
+    };
+    Node::from_row(core, &row)
 }
 
 async fn store(tx: &mut Tx, core: &Core, node: Node, change: &NodeChange) -> Result<()> {
@@ -289,8 +309,16 @@ async fn store(tx: &mut Tx, core: &Core, node: Node, change: &NodeChange) -> Res
             format!("{why} Or give the token's secret anew."),
         ));
     }
+    let before = node.clone();
     let new = change.clone().on(node);
     check(&new)?;
+    if change.secret.is_none() && before.secret.is_some() && goes_elsewhere(&before, &new) {
+        return Err(Error::invalid(
+            "secret",
+            "Enter the token's secret again: the node's address or the way its certificate is trusted changes, and a stored secret \
+             is sent only where it was entered for.",
+        ));
+    }
     tx.exec(
         r#"UPDATE "Nodes" SET "name" = ?, "apiUrl" = ?, "tokenId" = ?, "tlsVerify" = ?, "tlsFingerprint" = ?,
                   "aiContainer" = ?, "enabled" = ?, "storage" = ?, "bridge" = ?, "templates" = ?, "updatedAt" = ? WHERE "id" = ?"#,
@@ -306,6 +334,35 @@ async fn store(tx: &mut Tx, core: &Core, node: Node, change: &NodeChange) -> Res
         keep_secret(tx, core, id, new.secret.as_deref()).await?;
     }
     Ok(())
+}
+
+/// Whether a change is one of the node's credentials or of where they are sent.
+#[must_use]
+pub fn changes_access(node: &Node, change: &NodeChange) -> bool {
+    let token = change.token_id.as_ref();
+    change.secret.is_some()
+        || token.is_some_and(|token| *token != node.token_id)
+        || goes_elsewhere(node, &change.clone().on(node.clone()))
+}
+
+/// Whether the token's secret would be sent to another address than before, or to the holder of another certificate.
+// Even a narrower trust counts: a certificate that is pinned now may be an attacker's.
+fn goes_elsewhere(before: &Node, after: &NewNode) -> bool {
+    // As the client reads it, so that `https://PVE:8006/` is no other address than `https://pve:8006`.
+    let address = |text: &Option<String>| {
+        let url = text
+            .as_deref()
+            .map(|text| url::Url::parse(text).map_err(|_| text.to_owned()));
+        url.map(|url| url.map(|url| url.as_str().trim_end_matches('/').to_owned()))
+    };
+    let trust = |pinned: Option<&str>, verify: Option<bool>| match pinned {
+        Some(pinned) => config::tls(pinned),
+        None if verify == Some(false) => Ok(Tls::Off),
+        None => Ok(Tls::SystemRoots),
+    };
+    address(&before.api_url) != address(&after.api_url)
+        || trust(before.tls_fingerprint.as_deref(), before.tls_verify)
+            != trust(after.tls_fingerprint.as_deref(), after.tls_verify)
 }
 
 /// Sealed where there is a key, else as it is.
@@ -332,18 +389,19 @@ fn name_taken(error: db::Error, name: &str) -> Error {
 /// Removes a node, for admins; refused while containers refer to it.
 pub async fn delete(core: &Core, actor: &Actor, id: i64) -> Result<()> {
     actor.must_be_admin()?;
-    let deleted = transaction!(core.db, tx => {
+    transaction!(core.db, tx => {
         let used = tx.one(r#"SELECT COUNT(*) AS "n" FROM "Containers" WHERE "nodeId" = ?"#, args![id]).await?;
         let used: i64 = used.get("n")?;
         if used > 0 {
             return Err(Error::conflict("id", format!("{used} containers are on this node; delete or move them first.")));
         }
-        tx.exec(r#"DELETE FROM "Nodes" WHERE "id" = ?"#, args![id]).await?
-    })?;
-    if deleted == 0 {
-        return Err(Error::NotFound(format!("There is no node {id}.")));
-    }
-    Ok(())
+        let node = in_transaction(tx, core, id).await?;
+        tx.exec(r#"DELETE FROM "Nodes" WHERE "id" = ?"#, args![id]).await?;
+        audit::Change::new("node_delete", format!("/nodes/{id}"))
+            .altered(Some(&node), None)
+            .write(tx, core, actor)
+            .await?;
+    })
 }
 
 fn check(new: &NewNode) -> Result<()> {

@@ -36,6 +36,8 @@ pub struct Proxy {
     pub reason: Option<String>,
     /// Ports that other programs have on its machine.
     pub taken: TakenPorts,
+    /// When the API token expires that it reports with.
+    pub token_expires: Option<DateTime<Utc>>,
     pub reported_at: DateTime<Utc>,
 }
 
@@ -49,6 +51,7 @@ impl Proxy {
             refused: row.get("refused")?,
             reason: row.get("reason")?,
             taken: taken(row)?,
+            token_expires: row.get("tokenExpires")?,
             reported_at: row.get("reportedAt")?,
         })
     }
@@ -79,6 +82,8 @@ pub struct Report {
     pub live: Option<String>,
     /// Ports that other programs have there.
     pub taken: TakenPorts,
+    /// When the API token expires that the report was sent with.
+    pub token_expires: Option<DateTime<Utc>>,
 }
 
 impl Report {
@@ -91,6 +96,7 @@ impl Report {
             down: false,
             live: None,
             taken: TakenPorts::default(),
+            token_expires: None,
         }
     }
 }
@@ -161,13 +167,14 @@ pub async fn report(core: &Core, name: &str, report: &Report) -> Result<Proxy> {
             refused: reason.as_ref().map(|_| revision.to_owned()),
             reason: reason.clone(),
             taken: report.taken.clone(),
+            token_expires: report.token_expires,
             reported_at: now,
             ..before
         };
         tx.exec(
-            r#"UPDATE "Proxies" SET "revision" = ?, "liveSince" = ?, "refused" = ?, "reason" = ?, "taken" = ?, "reportedAt" = ?,
-               "updatedAt" = ? WHERE "id" = ?"#,
-            args![&after.revision, after.live_since, &after.refused, &after.reason, after.taken.to_string(), now, now, after.id],
+            r#"UPDATE "Proxies" SET "revision" = ?, "liveSince" = ?, "refused" = ?, "reason" = ?, "taken" = ?, "tokenExpires" = ?,
+               "reportedAt" = ?, "updatedAt" = ? WHERE "id" = ?"#,
+            args![&after.revision, after.live_since, &after.refused, &after.reason, after.taken.to_string(), after.token_expires, now, now, after.id],
         )
         .await?;
         routes::note(tx, after.id, after.revision.as_deref(), now).await?;

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Duration, Utc};
 use hmac::{Hmac, Mac as _};
 use serde::{Deserialize, Serialize};
@@ -10,12 +12,16 @@ use serde_json::json;
 use sha2::Sha256;
 
 use crate::actor::Actor;
+use crate::cipher::Cipher;
+use crate::pve::Secret;
 use crate::{Core, Error, Result, args, audit, secret, transaction};
 
 /// How long a session lasts.
 pub const LIFETIME: Duration = Duration::hours(24);
 /// How old the look-up of admin rights may be.
 pub const ADMIN_LIFETIME: Duration = Duration::minutes(15);
+/// How long the password, once given, stands for what needs it again.
+pub const PROOF_LIFETIME: Duration = Duration::minutes(15);
 /// Characters of a session's hash that stand for it.
 const SHORT: usize = 16;
 
@@ -45,9 +51,9 @@ pub async fn create(core: &Core, actor: &Actor, client: &Client) -> Result<Strin
     transaction!(core.db, tx => {
         tx.exec(r#"DELETE FROM "Sessions" WHERE "expires" < ?"#, args![now]).await?;
         tx.exec(
-            r#"INSERT INTO "Sessions" ("session_id", "expires", "data", "username", "admin", "adminCheckedAt", "createdAt", "updatedAt")
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?)"#,
-            args![key(core, &id), now + LIFETIME, &data, &actor.username, actor.admin, now, now, now],
+            r#"INSERT INTO "Sessions" ("session_id", "expires", "data", "username", "admin", "adminCheckedAt", "provedAt", "createdAt", "updatedAt")
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"#,
+            args![key(core, &id), now + LIFETIME, &data, &actor.username, actor.admin, now, now, now, now],
         )
         .await?;
     })?;
@@ -80,6 +86,52 @@ pub(crate) async fn find_all(core: &Core, hashes: Vec<String>) -> Result<HashMap
         found.insert(row.get("session_id")?, actor);
     }
     Ok(found)
+}
+
+/// Whether its password (and the second factor) was given within [`PROOF_LIFETIME`].
+pub async fn is_proved(core: &Core, id: &str) -> Result<bool> {
+    let sql = r#"SELECT "provedAt" FROM "Sessions" WHERE "session_id" = ?"#;
+    let Some(row) = core.db.opt(sql, args![key(core, id)]).await? else {
+        return Ok(false);
+    };
+    let proved: Option<DateTime<Utc>> = row.get("provedAt")?;
+    Ok(proved.is_some_and(|at| core.clock.now() - at < PROOF_LIFETIME))
+}
+
+/// Notes that the password was given again; whether there is such a session.
+pub(crate) async fn set_proved(core: &Core, id: &str) -> Result<bool> {
+    let now = core.clock.now();
+    let sql = r#"UPDATE "Sessions" SET "provedAt" = ?, "updatedAt" = ? WHERE "session_id" = ? AND "expires" > ?"#;
+    let changed = core
+        .db
+        .exec(sql, args![now, now, key(core, id), now])
+        .await?;
+    Ok(changed > 0)
+}
+
+/// Seals a form that a session sent, for the same session to send it again to the same `path`: it goes through the browser while the
+/// password is asked for.
+pub fn seal_form(core: &Core, id: &str, path: &str, form: &[u8]) -> Result<String> {
+    let text = STANDARD.encode(form);
+    let sealed = form_cipher(core).seal(&form_place(core, id, path), &text)?;
+    sealed.ok_or_else(|| Error::Internal("a form cannot be sealed".to_owned()))
+}
+
+/// Opens what [`seal_form`] sealed; `None` for what was sealed otherwise, or for another session or path.
+#[must_use]
+pub fn open_form(core: &Core, id: &str, path: &str, sealed: &str) -> Option<Vec<u8>> {
+    let opened = form_cipher(core).open(&form_place(core, id, path), sealed);
+    STANDARD.decode(opened.ok()?.expose()).ok()
+}
+
+// Of the secret that all portals of an installation share, so that another one may take the form.
+fn form_cipher(core: &Core) -> Cipher {
+    let key = Secret::new(key(core, "the key of sealed forms"));
+    Cipher::new(Some(&key))
+}
+
+fn form_place(core: &Core, id: &str, path: &str) -> String {
+    format!("Sessions.form:{}:{path}", key(core, id))
 }
 
 /// A session as its owner sees it.

@@ -8,8 +8,9 @@ use serde::Serialize;
 use crate::actor::Actor;
 use crate::db::Row;
 use crate::error::Fields;
+use crate::job::user_mail::{self, Notice};
 use crate::session::ADMIN_LIFETIME;
-use crate::{Core, Error, Result, args, secret, transaction};
+use crate::{Core, Error, Result, args, audit, secret, transaction};
 
 /// How a token begins, so that scanners of leaked secrets know it.
 const PREFIX: &str = "cac_";
@@ -19,6 +20,12 @@ const BEGINNING: usize = 12;
 const USED_EVERY: Duration = Duration::minutes(1);
 /// Tokens of one owner.
 const MOST: i64 = 100;
+/// How long before its end a token is said to expire soon; one that is made for a short time, in the last third of it.
+const SOON: Duration = Duration::days(30);
+/// How far ahead of ours a client's clock may be when it asks for the longest lifetime.
+const CLOCKS: Duration = Duration::minutes(5);
+/// What is left to a token without an end, of a release that had such.
+const WITHOUT_END: Duration = Duration::days(365);
 
 /// What a token may be used for; never for more than its owner may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -80,6 +87,15 @@ impl Scope {
     fn admins_only(self) -> bool {
         matches!(self, Self::NginxRead | Self::NginxReport)
     }
+
+    /// Whether the password must have been given lately where a browser asks for a token with it: such a token outlives the
+    /// session, and does what the owner's password protects.
+    fn needs_proof(self) -> bool {
+        matches!(
+            self,
+            Self::Admin | Self::ContainersRegister | Self::NginxRead | Self::NginxReport
+        )
+    }
 }
 
 /// A row of `Tokens`, without what proves it.
@@ -94,13 +110,30 @@ pub struct Token {
     /// Its first characters.
     pub beginning: String,
     pub scopes: Vec<Scope>,
-    /// Absent: it does not expire.
+    /// Absent: it has none yet, and gets one ([`look_after`]).
     pub expires: Option<DateTime<Utc>>,
     /// To the minute.
     pub last_used_at: Option<DateTime<Utc>>,
     /// Whether its owner may not sign in any more.
     pub suspended: bool,
     pub created_at: DateTime<Utc>,
+}
+
+/// Whether a token that lasts from `created` to `expires` is near its end.
+#[must_use]
+pub fn expires_soon(created: DateTime<Utc>, expires: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    expires > now && expires - now <= SOON.min((expires - created) / 3)
+}
+
+impl Token {
+    /// Whether it is good now and near its end.
+    #[must_use]
+    pub fn expires_soon(&self, now: DateTime<Utc>) -> bool {
+        !self.suspended
+            && self
+                .expires
+                .is_some_and(|at| expires_soon(self.created_at, at, now))
+    }
 }
 
 /// A token that is to be made.
@@ -121,6 +154,8 @@ pub struct Held {
     pub admin: bool,
     /// Whether the owner was one when last looked up.
     pub was_admin: bool,
+    pub created_at: DateTime<Utc>,
+    pub expires: Option<DateTime<Utc>>,
 }
 
 impl Held {
@@ -164,6 +199,14 @@ impl Token {
     }
 }
 
+/// Whether a token with these scopes is given only to a session whose password was given lately
+/// ([`crate::session::PROOF_LIFETIME`]). Words that are no scope are refused by [`create`].
+#[must_use]
+pub fn needs_proof(scopes: &[String]) -> bool {
+    let mut parsed = scopes.iter().filter_map(|text| Scope::parse(text.trim()));
+    parsed.any(Scope::needs_proof)
+}
+
 /// Makes a token of the actor's own; `by` is the token that asks for it, which gives no scope that it has not itself. The text is
 /// shown only here.
 pub async fn create(
@@ -204,10 +247,23 @@ pub async fn create(
     if wanted.is_empty() {
         fields.add("scopes", format!("Choose at least one of {known}."));
     }
-    if new.expires.is_some_and(|at| at <= now) {
+    let latest = now + core.config.token_lifetime;
+    let expires = new.expires.unwrap_or(latest);
+    if expires <= now {
         fields.add("expires", "Give a time in the future, or none.");
     }
+    if expires > latest + CLOCKS {
+        fields.add(
+            "expires",
+            format!(
+                "A token lasts at most {} days here (`TOKEN_MAX_DAYS`). Give a time up to {}, or none.",
+                core.config.token_lifetime.num_days(),
+                latest.format("%Y-%m-%dT%H:%M:%SZ")
+            ),
+        );
+    }
     fields.into_result()?;
+    let expires = expires.min(latest);
     wanted.sort();
     wanted.dedup();
     let text = format!("{PREFIX}{}", secret::random());
@@ -218,16 +274,32 @@ pub async fn create(
         if tx.one(sql, args![&actor.username]).await?.get::<i64>("n")? >= MOST {
             return Err(Error::conflict("name", format!("You have {MOST} tokens already; delete those that are not used.")));
         }
-        tx.insert(
+        let id = tx.insert(
             r#"INSERT INTO "Tokens" ("username", "name", "hash", "beginning", "scopes", "expires", "admin", "adminCheckedAt",
                                      "suspended", "createdAt", "updatedAt")
                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#,
             args![
-                &actor.username, name, secret::hash(&text), &text[..BEGINNING], names.join(" "), new.expires, actor.admin, now, false, now, now
+                &actor.username, name, secret::hash(&text), &text[..BEGINNING], names.join(" "), expires, actor.admin, now, false, now, now
             ],
         )
-        .await?
+        .await?;
+        let notice = Notice::TokenCreated {
+            name: name.to_owned(),
+            beginning: text[..BEGINNING].to_owned(),
+            scopes: names.iter().map(|&name| name.to_owned()).collect(),
+            expires,
+        };
+        user_mail::add(tx, core, &actor.username, &notice).await?;
+        audit::Change::new("token_create", format!("/tokens/{id}"))
+            .created()
+            .new_field("name", name)
+            .new_field("scopes", &names)
+            .new_field("expires", expires)
+            .write(tx, core, actor)
+            .await?;
+        id
     })?;
+    core.wake.jobs();
     Ok((one(core, id).await?, text))
 }
 
@@ -265,8 +337,18 @@ pub async fn delete(core: &Core, actor: &Actor, id: i64) -> Result<Token> {
     if !actor.may_see(Some(&token.username)) {
         return Err(Error::NotFound(format!("There is no token {id}.")));
     }
-    let sql = r#"DELETE FROM "Tokens" WHERE "id" = ?"#;
-    core.db.exec(sql, args![id]).await?;
+    transaction!(core.db, tx => {
+        let sql = r#"DELETE FROM "Tokens" WHERE "id" = ?"#;
+        if tx.exec(sql, args![id]).await? == 0 {
+            return Err(Error::NotFound(format!("There is no token {id}.")));
+        }
+        audit::Change::new("token_delete", format!("/tokens/{id}"))
+            .old_field("username", &token.username)
+            .old_field("name", &token.name)
+            .old_field("scopes", &token.scopes)
+            .write(tx, core, actor)
+            .await?;
+    })?;
     Ok(token)
 }
 
@@ -301,6 +383,8 @@ pub(crate) async fn find_all(
             scopes: scopes(&row.get::<String>("scopes")?),
             admin: was_admin && now - checked < ADMIN_LIFETIME,
             was_admin,
+            created_at: row.get("createdAt")?,
+            expires: row.get("expires")?,
         };
         found.insert(row.get("hash")?, (held, row.get("lastUsedAt")?));
     }
@@ -321,5 +405,68 @@ pub(crate) async fn set_admin(core: &Core, username: &str, admin: Option<bool>) 
     let sql = r#"UPDATE "Tokens" SET "admin" = ?, "adminCheckedAt" = ?, "suspended" = ?, "updatedAt" = ? WHERE "username" = ?"#;
     let given = args![admin.unwrap_or(false), now, admin.is_none(), now, username];
     core.db.exec(sql, given).await?;
+    Ok(())
+}
+
+/// Revokes all tokens of the actor; how many there were.
+pub async fn delete_all(core: &Core, actor: &Actor) -> Result<u64> {
+    transaction!(core.db, tx => {
+        let sql = r#"DELETE FROM "Tokens" WHERE "username" = ?"#;
+        let revoked = tx.exec(sql, args![&actor.username]).await?;
+        audit::Change::new("token_delete", "/tokens")
+            .detail(format!("{revoked} tokens revoked with all sessions"))
+            .write(tx, core, actor)
+            .await?;
+        revoked
+    })
+}
+
+/// Good tokens of everybody that are near their end, the next one first. Rights: none are checked.
+pub(crate) async fn expiring(core: &Core) -> Result<Vec<Token>> {
+    let now = core.clock.now();
+    let sql = r#"SELECT * FROM "Tokens" WHERE "expires" > ? AND "expires" <= ? AND "suspended" = ? ORDER BY "expires""#;
+    let rows = core.db.all(sql, args![now, now + SOON, false]).await?;
+    let tokens: Result<Vec<Token>> = rows.iter().map(Token::from_row).collect();
+    Ok(tokens?
+        .into_iter()
+        .filter(|token| token.expires_soon(now))
+        .collect())
+}
+
+/// Gives tokens without an end one, and mails the owners of those that are near theirs, once.
+pub(crate) async fn look_after(core: &Core) -> Result<()> {
+    let now = core.clock.now();
+    // Of before the upgrade, of an older release beside this one, or inserted by hand.
+    let sql = r#"SELECT COUNT(*) AS "n" FROM "Tokens" WHERE "expires" IS NULL"#;
+    if core.db.one(sql, args![]).await?.get::<i64>("n")? > 0 {
+        let sql = r#"UPDATE "Tokens" SET "expires" = ?, "updatedAt" = ? WHERE "expires" IS NULL"#;
+        let given = core.db.exec(sql, args![now + WITHOUT_END, now]).await?;
+        tracing::info!(
+            tokens = given,
+            "tokens without an end expire in {} days",
+            WITHOUT_END.num_days()
+        );
+    }
+    if core.config.mail.is_none() {
+        return Ok(());
+    }
+    for token in expiring(core).await? {
+        let Some(expires) = token.expires else {
+            continue;
+        };
+        let notice = Notice::TokenExpires {
+            name: token.name,
+            beginning: token.beginning,
+            expires,
+        };
+        transaction!(core.db, tx => {
+            let sql = r#"UPDATE "Tokens" SET "expiryMailedAt" = ? WHERE "id" = ? AND "expiryMailedAt" IS NULL"#;
+            // Another portal may have done it meanwhile.
+            if tx.exec(sql, args![now, token.id]).await? > 0 {
+                user_mail::add(tx, core, &token.username, &notice).await?;
+            }
+        })?;
+        core.wake.jobs();
+    }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Users are Proxmox VE's: names and realms, signing in, and who is an admin. Passwords are never kept.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -7,7 +8,14 @@ use tokio_util::sync::CancellationToken;
 use crate::actor::Actor;
 use crate::node::{self, Node};
 use crate::pve::{self, Auth, Login, Pve, Secret, Target, Ticket, Tls};
-use crate::{Core, Error, Result, login_failure, session, setting, token, transaction};
+use crate::{
+    Core, Error, Result, account_request, login_failure, session, setting, token, transaction,
+};
+
+mod device;
+mod proof;
+
+pub use proof::{Proof, reauthenticate};
 
 const LOGIN_URL: &str = "login.url";
 const LOGIN_REALM: &str = "login.realm";
@@ -82,6 +90,14 @@ pub fn canonical(core: &Core, typed: &str) -> Result<String> {
     })
 }
 
+/// What somebody proves with to be who they say.
+#[derive(Debug, Clone, Copy)]
+pub struct Credentials<'a> {
+    /// Empty where the challenge is answered.
+    pub password: &'a Secret,
+    pub second: Option<&'a SecondFactor>,
+}
+
 /// Signs somebody in with their Proxmox VE password.
 pub async fn sign_in(
     core: &Core,
@@ -98,13 +114,45 @@ pub async fn sign_in(
     let login_node = login_node(core).await?;
     check_login_node(core, &login_node).await?;
     let userid = core.proxmox_user(&username);
-    let pve = Pve::new(Target {
-        api_url: login_node.url.clone(),
-        tls: login_node.tls.clone(),
+    let pve = anonymous_client(&login_node)?;
+    let credentials = Credentials { password, second };
+    let ticket = match prove(core, &pve, &username, credentials, address).await? {
+        Login::Ticket(ticket) => ticket,
+        Login::SecondFactor { challenge, kinds } => {
+            return Ok(SignIn::SecondFactor { challenge, kinds });
+        }
+    };
+    remember_login_node(core, &login_node).await?;
+    let admin = is_admin(core, &login_node, &pve, &ticket, &userid).await;
+    let actor = Actor::new(username, admin);
+    // It is told of, but nobody is kept out for it.
+    if let Err(error) = device::notify(core, &actor, client).await {
+        tracing::warn!(%error, "a sign-in from a new place cannot be mailed");
+    }
+    let session = session::create(core, &actor, client).await?;
+    Ok(SignIn::Done { session, actor })
+}
+
+fn anonymous_client(node: &LoginNode) -> Result<Pve> {
+    let target = Target {
+        api_url: node.url.clone(),
+        tls: node.tls.clone(),
         auth: Auth::None,
-    })
-    .map_err(unreachable)?;
-    login_failure::attempt(core, &username, address).await?;
+    };
+    Pve::new(target).map_err(unreachable)
+}
+
+/// Asks Proxmox VE whether the credentials are right. Wrong ones are counted, and slow the next tries down.
+async fn prove(
+    core: &Core,
+    pve: &Pve,
+    username: &str,
+    credentials: Credentials<'_>,
+    address: Option<IpAddr>,
+) -> Result<Login> {
+    let userid = core.proxmox_user(username);
+    let Credentials { password, second } = credentials;
+    login_failure::attempt(core, username, address).await?;
     let answer = match second {
         None => pve.login(&userid, password).await,
         Some(second) => {
@@ -118,11 +166,14 @@ pub async fn sign_in(
                 .await
         }
     };
-    let ticket = match answer {
-        Ok(Login::Ticket(ticket)) => ticket,
-        Ok(Login::SecondFactor { challenge, kinds }) => {
-            login_failure::undecided(core, &username, address).await?;
-            return Ok(SignIn::SecondFactor { challenge, kinds });
+    match answer {
+        Ok(login @ Login::Ticket(_)) => {
+            login_failure::passed(core, username, address).await?;
+            Ok(login)
+        }
+        Ok(challenge @ Login::SecondFactor { .. }) => {
+            login_failure::undecided(core, username, address).await?;
+            Ok(challenge)
         }
         Err(error) if error.is_unauthenticated() => {
             let what = if second.is_some() {
@@ -130,19 +181,13 @@ pub async fn sign_in(
             } else {
                 "User name or password is wrong."
             };
-            return Err(Error::Unauthenticated(what.to_owned()));
+            Err(Error::Unauthenticated(what.to_owned()))
         }
         Err(error) => {
-            login_failure::undecided(core, &username, address).await?;
-            return Err(unreachable(error));
+            login_failure::undecided(core, username, address).await?;
+            Err(unreachable(error))
         }
-    };
-    login_failure::passed(core, &username, address).await?;
-    remember_login_node(core, &login_node).await?;
-    let admin = is_admin(core, &login_node, &pve, &ticket, &userid).await;
-    let actor = Actor::new(username, admin);
-    let session = session::create(core, &actor, client).await?;
-    Ok(SignIn::Done { session, actor })
+    }
 }
 
 fn unreachable(error: pve::Error) -> Error {
@@ -293,6 +338,12 @@ pub async fn keep_looking_up(core: Core, stop: CancellationToken) {
     loop {
         if let Err(error) = look_up(&core).await {
             tracing::warn!(%error, "admin rights cannot be looked up");
+        }
+        if let Err(error) = token::look_after(&core).await {
+            tracing::warn!(%error, "the ends of tokens cannot be looked after");
+        }
+        if let Err(error) = account_request::remove_expired(&core).await {
+            tracing::warn!(%error, "unconfirmed account requests cannot be removed");
         }
         tokio::select! {
             () = stop.cancelled() => return,

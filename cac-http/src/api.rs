@@ -45,7 +45,8 @@ pub(crate) enum Tag {
 pub(crate) type Apis = (
     login::Api,
     token::Api,
-    account::Api,
+    // The framework takes sixteen beside each other.
+    (account::Api, account::confirm::Api, account::decline::Api),
     container::Api,
     life::Api,
     service::Api,
@@ -68,7 +69,7 @@ pub(crate) fn service() -> OpenApiService<Apis, ()> {
     let apis = (
         login::Api,
         token::Api,
-        account::Api,
+        (account::Api, account::confirm::Api, account::decline::Api),
         container::Api,
         life::Api,
         service::Api,

@@ -134,6 +134,17 @@ impl Anyone {
 }
 
 impl Signed {
+    /// Refuses a session whose password was given too long ago. API tokens are not asked: programs hold them, which know no
+    /// password, and an admin's was given when the token was created.
+    pub(crate) async fn must_be_proved(&self) -> Result<()> {
+        match &self.credential {
+            Credential::Session(id) if !session::is_proved(&self.core, id).await? => {
+                Err(ApiError::unproved())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses whoever is no admin.
     pub(crate) fn admin(&self) -> Result<()> {
         Ok(self.actor.must_be_admin()?)
@@ -163,8 +174,7 @@ async fn anyone(request: &Request) -> Result<Anyone> {
     let identity = request.data::<Identity>().cloned().unwrap_or_default();
     let source = origin::source(&core.config, request);
     let request_id = request.data::<RequestId>().cloned().unwrap_or_default();
-    let mut origin = Origin::new(Via::Nothing);
-    origin.address = source.ip;
+    let mut origin = Origin::new(Via::Nothing).at(source.ip);
     origin.request = Some(request_id.0.clone());
     let actor = actor.map(|actor| {
         origin.via = match &token {

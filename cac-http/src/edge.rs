@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use cac_core::Config;
 use cac_core::audit::{self, NewEntry, Origin, Via};
+use cac_core::credential::Credential;
+use cac_core::{Config, Core};
 use futures_util::FutureExt as _;
 use poem::http::header::{self, HeaderName, HeaderValue};
 use poem::http::{Method, StatusCode};
@@ -19,8 +20,10 @@ use rand::Rng as _;
 use tracing::Instrument as _;
 
 use crate::accept::prefers_html;
-use crate::auth::{Carried, Identity, RequestId};
+use crate::api::login::REAUTHENTICATE;
+use crate::auth::{self, Carried, Identity, RequestId};
 use crate::error::{ApiError, Told};
+use crate::held_form::{self, HeldForm};
 use crate::origin::Source;
 use crate::{compress, input, origin, page};
 
@@ -142,6 +145,8 @@ struct Seen {
     path: String,
     /// Told by whoever finds it out.
     identity: Identity,
+    /// What a form of a signed-in browser sent, for when it must be sent again.
+    form: OnceLock<HeldForm>,
 }
 
 impl<E: Endpoint> Endpoint for Edge<E> {
@@ -159,6 +164,7 @@ impl<E: Endpoint> Endpoint for Edge<E> {
                 .to_owned(),
             path: request.uri().path().to_owned(),
             identity: Identity::default(),
+            form: OnceLock::new(),
         };
         let gzip = compress::accepted(request.headers());
         let path = without_secret(request.uri().path()).to_owned();
@@ -271,7 +277,7 @@ impl<E: Endpoint> Edge<E> {
         request.set_data(seen.identity.clone());
         request.set_data(RequestId(seen.id.clone()));
         if is_form(&request) {
-            Box::pin(override_method(&mut request)).await?;
+            Box::pin(override_method(&self.carried.core, seen, &mut request)).await?;
         }
         if seen.html {
             drop_empty(&mut request);
@@ -295,6 +301,12 @@ impl<E: Endpoint> Edge<E> {
     }
 
     fn told(&self, seen: &Seen, error: ApiError) -> Response {
+        // Whatever page the handler has for its own refusals, this one goes on to what was asked for.
+        let held = seen.form.get().filter(|_| seen.html && error.is_unproved());
+        let confirmation = held.and_then(|form| {
+            let who = seen.identity.actor()?;
+            form.confirmation(&self.carried.core, &seen.target, &who)
+        });
         let Told {
             mut problem,
             cause,
@@ -312,7 +324,7 @@ impl<E: Endpoint> Edge<E> {
         let status =
             StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let config = &self.carried.core.config;
-        let mut response = match page {
+        let mut response = match confirmation.or(page) {
             Some(page) if seen.html => html(page),
             None if seen.html && status == StatusCode::UNAUTHORIZED => {
                 return to_login(config, seen);
@@ -390,7 +402,7 @@ fn foreign(error: &poem::Error) -> ApiError {
     }
     if let Some(error) = error.downcast_ref::<ParseParamError>() {
         let message = match error.name {
-            "all" | "init" | "dryRun" | "forget" | "newest" => "Give `true` or `false`.",
+            "all" | "init" | "dryRun" | "forget" | "newest" | "tokens" => "Give `true` or `false`.",
             "container" | "limit" | "offset" | "wait" | "Last-Event-ID" => {
                 "Give a whole number from 0."
             }
@@ -428,10 +440,26 @@ fn is_form(request: &Request) -> bool {
     request.method() == Method::POST && input::content_type(request) == input::FORM
 }
 
-/// Forms can only send GET and POST: `_method` in a form's body says what they mean.
-async fn override_method(request: &mut Request) -> poem::Result<()> {
-    let bytes = input::bounded(request.take_body()).await?;
-    let fields = input::read_form(&bytes);
+/// Forms can only send GET and POST: `_method` in a form's body says what they mean. One that was held back until the password was
+/// given again comes as `_form`.
+async fn override_method(core: &Core, seen: &Seen, request: &mut Request) -> poem::Result<()> {
+    let mut bytes = input::bounded(request.take_body()).await?;
+    let mut fields = input::read_form(&bytes);
+    let session = match auth::credential_of(&core.config, request) {
+        Some(Credential::Session(id)) => Some(id),
+        _ => None,
+    };
+    if seen.path != REAUTHENTICATE {
+        if let Some(sealed) = fields.get("_form").and_then(|v| v.as_str()) {
+            let session = session.as_deref().unwrap_or_default();
+            bytes = held_form::open(core, session, &seen.target, sealed)?;
+            fields = input::read_form(&bytes);
+        }
+        if let Some(session) = session {
+            let body = bytes.clone();
+            let _ = seen.form.set(HeldForm { session, body });
+        }
+    }
     match fields.get("_method").and_then(|v| v.as_str()) {
         None | Some("POST") => {}
         Some("DELETE") => request.set_method(Method::DELETE),

@@ -15,6 +15,10 @@ use poem_openapi::{ApiResponse, Object, payload::Payload};
 #[derive(Debug, Clone, Default, Object)]
 #[oai(skip_serializing_if_is_none)]
 pub(crate) struct Problem {
+    /// Only where clients should tell it from others of its status: `urn:cac:reauthentication-required`, give the password again
+    /// (`POST /reauthenticate`) and then send the request again.
+    #[oai(rename = "type")]
+    pub kind: Option<String>,
     /// The status in words.
     pub title: String,
     /// The HTTP status.
@@ -31,6 +35,9 @@ pub(crate) struct Problem {
     /// Only when a second factor is asked for: what Proxmox VE accepts, such as `totp`.
     pub kinds: Option<Vec<String>>,
 }
+
+/// `type` of the problem that the password has not been given for too long.
+pub(crate) const REAUTHENTICATION: &str = "urn:cac:reauthentication-required";
 
 /// A problem with what must not leave the server.
 #[derive(Debug)]
@@ -68,6 +75,22 @@ impl ApiError {
 
     pub(crate) fn unauthenticated() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "Sign in first: POST /login.")
+    }
+
+    /// The session is good, but its password was given too long ago for this.
+    pub(crate) fn unproved() -> Self {
+        let mut error = Self::new(
+            StatusCode::FORBIDDEN,
+            "Your password is needed again for this, since you gave it more than 15 minutes ago: POST /reauthenticate, then send the \
+             request again.",
+        );
+        error.0.problem.kind = Some(REAUTHENTICATION.to_owned());
+        error
+    }
+
+    /// Whether this is [`Self::unproved`], or a second factor that goes with it.
+    pub(crate) fn is_unproved(&self) -> bool {
+        self.0.problem.kind.as_deref() == Some(REAUTHENTICATION)
     }
 
     /// A defect or a failed dependency; the cause goes to the log.

@@ -63,9 +63,13 @@ impl<T: ParseFromJSON> Input<T> {
             let MetaSchemaRef::Inline(property) = property else {
                 return Err(ApiError::internal(format!("{name} is no plain field")));
             };
-            match self.raw.get(*name).map_or(Ok(None), |value| {
-                plain(self.form, value, property.ty, property.format)
-            }) {
+            match self
+                .raw
+                .get(*name)
+                .map_or(Ok(None), |value| match &property.items {
+                    Some(items) if property.ty == "array" && is_integer(items) => whole(value),
+                    _ => plain(self.form, value, property.ty, property.format),
+                }) {
                 Ok(Some(value)) => drop(checked.insert((*name).to_owned(), value)),
                 Ok(None) => {}
                 Err(message) => fields.add(name, message),
@@ -75,6 +79,28 @@ impl<T: ParseFromJSON> Input<T> {
         T::parse_from_json(Some(Value::Object(checked)))
             .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error.into_message()))
     }
+}
+
+fn is_integer(items: &MetaSchemaRef) -> bool {
+    matches!(items, MetaSchemaRef::Inline(items) if items.ty == "integer")
+}
+
+/// A list of whole numbers, in a form as a comma list.
+fn whole(value: &Value) -> std::result::Result<Option<Value>, &'static str> {
+    const NUMBERS: &str = "Give a list of whole numbers here.";
+    let numbers: Option<Vec<i64>> = match value {
+        Value::Null => return Ok(None),
+        Value::Array(items) => items.iter().map(Value::as_i64).collect(),
+        Value::String(text) => {
+            let words = text
+                .split(',')
+                .map(str::trim)
+                .filter(|word| !word.is_empty());
+            words.map(|word| word.parse().ok()).collect()
+        }
+        _ => None,
+    };
+    Ok(Some(Value::from(numbers.ok_or(NUMBERS)?)))
 }
 
 /// A value as its field's type; `None` when it was left out or, in a `form`, left empty: browsers send every field.

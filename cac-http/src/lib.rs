@@ -4,6 +4,7 @@
 //!   requests; `metrics.rs` what was served; `error.rs` one mapping
 //! - `spec.rs` the OpenAPI document
 //! - `compress.rs` pages, style and script made smaller
+//! - `held_form.rs` forms that wait for the password
 //! - `input.rs`, `accept.rs` bodies in and both kinds of answers out; `events.rs` the streams of a job
 //! - `api/<noun>.rs` the operations; `page/<noun>.rs` their pages, with `templates/`; `assets.rs` style and script
 //! - `program.rs` configuration, log and signals of the program
@@ -29,6 +30,7 @@ mod compress;
 mod edge;
 mod error;
 mod events;
+mod held_form;
 mod input;
 mod limit;
 mod metrics;

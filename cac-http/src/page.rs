@@ -33,10 +33,11 @@ macro_rules! templates {
     };
 }
 
-const TEXTS: [(&str, &str); 22] = templates!(
+const TEXTS: [(&str, &str); 23] = templates!(
     "base.html",
     "parts.html",
     "login.html",
+    "confirm.html",
     "register.html",
     "account.html",
     "containers.html",

@@ -15,6 +15,9 @@ use crate::context::{Context, Contexts, variable};
 use crate::portal::{Portal, Proof, Told as _, address, refused};
 use crate::print::{self, Exit, Failure};
 
+/// Days until a token of `cac login` expires.
+const DAYS: u32 = 90;
+
 #[derive(Args)]
 pub(crate) struct Login {
     /// Such as https://portal.example.org
@@ -34,9 +37,9 @@ pub(crate) struct Login {
     /// What the token may be used for, as `cac token create --help` lists it; left out: everything that you may do
     #[arg(long, value_delimiter = ',', value_name = "SCOPE")]
     scope: Vec<String>,
-    /// Days until the token expires
-    #[arg(long, value_name = "DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=36500))]
-    days: u32,
+    /// Days until the token expires; left out: 90, or as many as the portal allows
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36500))]
+    days: Option<u32>,
     /// What to call this portal here; left out: its host
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -149,15 +152,19 @@ impl Login {
         let wanted = types::TokenRequest {
             name: format!("cac on {}", machine()),
             scopes,
-            expires: Some(Utc::now() + Duration::days(self.days.into())),
+            expires: Some(Utc::now() + Duration::days(self.days.unwrap_or(DAYS).into())),
         };
-        let made = portal
-            .client
-            .token_create()
-            .body(wanted)
-            .send()
-            .await
-            .told();
+        let create = |wanted| portal.client.token_create().body(wanted).send();
+        let mut made = create(wanted.clone()).await;
+        // The portal may allow less than what nobody has asked for.
+        if let Err(Error::ErrorResponse(problem)) = &made
+            && self.days.is_none()
+            && problem.errors.contains_key("expires")
+        {
+            let expires = None;
+            made = create(types::TokenRequest { expires, ..wanted }).await;
+        }
+        let made = made.told();
         // The session has done its work, whatever came of it.
         if portal.client.login_delete().send().await.is_err() {
             print::note("The session could not be ended; it ends by itself after a day.");
@@ -226,8 +233,28 @@ async fn forget(context: &Context) -> Result<(), Failure> {
     }
 }
 
+#[derive(Args)]
+pub(crate) struct Logout {
+    /// End all of your sessions at the portal as well
+    #[arg(long)]
+    everywhere: bool,
+    /// With --everywhere: revoke all of your API tokens, too
+    #[arg(long, requires = "everywhere")]
+    tokens: bool,
+}
+
 /// `cac logout`
-pub(crate) async fn out(common: &Common) -> Result<ExitCode, Failure> {
+pub(crate) async fn out(logout: &Logout, common: &Common) -> Result<ExitCode, Failure> {
+    if logout.everywhere {
+        let portal = Portal::open(common)?;
+        let request = portal.client.session_delete_all();
+        request.tokens(logout.tokens).send().await.told()?;
+        let what = match logout.tokens {
+            true => "Your sessions are ended and your API tokens are revoked.",
+            false => "Your sessions are ended.",
+        };
+        print::note(what);
+    }
     let name = match &common.context {
         Some(name) => Some(name.clone()),
         None => variable("CAC_CONTEXT")?,

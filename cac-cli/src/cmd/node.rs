@@ -101,7 +101,8 @@ struct Settings {
     /// An API token's id, such as cac@pve!web
     #[arg(long)]
     token_id: Option<String>,
-    /// A file with the token's secret; `-` reads it from standard input, and `add` asks for it where it is left out
+    /// A file with the token's secret; `-` reads it from standard input, and `add` asks for it where it is left out. `update` needs it
+    /// again with another --api-url or --tls
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
     /// How its certificate is trusted: `system`, `off`, or its SHA-256 fingerprint

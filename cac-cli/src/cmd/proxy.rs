@@ -9,6 +9,7 @@ use cac_core::nginx::{
 };
 use cac_core::program;
 use cac_core::proxy::REPEAT;
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand};
 use progenitor_client::ClientInfo as _;
 use reqwest::StatusCode;
@@ -16,7 +17,7 @@ use reqwest::header::{ETAG, IF_NONE_MATCH};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Common, environment, shown};
+use super::{Common, environment, shown, time};
 use crate::api::types;
 use crate::portal::{Portal, Told as _, ended, segment, unreachable};
 use crate::print::{self, Exit, Failure};
@@ -26,6 +27,9 @@ const WAIT: u64 = 45;
 /// From a failure to the next try: doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long before its end a token is warned of, and how often.
+const SOON: TimeDelta = TimeDelta::days(30);
+const DAY: Duration = Duration::from_secs(86_400);
 /// What nginx refused may be good later: the file includes others.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -83,6 +87,19 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "give seconds from 0 to 3600, such as 0.5".to_owned())
 }
 
+/// Whether a token is to be replaced.
+fn is_soon(expires: &DateTime<Utc>) -> bool {
+    *expires - Utc::now() <= SOON
+}
+
+fn token_end(expires: Option<&DateTime<Utc>>) -> String {
+    let end = time(expires);
+    match expires.is_some_and(is_soon) {
+        true => format!("{end} (soon)"),
+        false => end,
+    }
+}
+
 impl Proxy {
     pub(crate) async fn run(self, common: &Common) -> Result<ExitCode, Failure> {
         let portal = Portal::open(common)?;
@@ -101,6 +118,7 @@ impl Proxy {
                         shown(Some(&proxy.reported_at)),
                         shown(proxy.reason.as_ref()),
                         proxy.taken.join(", "),
+                        token_end(proxy.token_expires.as_ref()),
                     ]
                 });
                 let titles = [
@@ -109,6 +127,7 @@ impl Proxy {
                     "REPORTED",
                     "REFUSED BECAUSE",
                     "TAKEN PORTS",
+                    "TOKEN ENDS",
                 ];
                 print::table(titles, rows)?;
             }
@@ -154,6 +173,7 @@ impl Sync {
             nginx,
             name,
             told: None,
+            warned: None,
         };
         if self.once {
             loop {
@@ -199,6 +219,8 @@ struct Puller {
     /// How it stood here when that was so.
     footing: Footing,
     told: Option<Told>,
+    /// When it was last said that the token expires soon.
+    warned: Option<Instant>,
 }
 
 impl Puller {
@@ -354,10 +376,25 @@ impl Puller {
         let said = request.body(body).send().await.told();
         told.known = said.is_ok();
         self.told = Some(told);
+        if let Ok(proxy) = &said {
+            self.warn_of_end(proxy.token_expires);
+        }
         said.map(drop).map_err(|failure| {
             let words = format!("The portal was not told what is live here. {failure}");
             Exit::with(print::status(&*failure), &words)
         })
+    }
+
+    /// Says once a day that the token this proxy lives by is near its end.
+    fn warn_of_end(&mut self, expires: Option<DateTime<Utc>>) {
+        let Some(expires) = expires.filter(is_soon) else {
+            return;
+        };
+        let now = Instant::now();
+        if self.warned.is_none_or(|warned| now - warned >= DAY) {
+            self.warned = Some(now);
+            tracing::warn!(%expires, "the API token of this proxy expires soon; create a new one and put it in its place");
+        }
     }
 
     async fn say_again(&mut self) -> Result<(), Failure> {

@@ -20,7 +20,8 @@ pub(crate) struct Request {
 enum Command {
     /// List the requests
     List {
-        /// Only those that are pending, declined, approved or done
+        /// Only those that are pending, declined, approved, done, or unconfirmed: the person has not followed the link to confirm the
+        /// e-mail address yet
         #[arg(long)]
         status: Option<types::AccountRequestListStatus>,
     },
@@ -28,13 +29,20 @@ enum Command {
     Show(Which),
     /// Approve a request: the person gets a link by mail
     Approve(Which),
-    /// Decline a request: the person gets the reason by mail
+    /// Decline requests: each person gets the reason by mail
     Decline {
-        #[command(flatten)]
-        which: Which,
-        /// Why
+        /// The requests' ids
+        #[arg(value_name = "REQUEST", required_unless_present = "network")]
+        ids: Vec<i64>,
+        /// All that wait and came from this network, such as 192.0.2.0/24
         #[arg(long)]
-        reason: String,
+        network: Option<String>,
+        /// Why
+        #[arg(long, required_unless_present = "without_mail")]
+        reason: Option<String>,
+        /// Mail nobody
+        #[arg(long)]
+        without_mail: bool,
     },
 }
 
@@ -80,10 +88,38 @@ impl Request {
                     json,
                 )?;
             }
-            Command::Decline { which, reason } => {
-                let request = client.account_request_decline().id(which.id);
-                let body = types::DeclineRequest { answer: reason };
-                show(&request.body(body).send().await.told()?, json)?;
+            Command::Decline {
+                ids,
+                network,
+                reason,
+                without_mail,
+            } => {
+                if let ([id], None) = (ids.as_slice(), &network) {
+                    let request = client.account_request_decline().id(*id);
+                    let body = types::DeclineRequest {
+                        answer: reason,
+                        without_mail: Some(without_mail),
+                    };
+                    show(&request.body(body).send().await.told()?, json)?;
+                } else {
+                    let body = types::DeclineAllRequest {
+                        ids,
+                        network,
+                        answer: reason,
+                        without_mail: Some(without_mail),
+                    };
+                    let request = client.account_request_decline_all().body(body);
+                    let outcome = request.send().await.told()?;
+                    if json {
+                        print::json(&outcome)?;
+                    } else {
+                        let skipped = outcome.skipped.len();
+                        print::data(&format!(
+                            "Declined {} requests; {skipped} were decided before or do not exist.\n",
+                            outcome.declined.len()
+                        ))?;
+                    }
+                }
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -101,10 +137,27 @@ fn list(rows: &[types::AccountRequest], json: bool) -> Result<(), Failure> {
             row.username.clone(),
             row.name.clone(),
             row.email.clone(),
+            confirmed(row).to_owned(),
+            shown(row.network.as_ref()),
             time(Some(&row.created_at)),
         ]
     });
-    print::table(["ID", "STATUS", "USER", "NAME", "MAIL", "ASKED"], rows)
+    let titles = [
+        "ID",
+        "STATUS",
+        "USER",
+        "NAME",
+        "MAIL",
+        "CONFIRMED",
+        "NETWORK",
+        "ASKED",
+    ];
+    print::table(titles, rows)
+}
+
+/// Whether the person has proved that the address is theirs.
+fn confirmed(row: &types::AccountRequest) -> &'static str {
+    if row.email_confirmed { "yes" } else { "no" }
 }
 
 fn show(row: &types::AccountRequest, json: bool) -> Result<(), Failure> {
@@ -117,6 +170,8 @@ fn show(row: &types::AccountRequest, json: bool) -> Result<(), Failure> {
         ("user", row.username.clone()),
         ("name", row.name.clone()),
         ("mail", row.email.clone()),
+        ("mail confirmed", confirmed(row).to_owned()),
+        ("network", shown(row.network.as_ref())),
         ("reason", row.reason.clone()),
         ("asked", time(Some(&row.created_at))),
         ("decided by", shown(row.decided_by.as_ref())),

@@ -36,7 +36,7 @@ enum Command {
         /// When it ends, such as 2030-01-31T15:00:00Z
         #[arg(long, value_name = "TIME", conflicts_with = "days")]
         expires: Option<DateTime<Utc>>,
-        /// Days until it expires; with neither it does not
+        /// Days until it expires; with neither, as many as the portal allows (TOKEN_MAX_DAYS)
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=36500))]
         days: Option<u32>,
     },
@@ -110,9 +110,11 @@ fn list(rows: &[types::Token], json: bool) -> Result<(), Failure> {
         return print::json(&rows);
     }
     let rows = rows.iter().map(|row| {
-        let state = match row.suspended {
-            true => "suspended".to_owned(),
-            false => time(row.expires.as_ref()),
+        let end = time(row.expires.as_ref());
+        let state = match (row.suspended, row.expires_soon) {
+            (true, _) => "suspended".to_owned(),
+            (false, true) => format!("{end} (soon)"),
+            (false, false) => end,
         };
         [
             row.id.to_string(),

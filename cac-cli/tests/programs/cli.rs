@@ -396,6 +396,10 @@ fn an_admins_day() {
         (&false.into(), &true.into())
     );
     assert_eq!(admin.run(&["node", "test", "pve9"]).status.code(), Some(1));
+    let moved = ["node", "update", "pve9", "--api-url", "https://127.0.0.2:9"];
+    assert!(admin.bad(2, &moved).contains("secret again"));
+    let again = ["--secret-file", secret.to_str().unwrap()];
+    admin.good(&[&moved[..], &again].concat());
     admin.good(&["node", "delete", "pve9", "--yes"]);
     let holder = all[0]["nodeId"].as_i64().unwrap();
     let holder = nodes
@@ -427,6 +431,13 @@ fn an_admins_day() {
     assert!(alice.good(&["quota", "show"]).contains("1 of 1"));
     assert!(admin.good(&["request", "list"]).starts_with("ID"));
     admin.bad(4, &["request", "show", "1"]);
+    let flood = ["request", "decline", "--network", "192.0.2.0/24"];
+    admin.bad(2, &flood);
+    let declined = admin.good(&[&flood[..], &["--without-mail", "7"]].concat());
+    assert!(
+        declined.starts_with("Declined 0 requests; 1 "),
+        "{declined}"
+    );
 
     let slow = admin.json(&["job", "run", "--command", "sleep 600", "--detach"]);
     let slow = slow["id"].to_string();
@@ -441,6 +452,9 @@ fn an_admins_day() {
             .good(&["container", "delete", "hers", "--yes"])
             .contains("is gone")
     );
+    admin.bad(2, &["logout", "--tokens"]);
+    let out = admin.run(&["logout", "--everywhere", "--tokens"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
 }
 
 #[test]

@@ -84,6 +84,7 @@ async fn the_doctor_says_what_is_wrong_and_what_to_do() {
             ("node pve1", "good", "Proxmox VE 8.4"),
             ("login", "good", ""),
             ("jobs", "good", ""),
+            ("tokens", "good", "none expires soon"),
             ("mail", "note", "SMTP_URL is not set"),
             ("port", "note", "cac-http does not run here"),
         ] {
@@ -127,6 +128,15 @@ async fn the_doctor_says_what_is_wrong_and_what_to_do() {
             .exec(r#"DELETE FROM "Jobs""#, vec![])
             .await
             .unwrap();
+        let (soon, then) = (
+            chrono::Utc::now() + chrono::Duration::days(29),
+            chrono::Utc::now() - chrono::Duration::days(300),
+        );
+        let sql = r#"INSERT INTO "Tokens" ("username", "name", "hash", "beginning", "scopes", "expires", "adminCheckedAt", "createdAt", "updatedAt")
+                     VALUES ('alice', 'ci', 'a hash', 'cac_12345678', 'jobs', ?, ?, ?, ?)"#;
+        let given = cac_core::args![soon, then, then, then];
+        database.db.exec(sql, given).await.unwrap();
+        has(&examine(&vars, 0), "tokens", "note", "of alice expires on");
         let sql = r#"UPDATE "Nodes" SET "tlsFingerprint" = ?"#;
         let other = "AB:".repeat(31) + "CD";
         database.db.exec(sql, cac_core::args![other]).await.unwrap();

@@ -120,10 +120,8 @@ async fn no_secret_leaves_the_place_where_it_belongs() {
     let request = portal
         .request(Method::POST, "/account-requests/1/approve")
         .header("cookie", &admin);
-    let approved = read(request.send().await.unwrap(), 200).await;
-    let link = approved["link"]
-        .as_str()
-        .map(|link| link.rsplit('/').next().unwrap().to_owned());
+    // Nobody has followed the link to confirm the address: the mail server is away.
+    read(request.send().await.unwrap(), 409).await;
     for path in [
         "/audit",
         "/audit.csv",
@@ -153,7 +151,7 @@ async fn no_secret_leaves_the_place_where_it_belongs() {
     );
     assert!(logs.len() > 100_000, "{} bytes of log", logs.len());
     let session = |cookie: &str| cookie.split_once('=').unwrap().1.to_owned();
-    let mut secrets = vec![
+    let secrets = vec![
         ("the node's token", token.clone()),
         ("the key", key.clone()),
         (
@@ -167,7 +165,6 @@ async fn no_secret_leaves_the_place_where_it_belongs() {
         ("an admin's session", session(&admin)),
         ("an API token", bearer.clone()),
     ];
-    secrets.extend(link.map(|link| ("a one-time link", link)));
     for (what, secret) in &secrets {
         assert!(
             !logs.contains(secret),

@@ -1,7 +1,6 @@
 //! Reading how mail is sent.
 
 use lettre::message::Mailbox;
-use lettre::{AsyncSmtpTransport, Tokio1Executor};
 
 use super::reader::Reader;
 use crate::mail;
@@ -9,19 +8,31 @@ use crate::pve::Secret;
 
 pub(super) fn mail(r: &mut Reader<'_>) -> Option<mail::Settings> {
     let Some(url) = r.vars.get("SMTP_URL").map(ToOwned::to_owned) else {
-        for name in ["MAIL_FROM", "MAIL_ADMIN"] {
+        for name in ["MAIL_FROM", "MAIL_ADMIN", "SMTP_CA_FILE"] {
             if r.vars.get(name).is_some() {
                 r.problem(name, "is of no use without SMTP_URL; set SMTP_URL too");
             }
         }
         return None;
     };
-    if let Err(error) = AsyncSmtpTransport::<Tokio1Executor>::from_url(&url) {
+    if let Err(error) = mail::Server::parse(&url) {
         r.problem(
             "SMTP_URL",
-            format!("must be like `smtp://user:password@mail.example.org:587?tls=required`, `smtps://…` or `smtp://localhost:25` ({error})"),
+            format!("must be like `smtp://user:password@mail.example.org:587`, `smtps://…` or `smtp://localhost:25` ({error})"),
         );
     }
+    let authorities = r.vars.get("SMTP_CA_FILE").map(std::fs::read_to_string);
+    let authorities = authorities.and_then(|read| match read {
+        Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => Some(pem),
+        Ok(_) => {
+            r.problem("SMTP_CA_FILE", "must have certificates in PEM");
+            None
+        }
+        Err(error) => {
+            r.problem("SMTP_CA_FILE", format!("cannot be read: {error}"));
+            None
+        }
+    });
     let shape = "an address such as `Portal <portal@example.org>`";
     let from = r.vars.get("MAIL_FROM").map(str::parse::<Mailbox>);
     let Some(Ok(from)) = from else {
@@ -45,6 +56,7 @@ pub(super) fn mail(r: &mut Reader<'_>) -> Option<mail::Settings> {
     }
     Some(mail::Settings {
         url: Secret::new(url),
+        authorities,
         from,
         admins,
     })

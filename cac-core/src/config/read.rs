@@ -10,6 +10,7 @@ use url::Url;
 
 use super::mail::mail;
 use super::nginx::{nginx, portal};
+use super::people::{account_requests, token_lifetime};
 use super::reader::Reader;
 use super::secrets::{secret_key, session_secret};
 use super::{
@@ -102,6 +103,8 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
         tasks: tasks(&mut r, program),
         nginx: nginx(&mut r, &domain),
         mail: mail(&mut r),
+        token_lifetime: token_lifetime(&mut r),
+        account_requests: account_requests(&mut r),
         database_url,
         database_connections,
         data_dir,

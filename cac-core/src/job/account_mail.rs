@@ -9,10 +9,10 @@ use serde_json::json;
 use url::Url;
 
 use super::{NewJob, Running, Stop};
-use crate::account_request::{self, AccountRequest, LINK_DAYS};
+use crate::account_request::{self, AccountRequest, CONFIRM_HOURS, LINK_DAYS, Link};
 use crate::db::Tx;
 use crate::mail::{self, Mail};
-use crate::{Core, Error, Result};
+use crate::{Core, Error, Result, transaction};
 
 /// `Jobs.kind`
 pub const KIND: &str = "account_mail";
@@ -23,6 +23,8 @@ const RETRIES: i64 = 870;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum What {
+    /// To the person: the link that proves the e-mail address.
+    Confirm,
     /// To the admins: somebody asks.
     Asked,
     /// To the person: no.
@@ -35,50 +37,97 @@ pub enum What {
 struct Payload {
     request: i64,
     what: What,
+    /// The admin who is told, as `MAIL_ADMIN` names them. Absent for the person, and in jobs of an older release that were for all admins.
+    #[serde(default)]
+    admin: Option<String>,
     /// Where the portal is, as the web server knows it and a runner need not.
     portal: Url,
 }
 
-/// Adds the job; `by` is the admin who decided.
+/// Adds the job that mails the person; `by` is the admin who decided.
 pub(crate) async fn add(
     tx: &mut Tx,
     core: &Core,
     request: i64,
     what: What,
     by: Option<&str>,
-) -> Result<i64> {
-    let whom = match what {
-        What::Asked => "the admins",
-        What::Declined | What::Approved => "the person",
-    };
-    let portal = core.config.public_url.clone();
-    let payload = serde_json::to_value(Payload {
+) -> Result<()> {
+    let payload = Payload {
         request,
         what,
-        portal,
-    });
+        admin: None,
+        portal: core.config.public_url.clone(),
+    };
+    let title = format!("mail the person about account request {request}");
+    add_job(tx, core, payload, title, by).await
+}
+
+/// Adds a job for each admin: an address that bounces keeps the mail from nobody else, and each is tried again by itself.
+pub(crate) async fn tell_admins(tx: &mut Tx, core: &Core, request: i64) -> Result<()> {
+    let admins = core.config.mail.iter().flat_map(|mail| &mail.admins);
+    for admin in admins {
+        let payload = Payload {
+            request,
+            what: What::Asked,
+            admin: Some(admin.to_string()),
+            portal: core.config.public_url.clone(),
+        };
+        let title = format!("mail {} about account request {request}", admin.email);
+        add_job(tx, core, payload, title, None).await?;
+    }
+    Ok(())
+}
+
+async fn add_job(
+    tx: &mut Tx,
+    core: &Core,
+    payload: Payload,
+    title: String,
+    by: Option<&str>,
+) -> Result<()> {
     let new = NewJob {
         kind: KIND,
-        title: format!("mail {whom} about account request {request}"),
-        payload: payload.map_err(|error| Error::Internal(error.to_string()))?,
+        title,
+        payload: serde_json::to_value(payload)
+            .map_err(|error| Error::Internal(error.to_string()))?,
         container_id: None,
         created_by: by,
     };
-    super::create(tx, core, new).await
+    super::create(tx, core, new).await?;
+    Ok(())
 }
 
 pub(super) async fn run(job: &Running) -> Result<(), Stop> {
     let payload: Payload = job.payload()?;
-    let request = account_request::find_any(&job.core, payload.request).await?;
+    let request = match account_request::find_any(&job.core, payload.request).await {
+        Ok(request) => request,
+        Err(Error::NotFound(_)) => {
+            job.line("The request was not confirmed in time and is gone; nothing is sent.")
+                .await;
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
     job.go_on()?;
+    if payload.what == What::Asked && payload.admin.is_none() {
+        let core = &job.core;
+        transaction!(core.db, tx => { tell_admins(tx, core, request.id).await? })?;
+        core.wake.jobs();
+        job.line("Each admin is mailed by a job of its own.").await;
+        return Ok(());
+    }
     let Some(mail) = write(job, &request, &payload).await? else {
         job.line("The request was decided otherwise meanwhile; nothing is sent.")
             .await;
         return Ok(());
     };
-    let to: Vec<String> = mail.to.iter().map(|to| to.email.to_string()).collect();
-    job.line(format!("To {}", to.join(", "))).await;
-    match mail::send(&job.core, &mail).await {
+    deliver(job, &mail).await
+}
+
+/// Sends a mail; a mail server that is away is waited for.
+pub(super) async fn deliver(job: &Running, mail: &Mail) -> Result<(), Stop> {
+    job.line(format!("To {}", mail.to.email)).await;
+    match mail::send(&job.core, mail).await {
         Ok(()) => {
             job.line("The mail server has taken it.").await;
             Ok(())
@@ -102,6 +151,11 @@ async fn write(
 ) -> Result<Option<Mail>, Stop> {
     let (core, what) = (&job.core, payload.what);
     let (status, name, subject) = match what {
+        What::Confirm => (
+            "unconfirmed",
+            "confirm",
+            "Confirm your e-mail address".to_owned(),
+        ),
         What::Asked => (
             "pending",
             "asked",
@@ -121,18 +175,23 @@ async fn write(
     if request.status != status {
         return Ok(None);
     }
-    let to = match (what, &core.config.mail) {
-        (What::Asked, Some(settings)) => settings.admins.clone(),
-        _ => {
+    let to = match &payload.admin {
+        Some(admin) => Mailbox::from_str(admin).map_err(|error| Stop::Failed(error.to_string()))?,
+        None => {
             let address = Address::from_str(&request.email);
             let address = address.map_err(|error| Stop::Failed(error.to_string()))?;
-            vec![Mailbox::new(Some(request.name.clone()), address)]
+            Mailbox::new(Some(request.name.clone()), address)
         }
     };
     // Made anew with each try and stored as a hash alone, so that no row ever holds it.
     let link = match what {
-        What::Approved => account_request::new_link(core, &payload.portal, request.id).await?,
-        _ => String::new(),
+        What::Approved => Some(Link::Password),
+        What::Confirm => Some(Link::Confirmation),
+        What::Asked | What::Declined => None,
+    };
+    let link = match link {
+        Some(link) => account_request::new_link(core, &payload.portal, request.id, link).await?,
+        None => String::new(),
     };
     let values = json!({
         "portal": payload.portal.as_str(),
@@ -144,6 +203,7 @@ async fn write(
         "answer": request.answer.as_deref().unwrap_or_default(),
         "link": link,
         "days": LINK_DAYS,
+        "hours": CONFIRM_HOURS,
     });
     let (text, html) = mail::render(name, &values)?;
     Ok(Some(Mail {

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::{
     Running, Stop, account_mail, container_access, container_change, container_create,
-    container_delete, shell, task,
+    container_delete, shell, task, user_mail,
 };
 
 type Work = Arc<dyn Fn(Running) -> BoxFuture<'static, Result<(), Stop>> + Send + Sync>;
@@ -34,6 +34,10 @@ impl Kinds {
         kinds.add(account_mail::KIND, |job| async move {
             account_mail::run(&job).await
         });
+        kinds.add(
+            user_mail::KIND,
+            |job| async move { user_mail::run(&job).await },
+        );
         kinds.add(task::KIND, |job| async move { task::run(&job).await });
         kinds
     }

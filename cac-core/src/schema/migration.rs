@@ -65,6 +65,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(14, "proxy_services", "0014_proxy_services"),
     migration!(15, "audit_changes", "0015_audit_changes"),
     migration!(16, "deletion_requests", "0016_deletion_requests"),
+    migration!(17, "proofs", "0017_proofs"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

@@ -12,6 +12,7 @@ mod life;
 mod limits;
 mod many;
 mod node;
+mod people;
 mod pitfalls;
 mod preflight;
 mod reconcile;

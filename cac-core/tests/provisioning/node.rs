@@ -1,9 +1,9 @@
 //! Testing a node: what its token may do, and whose certificate answers.
 
 use cac_core::node::{self, NewNode, NodeChange};
-use cac_core::testing;
+use cac_core::{Error, testing};
 
-use crate::lab::{Lab, admin};
+use crate::lab::{Lab, admin, simulator};
 
 /// Pitfall 10: a new token has no right at all until it is named itself.
 #[tokio::test]
@@ -54,8 +54,10 @@ async fn a_changed_certificate_is_shown_and_gets_nothing() {
     let lab = Lab::new(testing::sqlite().await).await;
     let node = node::all(&lab.core).await.unwrap().remove(0);
     let other = "AB:".repeat(31) + "CD";
+    let secret = node.secret.clone().unwrap().expose().to_owned();
     let pin = |print: String| NodeChange {
         tls_fingerprint: Some(Some(print)),
+        secret: Some(Some(secret.clone())),
         ..NodeChange::default()
     };
     let set = async |change| {
@@ -78,6 +80,7 @@ async fn a_changed_certificate_is_shown_and_gets_nothing() {
     // Not pinned and not known to the system: the answer has what to pin.
     let open = NodeChange {
         tls_fingerprint: Some(None),
+        secret: Some(Some(secret.clone())),
         ..NodeChange::default()
     };
     set(open).await;
@@ -121,6 +124,110 @@ async fn two_admins_who_change_one_node_lose_nothing() {
             assert_eq!(node.bridge.as_deref(), Some(bridge.as_str()));
             assert!(node.secret.is_some());
         }
+        lab.end().await;
+    }
+}
+
+/// The service token left the portal by a change of the address alone.
+#[tokio::test]
+async fn a_stored_secret_is_sent_only_where_it_was_entered_for() {
+    for database in testing::databases().await {
+        let name = database.name;
+        let lab = Lab::new(database).await;
+        let node = node::all(&lab.core).await.unwrap().remove(0);
+        let secret = node.secret.clone().unwrap().expose().to_owned();
+        let thief = simulator(cac_simulator::Delay::none()).await;
+        let elsewhere = || NodeChange {
+            api_url: Some(Some(thief.url())),
+            ..NodeChange::default()
+        };
+        let host = lab.simulator.url();
+        let changes = [
+            ("another port", elsewhere()),
+            (
+                "another host",
+                NodeChange {
+                    api_url: Some(Some(host.replace("127.0.0.1", "localhost"))),
+                    ..NodeChange::default()
+                },
+            ),
+            (
+                "another path",
+                NodeChange {
+                    api_url: Some(Some(format!("{host}/other"))),
+                    ..NodeChange::default()
+                },
+            ),
+            (
+                "any certificate",
+                NodeChange {
+                    tls_verify: Some(Some(false)),
+                    tls_fingerprint: Some(None),
+                    ..NodeChange::default()
+                },
+            ),
+            (
+                "another certificate",
+                NodeChange {
+                    tls_fingerprint: Some(Some(thief.fingerprint())),
+                    ..NodeChange::default()
+                },
+            ),
+            (
+                "no pinned certificate",
+                NodeChange {
+                    tls_fingerprint: Some(None),
+                    ..NodeChange::default()
+                },
+            ),
+        ];
+        for (what, change) in changes {
+            let refused = node::update(&lab.core, &admin(), node.id, change).await;
+            let Err(Error::Invalid(fields)) = refused else {
+                panic!("{name}, {what}: {refused:?}");
+            };
+            let text = &fields.0["secret"];
+            assert!(text.contains("Enter the token's secret again"), "{text}");
+        }
+        let now = node::find(&lab.core, node.id).await.unwrap();
+        assert_eq!(now.api_url, node.api_url, "{name}");
+        node::test(&lab.core, &admin(), node.id).await.unwrap();
+        assert_eq!(thief.requests(), 0, "{name}");
+        // What sends it nowhere else needs nothing: the same address and certificate written otherwise, and every other field.
+        let same = NodeChange {
+            api_url: Some(Some(format!("{host}/"))),
+            tls_fingerprint: Some(
+                node.tls_fingerprint
+                    .as_ref()
+                    .map(|text| text.to_lowercase()),
+            ),
+            tls_verify: Some(Some(true)),
+            ai_container: Some(Some("lab".to_owned())),
+            ..NodeChange::default()
+        };
+        let changed = node::update(&lab.core, &admin(), node.id, same)
+            .await
+            .unwrap();
+        assert_eq!(changed.ai_container.as_deref(), Some("lab"), "{name}");
+        // With the secret it goes where it is entered for, and taking it away sends it nowhere.
+        let moved = NodeChange {
+            secret: Some(Some(secret.clone())),
+            ..elsewhere()
+        };
+        let moved = node::update(&lab.core, &admin(), node.id, moved)
+            .await
+            .unwrap();
+        assert_eq!(moved.api_url, Some(thief.url()), "{name}");
+        let emptied = NodeChange {
+            token_id: Some(None),
+            secret: Some(None),
+            api_url: Some(Some(host)),
+            ..NodeChange::default()
+        };
+        let emptied = node::update(&lab.core, &admin(), node.id, emptied)
+            .await
+            .unwrap();
+        assert!(emptied.secret.is_none(), "{name}");
         lab.end().await;
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use cac_core::account_request::{self as request, AccountRequest, NewAccountRequest};
+use cac_core::account_request::{
+    self as request, AccountRequest, NewAccountRequest, Received, Refusal,
+};
 use cac_core::mail;
 use cac_core::pve::Secret;
 use chrono::{DateTime, Utc};
@@ -18,9 +20,13 @@ use crate::error::{ApiError, Result};
 use crate::input::{Input, shown};
 use crate::page;
 
+pub(crate) mod confirm;
+pub(crate) mod decline;
+
 pub(crate) struct Api;
 
 const STORED: &str = "Your request is stored. An admin answers by e-mail.";
+const MAILED: &str = "Your request is stored. Follow the link in the mail that was sent to you; an admin decides after that.";
 
 /// What somebody asks for.
 #[derive(Object)]
@@ -81,8 +87,13 @@ pub(crate) struct Request {
     email: String,
     username: String,
     reason: String,
-    /// `pending`, `declined`, `approved` (a link was sent) or `done` (the user exists).
+    /// `pending`, `declined`, `approved` (a link was sent), `done` (the user exists), or `unconfirmed`: the person has not followed the
+    /// link yet that was mailed to the address.
     status: String,
+    /// Whether the person has proved that the e-mail address is theirs; without mail nobody can.
+    email_confirmed: bool,
+    /// The network that the request came from, such as `192.0.2.0/24`.
+    network: Option<String>,
     decided_by: Option<String>,
     decided_at: Option<DateTime<Utc>>,
     /// Why it was declined.
@@ -101,6 +112,8 @@ impl From<AccountRequest> for Request {
             username: row.username,
             reason: row.reason,
             status: row.status,
+            email_confirmed: row.confirmed_at.is_some(),
+            network: row.network,
             decided_by: row.decided_by,
             decided_at: row.decided_at,
             answer: row.answer,
@@ -112,10 +125,21 @@ impl From<AccountRequest> for Request {
 
 /// Why a request is declined.
 #[derive(Object)]
-#[oai(rename = "DeclineRequest")]
+#[oai(rename = "DeclineRequest", rename_all = "camelCase")]
 pub(crate) struct Answer {
-    /// Required. The person reads it.
+    /// Required, unless without a mail. The person reads it.
     answer: Option<String>,
+    /// Whether the person is not told by mail.
+    without_mail: Option<bool>,
+}
+
+impl From<Answer> for Refusal {
+    fn from(asked: Answer) -> Self {
+        Self {
+            answer: asked.answer.unwrap_or_default(),
+            without_mail: asked.without_mail.unwrap_or(false),
+        }
+    }
 }
 
 /// The password that the person chose.
@@ -197,7 +221,8 @@ impl Api {
 
     /// Ask for an account
     ///
-    /// It is stored, and mailed to the admins.
+    /// It is stored. Where mail can be sent, the person gets a link to follow first; it is mailed to the admins after that, and removed
+    /// after two days otherwise. Limited for each address and network (429).
     #[oai(
         path = "/register",
         method = "post",
@@ -218,16 +243,19 @@ impl Api {
         }
         let asked = async {
             let new = body.read_some()?.into();
-            request::create(&who.core, &new)
+            request::create(&who.core, &new, &who.origin)
                 .await
                 .map_err(ApiError::from)
         };
         match asked.await {
-            Ok(()) => Ok(Outcome::Done(done(
-                who.html,
-                STORED,
-                page::account::registered,
-            ))),
+            Ok(received) => {
+                let message = match received {
+                    Received::Pending => STORED,
+                    Received::Unconfirmed => MAILED,
+                };
+                let answer = done(who.html, message, page::account::registered);
+                Ok(Outcome::Done(answer))
+            }
             Err(error) if who.html => {
                 let page = page::account::register(&shown(&body.raw), Some(&error.0.problem));
                 Err(error.with_page(page))
@@ -246,7 +274,7 @@ impl Api {
     async fn account_request_list(
         &self,
         who: Signed,
-        /// `pending`, `declined`, `approved` or `done`.
+        /// `pending`, `declined`, `approved`, `done` or `unconfirmed`; left out: all but those that are unconfirmed.
         status: Query<Option<String>>,
         /// At most 1000.
         limit: Query<Option<u64>>,
@@ -284,7 +312,7 @@ impl Api {
     /// Approve an account request
     ///
     /// The person gets a link by mail, which works once, and chooses a password there; the user is made in Proxmox VE at that moment.
-    /// Approved again, a new link replaces the old one.
+    /// Approved again, a new link replaces the old one. A session's password must have been given lately (`POST /reauthenticate`).
     #[oai(
         path = "/account-requests/:id/approve",
         method = "post",
@@ -292,6 +320,8 @@ impl Api {
         tag = "Tag::Accounts"
     )]
     async fn account_request_approve(&self, who: Signed, id: Path<i64>) -> Result<Decided> {
+        who.admin()?;
+        who.must_be_proved().await?;
         match request::approve(&who.core, &who.actor, id.0).await {
             Ok((row, link)) if who.html => Ok(match link.as_deref() {
                 // It is shown this once.
@@ -326,8 +356,8 @@ impl Api {
     ) -> Result<Decided> {
         who.admin()?;
         let decline = async {
-            let answer = body.read()?.answer.unwrap_or_default();
-            Result::Ok(request::decline(&who.core, &who.actor, id.0, &answer).await?)
+            let refusal = body.read()?.into();
+            Result::Ok(request::decline(&who.core, &who.actor, id.0, &refusal).await?)
         };
         match decline.await {
             Ok(_) if who.html => Ok(Decided::There(format!("/account-requests/{}", id.0))),
@@ -368,7 +398,7 @@ impl Api {
     ) -> Result<Made> {
         let made = async {
             let password = Secret::new(body.read()?.password.unwrap_or_default());
-            let redeemed = request::redeem(&who.core, &link.0, &password).await;
+            let redeemed = request::redeem(&who.core, &link.0, &password, &who.origin).await;
             redeemed.map_err(ApiError::from)
         };
         match made.await {

@@ -261,6 +261,10 @@ impl Api {
     ) -> Result<life::Answer> {
         let change = async {
             let asked = body.read()?;
+            // Otherwise an admin would take a container over first, and then delete an own one.
+            if asked.username.is_some() {
+                must_be_proved_for(&who, id.0).await?;
+            }
             let change = ContainerChange {
                 cores: asked.cores,
                 memory: asked.memory,
@@ -279,7 +283,7 @@ impl Api {
     /// From Proxmox VE and from the database. A form may send `_method=DELETE`. The request is stored: it waits for a job that works
     /// on the container, and until it has begun it can be withdrawn (`POST /containers/{id}/keep`). Where it fails the container says
     /// why in `deletionError`, and the same call tries again. A container that is another one in Proxmox VE is not touched (409); then
-    /// an admin may let go of the row.
+    /// an admin may let go of the row. For somebody else's a session's password must have been given lately (`POST /reauthenticate`).
     #[oai(
         path = "/containers/:id",
         method = "delete",
@@ -293,6 +297,7 @@ impl Api {
         /// For admins: only the row goes, and only if Proxmox VE does not have its container.
         forget: Query<Option<bool>>,
     ) -> Result<Ended> {
+        must_be_proved_for(&who, id.0).await?;
         let delete = async {
             if forget.0.unwrap_or(false) {
                 return container::forget(&who.core, &who.actor, id.0, life::WAIT).await;
@@ -310,6 +315,18 @@ impl Api {
         };
         let deletion = page::container::or_page(&who, id.0, deletion).await?;
         Ok(ended(&who, deletion))
+    }
+}
+
+/// Refuses an admin whose password was given too long ago where the container is somebody else's.
+async fn must_be_proved_for(who: &Signed, id: i64) -> Result<()> {
+    if !who.actor.admin {
+        return Ok(());
+    }
+    match container::find(&who.core, &who.actor, id).await {
+        Ok(row) if row.username != who.actor.username => who.must_be_proved().await,
+        // Whatever else is wrong is the deed's own matter.
+        _ => Ok(()),
     }
 }
 

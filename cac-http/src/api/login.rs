@@ -6,19 +6,24 @@ use cac_core::pve::Secret;
 use cac_core::session::Client;
 use cac_core::user::{self, SecondFactor, SignIn};
 use cac_core::{Actor, Error, session};
+use chrono::{DateTime, Utc};
+use poem::Request;
 use poem::http::{HeaderMap, StatusCode};
 use poem_openapi::param::Query;
 use poem_openapi::payload::{Html, Json};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 
 use super::Tag;
-use crate::auth::{Anyone, Told, set_cookie};
+use crate::auth::{self, Anyone, Told, set_cookie};
 use crate::error::{ApiError, Result};
 use crate::input::{Input, shown};
-use crate::origin::local_path;
+use crate::origin::{self, local_path};
 use crate::page;
 
 pub(crate) struct Api;
+
+/// Where the password is given again.
+pub(crate) const REAUTHENTICATE: &str = "/reauthenticate";
 
 /// Proxmox VE credentials.
 #[derive(Object)]
@@ -41,6 +46,38 @@ pub(crate) struct Signed {
     success: bool,
     /// A path of this site.
     redirect: String,
+}
+
+/// The password again, or in the second step the code.
+#[derive(Object)]
+pub(crate) struct ProofRequest {
+    /// Not needed in the second step.
+    password: Option<String>,
+    /// In the second step: the challenge of the first one's answer.
+    challenge: Option<String>,
+    /// In the second step: six digits, or in Proxmox VE's form such as `recovery:KEY`.
+    code: Option<String>,
+}
+
+/// That it was right.
+#[derive(Object)]
+pub(crate) struct Proved {
+    success: bool,
+    /// Until when it counts.
+    until: DateTime<Utc>,
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum ProvedOutcome {
+    /// It was right
+    #[oai(status = 200)]
+    Done(Json<Proved>),
+    /// For the form that was held back: it is sent again
+    #[oai(status = 307)]
+    Again(#[oai(header = "Location")] String),
+    /// For browsers that sent no form: to the start page
+    #[oai(status = 303)]
+    There(#[oai(header = "Location")] String),
 }
 
 #[derive(ApiResponse)]
@@ -136,6 +173,46 @@ impl Api {
         }
     }
 
+    /// Give the password again
+    ///
+    /// Some acts of a session need the password (and the second factor) to have been given within 15 minutes: they answer 403 with the
+    /// `type` `urn:cac:reauthentication-required` otherwise. Where Proxmox VE asks for a second factor the answer here is the same with
+    /// `challenge` and `kinds`; send `challenge` and `code` then. API tokens are never asked.
+    #[oai(
+        path = "/reauthenticate",
+        method = "post",
+        operation_id = "session_reauthenticate",
+        tag = "Tag::Login"
+    )]
+    async fn session_reauthenticate(
+        &self,
+        who: auth::Signed,
+        request: &Request,
+        body: Input<ProofRequest>,
+    ) -> Result<ProvedOutcome> {
+        let sent = shown(&body.raw);
+        let kept = |name| sent.get(name).map(String::as_str).unwrap_or_default();
+        let again = page::login::Again {
+            to: &local_path(&who.core.config, Some(kept("_to"))),
+            form: kept("_form"),
+        };
+        match prove(&who, request, &body).await {
+            Ok(()) if !who.html => Ok(ProvedOutcome::Done(Json(Proved {
+                success: true,
+                until: who.core.clock.now() + session::PROOF_LIFETIME,
+            }))),
+            Ok(()) if again.form.is_empty() => Ok(ProvedOutcome::There("/".to_owned())),
+            Ok(()) => Ok(ProvedOutcome::Again(again.to.to_owned())),
+            Err(error) => {
+                let problem = &error.0.problem;
+                let asked_now = problem.challenge.as_deref();
+                let problem = asked_now.is_none().then_some(problem);
+                let page = page::login::confirm(&who.actor, &again, asked_now, problem);
+                Err(error.with_page(page))
+            }
+        }
+    }
+
     /// Sign out
     #[oai(
         path = "/logout",
@@ -150,6 +227,39 @@ impl Api {
             (_, None) => {}
         }
         Ok(Outcome::new(&who, who.html, None, "/login".to_owned()))
+    }
+}
+
+async fn prove(who: &auth::Signed, request: &Request, body: &Input<ProofRequest>) -> Result<()> {
+    let Credential::Session(session) = &who.credential else {
+        let text = "API tokens are never asked for a password; only sessions of browsers are.";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, text));
+    };
+    let asked = body.read()?;
+    let secret = |text: Option<String>| Secret::new(text.unwrap_or_default());
+    let second = asked
+        .challenge
+        .filter(|c| !c.is_empty())
+        .map(|challenge| SecondFactor {
+            challenge: Secret::new(challenge),
+            code: secret(asked.code),
+        });
+    let password = secret(asked.password);
+    let credentials = user::Credentials {
+        password: &password,
+        second: second.as_ref(),
+    };
+    let address = origin::source(&who.core.config, request).ip;
+    match user::reauthenticate(&who.core, &who.actor, session, credentials, address).await? {
+        user::Proof::Done => Ok(()),
+        user::Proof::SecondFactor { challenge, kinds } => {
+            let mut error = ApiError::unproved();
+            error.0.problem.detail =
+                "Proxmox VE asks for a second factor: send `challenge` and `code`.".to_owned();
+            error.0.problem.challenge = Some(challenge.expose().to_owned());
+            error.0.problem.kinds = Some(kinds);
+            Err(error)
+        }
     }
 }
 

@@ -252,6 +252,7 @@ impl Api {
     )]
     async fn node_create(&self, who: Signed, body: Input<NodeRequest>) -> Result<Added> {
         who.admin()?;
+        who.must_be_proved().await?;
         let create =
             async { Result::Ok(node::create(&who.core, &who.actor, body.read()?.into()).await?) };
         let node = match create.await {
@@ -288,7 +289,8 @@ impl Api {
 
     /// Change a node
     ///
-    /// Only the fields that are sent.
+    /// Only the fields that are sent. Another address or another trust in the certificate needs `secret` in the same request, and for
+    /// those, the token and its secret a session's password must have been given lately (`POST /reauthenticate`).
     #[oai(
         path = "/nodes/:id",
         method = "put",
@@ -308,7 +310,11 @@ impl Api {
             if body.form {
                 asked.secret = asked.secret.filter(|secret| !secret.trim().is_empty());
             }
-            Result::Ok(node::update(&who.core, &who.actor, id.0, asked.into()).await?)
+            let change = NodeChange::from(asked);
+            if node::changes_access(&node::find(&who.core, id.0).await?, &change) {
+                who.must_be_proved().await?;
+            }
+            Result::Ok(node::update(&who.core, &who.actor, id.0, change).await?)
         };
         match update.await {
             Ok(_) if who.html => Ok(Changed::There(format!("/nodes/{}", id.0))),

@@ -30,6 +30,8 @@ pub(crate) struct Proxy {
     reason: Option<String>,
     /// Ports that other programs have on its machine, and that no new service gets.
     taken: Vec<String>,
+    /// When the API token expires that it reports with.
+    token_expires: Option<DateTime<Utc>>,
     reported_at: DateTime<Utc>,
 }
 
@@ -43,6 +45,7 @@ impl From<proxy::Proxy> for Proxy {
             refused: row.refused,
             reason: row.reason,
             taken: row.taken.texts().collect(),
+            token_expires: row.token_expires,
             reported_at: row.reported_at,
         }
     }
@@ -142,6 +145,7 @@ impl Api {
             refused: asked.refused,
             down: asked.down,
             live: asked.live,
+            token_expires: who.token.as_ref().and_then(|token| token.expires),
             taken: taken.map_err(|error: BadValue| Error::invalid("taken", error.to_string()))?,
         };
         let kept = proxy::report(&who.core, &name.0, &report).await?;

@@ -32,8 +32,10 @@ pub(crate) struct Token {
     /// `containers:read`, `containers:write` (includes reading), `containers:register`, `jobs`, `nginx:read`, `nginx:report`, or
     /// `admin` for everything that the owner may do.
     scopes: Vec<String>,
-    /// Absent: it does not expire.
+    /// Absent: it has no end yet, and gets one.
     expires: Option<DateTime<Utc>>,
+    /// Whether it expires within 30 days, or is in the last third of a shorter lifetime: create a new one in time.
+    expires_soon: bool,
     /// To the minute; absent: never.
     last_used_at: Option<DateTime<Utc>>,
     /// Whether its owner may not sign in any more, so that it is good for nothing.
@@ -41,9 +43,10 @@ pub(crate) struct Token {
     created_at: DateTime<Utc>,
 }
 
-impl From<token::Token> for Token {
-    fn from(row: token::Token) -> Self {
+impl Token {
+    fn of(row: token::Token, now: DateTime<Utc>) -> Self {
         Self {
+            expires_soon: row.expires_soon(now),
             id: row.id,
             username: row.username,
             name: row.name,
@@ -69,7 +72,7 @@ pub(crate) struct TokenRequest {
     name: Option<String>,
     /// Required. What it may be used for.
     scopes: Option<Vec<String>>,
-    /// Left out: it does not expire.
+    /// At most `TOKEN_MAX_DAYS` from now; left out: that long.
     expires: Option<DateTime<Utc>>,
 }
 
@@ -175,13 +178,15 @@ impl Api {
         }
         let (rows, total) = token::list(&who.core, &who.actor, all, part).await?;
         let total = u64::try_from(total).unwrap_or_default();
-        let rows = rows.into_iter().map(Token::from).collect();
+        let now = who.core.clock.now();
+        let rows = rows.into_iter().map(|row| Token::of(row, now)).collect();
         Ok(List::Tokens(Both::Json(Json(rows)), total))
     }
 
     /// Make a token
     ///
-    /// It may never do more than its owner, and a token that makes another one gives no scope that it has not itself.
+    /// It may never do more than its owner, and a token that makes another one gives no scope that it has not itself. For `admin`,
+    /// `containers:register` and those of proxies a session's password must have been given lately (`POST /reauthenticate`).
     #[oai(
         path = "/tokens",
         method = "post",
@@ -210,7 +215,7 @@ impl Api {
             };
             Both::Html(Html(own_page(&who, told).await?))
         } else {
-            let row = Token::from(row);
+            let row = Token::of(row, who.core.clock.now());
             Both::Json(Json(NewlyMade { token, row }))
         };
         Ok(Made::Token(shown, at))
@@ -261,14 +266,22 @@ impl Api {
 
     /// Sign out everywhere
     ///
-    /// Ends all sessions of one's own; tokens stay.
+    /// Ends all sessions of one's own, and with `tokens` all API tokens, too.
     #[oai(
         path = "/sessions",
         method = "delete",
         operation_id = "session_delete_all",
         tag = "Tag::Login"
     )]
-    async fn session_delete_all(&self, who: Signed) -> Result<AllEnded> {
+    async fn session_delete_all(
+        &self,
+        who: Signed,
+        /// Whether one's own API tokens are revoked as well.
+        tokens: Query<Option<bool>>,
+    ) -> Result<AllEnded> {
+        if tokens.0.unwrap_or(false) {
+            token::delete_all(&who.core, &who.actor).await?;
+        }
         session::delete_all(&who.core, &who.actor).await?;
         let cookie = set_cookie(&who.core.config, None);
         if who.html {
@@ -309,6 +322,9 @@ fn current(who: &Signed) -> Option<&str> {
 
 async fn make(who: &Signed, body: &Input<TokenRequest>) -> Result<(token::Token, String)> {
     let asked = body.read()?;
+    if token::needs_proof(asked.scopes.as_deref().unwrap_or_default()) {
+        who.must_be_proved().await?;
+    }
     let new = NewToken {
         name: asked.name.unwrap_or_default(),
         scopes: asked.scopes.unwrap_or_default(),

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use cac_core::Actor;
-use cac_core::account_request::{AccountRequest, STATUSES};
+use cac_core::account_request::{self, AccountRequest, STATUSES};
+use cac_core::{Actor, Core};
 use poem_openapi::types::ToJSON as _;
 use serde_json::json;
 
 use super::{Refused, part, render};
-use crate::error::Problem;
+use crate::error::{Problem, Result};
 
 /// The form, with what was sent and what is wrong with it.
 pub(crate) fn register(sent: &BTreeMap<String, String>, problem: Option<&Problem>) -> String {
@@ -32,6 +32,15 @@ pub(crate) fn register(sent: &BTreeMap<String, String>, problem: Option<&Problem
 /// That the request is stored.
 pub(crate) fn registered(message: &str) -> String {
     render("register.html", None, json!({"done": message}))
+}
+
+/// The question whether the address is the person's own.
+pub(crate) fn confirm(row: &AccountRequest) -> String {
+    render(
+        "register.html",
+        None,
+        json!({"confirm": {"email": row.email, "username": row.username}}),
+    )
 }
 
 /// The password's form.
@@ -59,13 +68,46 @@ pub(crate) fn list(
     status: Option<&str>,
     page: (u32, u32),
 ) -> String {
+    show(who, (rows, total), (status, page), None)
+}
+
+/// The first of those that wait, after a form on that page was refused.
+pub(crate) async fn list_again(core: &Core, who: &Actor, refused: Refused<'_>) -> Result<String> {
+    let page = (u32::try_from(part::ROWS).unwrap_or(u32::MAX), 0);
+    let (rows, total) = account_request::list(core, who, Some("pending"), page).await?;
+    Ok(show(
+        who,
+        (&rows, total),
+        (Some("pending"), page),
+        Some(refused),
+    ))
+}
+
+fn show(
+    who: &Actor,
+    (rows, total): (&[AccountRequest], i64),
+    (status, page): (Option<&str>, (u32, u32)),
+    refused: Option<Refused<'_>>,
+) -> String {
     let set = [("status", status.map(ToOwned::to_owned))];
+    let (sent, problem) = refused.unzip();
+    let chosen = sent.and_then(|sent| sent.get("ids"));
+    let chosen: Vec<i64> = chosen
+        .into_iter()
+        .flat_map(|text| text.split(','))
+        .filter_map(|id| id.trim().parse().ok())
+        .collect();
+    // What waits can be declined.
+    let open = rows
+        .iter()
+        .any(|row| matches!(row.status.as_str(), "pending" | "unconfirmed"));
     render(
         "requests.html",
         Some(who),
         json!({
-            "here": "/account-requests", "rows": rows, "status": status, "statuses": STATUSES,
+            "here": "/account-requests", "rows": rows, "status": status, "statuses": STATUSES, "open": open,
             "pages": part::pages("/account-requests", &set, page, (rows.len(), total)),
+            "sent": sent, "chosen": chosen, "problem": problem.map(|problem| problem.to_json()),
         }),
     )
 }

@@ -57,7 +57,7 @@ pub(crate) async fn list(
         json!({
             "here": "/tokens", "tokens": tokens, "all": view.all, "scopes": scopes,
             "pages": part::pages("/tokens", &set, view.part, (rows.len(), total)),
-            "sent": sent,
+            "sent": sent, "most": core.config.token_lifetime.num_days(),
             "problem": problem.map(|problem| problem.to_json()),
             "made": told.made.map(|(row, text)| json!({"name": row.name, "text": text})),
         }),
@@ -70,7 +70,7 @@ fn shape(row: &Token, now: chrono::DateTime<chrono::Utc>) -> Value {
         "id": row.id, "username": row.username, "name": row.name, "beginning": row.beginning,
         "scopes": row.scopes.iter().map(|scope| scope.name()).collect::<Vec<_>>(),
         "ends": row.expires, "ended": row.expires.is_some_and(|at| at <= now),
-        "used": row.last_used_at, "made": row.created_at, "suspended": row.suspended,
+        "soon": row.expires_soon(now), "used": row.last_used_at, "made": row.created_at, "suspended": row.suspended,
     })
 }
 

@@ -1,72 +1,12 @@
 //! Account requests, from the form to the first login, with a real mail server (Debian's python3-aiosmtpd).
 
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-
 use cac_core::testing::until;
 use cac_core::{args, testing};
 use serde_json::{Value, json};
 
-use crate::lab::{HTML, Lab, expect};
-
-/// A mail server that keeps what it takes in a Maildir.
-struct MailServer {
-    child: Child,
-    port: u16,
-    folder: tempfile::TempDir,
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-impl MailServer {
-    fn start(port: u16) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let child = Command::new("/usr/bin/python3")
-            .args(["-m", "aiosmtpd", "-n", "-l", &format!("127.0.0.1:{port}")])
-            .args(["-c", "aiosmtpd.handlers.Mailbox"])
-            .arg(folder.path().join("mail"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("run tests by `.ci/servers`, which installs python3-aiosmtpd");
-        Self {
-            child,
-            port,
-            folder,
-        }
-    }
-
-    fn mails(&self) -> Vec<String> {
-        let new = self.folder.path().join("mail/new");
-        let Ok(entries) = std::fs::read_dir(Path::new(&new)) else {
-            return Vec::new();
-        };
-        let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-        files.sort();
-        files
-            .iter()
-            .map(|file| std::fs::read_to_string(file).unwrap())
-            .collect()
-    }
-
-    /// Waits for the mail that is about this.
-    async fn mail(&self, subject: &str) -> String {
-        let find = || self.mails().into_iter().find(|mail| mail.contains(subject));
-        until(subject, async || find().is_some()).await;
-        find().unwrap()
-    }
-}
-
-impl Drop for MailServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::lab::{HTML, Lab, cookie, expect};
+use crate::mail::Conversation;
+use crate::maildir::{MailServer, free_port, headers, link};
 
 async fn lab(port: u16) -> Lab {
     Lab::with(&[
@@ -81,35 +21,38 @@ async fn lab(port: u16) -> Lab {
     .await
 }
 
-fn carol() -> Value {
+pub(crate) fn carol() -> Value {
     json!({"name": "Carol Müller", "email": "carol@example.org", "username": "carol", "reason": "A seminar.\n.\n<script>alert(1)</script>"})
 }
 
-async fn post(lab: &Lab, session: &str, path: &str, body: Value, status: u16) -> Value {
+pub(crate) async fn post(lab: &Lab, session: &str, path: &str, body: Value, status: u16) -> Value {
     let sent = lab.post(path, session).json(&body).send();
     expect(sent.await.unwrap(), status).await
 }
 
-/// The lines of the mail before its first part, with continuations joined.
-fn headers(mail: &str) -> Vec<String> {
-    let head = mail.split("\n\n").next().unwrap();
-    let joined = head
-        .replace("\r", "")
-        .replace("\n ", " ")
-        .replace("\n\t", " ");
-    joined.lines().map(str::to_owned).collect()
+/// Asks for an account, and follows the link that confirms the address.
+async fn ask(lab: &Lab, server: &MailServer, body: Value) {
+    post(lab, "", "/register", body, 200).await;
+    let confirm = link(&server.mail("Confirm your e-mail address").await);
+    post(lab, "", &confirm, json!({}), 200).await;
 }
 
-fn link(mail: &str) -> String {
-    // Quoted-printable breaks long lines.
-    let text = mail.replace("=\r\n", "").replace("=\n", "");
-    let at = text.find("/account/").unwrap();
-    let link: String = text[at..]
-        .chars()
-        .take_while(|c| !c.is_whitespace())
-        .collect();
-    assert_eq!(link.len(), "/account/".len() + 64, "{link}");
-    link
+/// An account by an approved request, and its session.
+pub(crate) async fn approved_account(lab: &Lab, server: &Conversation, name: &str) -> String {
+    let admin = lab.login("admin").await;
+    let body = json!({"name": name, "email": format!("{name}@example.org"), "username": name, "reason": "A seminar."});
+    lab.simulator.add_group("students");
+    post(lab, "", "/register", body, 200).await;
+    let confirm = link(&server.mail("Confirm your e-mail address").await);
+    post(lab, "", &confirm, json!({}), 200).await;
+    post(lab, &admin, "/account-requests/1/approve", json!({}), 200).await;
+    let choose = link(&server.mail("choose a password").await);
+    let password = format!("{name}s own password");
+    post(lab, "", &choose, json!({"password": password}), 201).await;
+    let login = json!({"username": name, "password": password});
+    let answer = lab.post("/login", "").json(&login).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    cookie(&answer)
 }
 
 #[tokio::test]
@@ -120,8 +63,48 @@ async fn from_the_form_to_the_first_login() {
     let admin = lab.login("admin").await;
     let stored = post(&lab, "", "/register", carol(), 200).await;
     assert_eq!(stored["success"], true);
+    assert!(
+        stored["message"]
+            .as_str()
+            .unwrap()
+            .contains("Follow the link"),
+        "{stored}"
+    );
     // The same again is the same request.
     post(&lab, "", "/register", carol(), 200).await;
+    let mail = server.mail("Confirm your e-mail address").await;
+    assert!(
+        headers(&mail)
+            .iter()
+            .any(|line| line.starts_with("To:") && line.contains("carol@example.org"))
+    );
+    let confirm = link(&mail);
+    let none = expect(
+        lab.get("/account-requests", &admin).send().await.unwrap(),
+        200,
+    )
+    .await;
+    assert_eq!(
+        none,
+        json!([]),
+        "nobody decides before the address is confirmed"
+    );
+    // Opening the link does nothing yet: programs that check mails do it, too.
+    let page = lab
+        .get(&confirm, "")
+        .header("accept", HTML)
+        .send()
+        .await
+        .unwrap();
+    assert!(page.text().await.unwrap().contains("Confirm this address"));
+    assert!(
+        !server
+            .mails()
+            .iter()
+            .any(|mail| mail.contains("asks for an account"))
+    );
+    post(&lab, "", &confirm, json!({}), 200).await;
+    post(&lab, "", &confirm, json!({}), 404).await;
     let mail = server.mail("asks for an account").await;
     let list = expect(
         lab.get("/account-requests", &admin).send().await.unwrap(),
@@ -129,13 +112,27 @@ async fn from_the_form_to_the_first_login() {
     )
     .await;
     assert_eq!(list.as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&list[0]["emailConfirmed"], &list[0]["network"]),
+        (&json!(true), &json!("127.0.0.0/24"))
+    );
     let id = list[0]["id"].as_i64().unwrap();
     let head = headers(&mail);
-    let to: Vec<_> = head.iter().filter(|line| line.starts_with("To:")).collect();
-    assert!(
-        to.len() == 1 && to[0].contains("root@example.org") && to[0].contains("second@example.org"),
-        "{head:?}"
-    );
+    let mailed = |who: &str| {
+        let mails = server.mails();
+        let mut those = mails
+            .iter()
+            .filter(|mail| mail.contains("asks for an account"));
+        those.any(|mail| {
+            headers(mail)
+                .iter()
+                .any(|line| line.starts_with("To:") && line.contains(who))
+        })
+    };
+    until("each admin is mailed", async || {
+        mailed("root@example.org") && mailed("second@example.org")
+    })
+    .await;
     assert!(
         head.iter()
             .any(|line| line.starts_with("Message-ID: <") && line.ends_with("@example.org>")),
@@ -295,6 +292,8 @@ async fn a_declined_request_is_answered_with_the_reason() {
             .unwrap()
             .contains("Your request is stored.")
     );
+    let confirm = link(&server.mail("Confirm your e-mail address").await);
+    post(&lab, "", &confirm, json!({}), 200).await;
     let list = expect(
         lab.get("/account-requests?status=pending", &admin)
             .send()
@@ -389,8 +388,8 @@ async fn nobody_writes_headers_or_pages_of_their_own() {
     let mut body = carol();
     body["name"] = json!("\"Eve\" <b>, =?utf-8?q?x?= & Söhne");
     body["reason"] = json!("Bcc: all@example.org\n\n--boundary\n.\nQUIT\n</blockquote><img src=x>");
-    post(&lab, "", "/register", body, 200).await;
-    let mail = server.mail("account").await;
+    ask(&lab, &server, body).await;
+    let mail = server.mail("for an account on").await;
     let head = headers(&mail);
     assert!(!head.iter().any(|line| line.starts_with("Bcc")), "{head:?}");
     for name in [
@@ -409,7 +408,7 @@ async fn nobody_writes_headers_or_pages_of_their_own() {
         html.contains("&lt;img src") && !html.contains("<img"),
         "{html}"
     );
-    assert_eq!(server.mails().len(), 1);
+    until("each admin is mailed", async || server.mails().len() == 3).await;
 }
 
 #[tokio::test]
@@ -417,6 +416,22 @@ async fn without_mail_the_admin_hands_the_link_over() {
     let lab = Lab::with(&[]).await;
     let admin = lab.login("admin").await;
     post(&lab, "", "/register", carol(), 200).await;
+    let row = expect(
+        lab.get("/account-requests/1", &admin).send().await.unwrap(),
+        200,
+    )
+    .await;
+    assert_eq!(
+        (&row["status"], &row["emailConfirmed"]),
+        (&json!("pending"), &json!(false))
+    );
+    let page = lab
+        .get("/account-requests/1", &admin)
+        .header("accept", HTML)
+        .send()
+        .await
+        .unwrap();
+    assert!(page.text().await.unwrap().contains("address not confirmed"));
     let approve = "/account-requests/1/approve";
     let first = post(&lab, &admin, approve, json!({}), 200).await;
     let second = post(&lab, &admin, approve, json!({}), 200).await;
@@ -469,7 +484,7 @@ async fn a_test_mail_goes_to_the_admins_and_only_in_development() {
         sent["message"],
         "A test mail was sent to root@example.org, second@example.org."
     );
-    assert_eq!(server.mails().len(), 1);
+    assert_eq!(server.mails().len(), 2);
     // Behind a proxy nobody is the machine itself.
     let passed_on = lab
         .get("/send-test-email", "")

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod account;
+mod account_flood;
 mod admin_pages;
 mod audit;
 mod browse;
@@ -14,11 +15,14 @@ mod lab;
 mod life;
 mod limit;
 mod login;
+mod mail;
+mod maildir;
 mod nginx;
 mod nginx_attack;
 mod origin;
 mod own_pages;
 mod pages;
+mod reauthentication;
 mod registration;
 mod rights;
 mod spec;

@@ -8,7 +8,7 @@ use crate::lab::{Lab, expect};
 use crate::spec::operations;
 
 /// Of these nobody has to be signed in.
-const OPEN: [&str; 12] = [
+const OPEN: [&str; 14] = [
     "home_find",
     "login_page",
     "login_create",
@@ -19,12 +19,14 @@ const OPEN: [&str; 12] = [
     "account_request_create",
     "account_page",
     "account_create",
+    "account_confirm_page",
+    "account_request_confirm",
     "mail_test",
     "unavailable_find",
 ];
 
 /// Everyone who is signed in may do these: they are about one's own things, or about nobody's.
-const OWN: [&str; 11] = [
+const OWN: [&str; 12] = [
     "container_create",
     "container_list",
     "container_page",
@@ -33,6 +35,7 @@ const OWN: [&str; 11] = [
     "quota_own",
     "session_delete_all",
     "session_list",
+    "session_reauthenticate",
     "template_list",
     "token_create",
     "token_list",

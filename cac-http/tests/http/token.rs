@@ -343,3 +343,43 @@ async fn a_token_may_end_itself_and_no_other() {
     assert_eq!(delete(&id(&own)).await, 204);
     assert_eq!(delete(&id(&own)).await, 401);
 }
+
+/// A token ended without a word, and with it everything that lived by it.
+#[tokio::test]
+async fn a_token_says_when_it_ends_and_so_does_the_proxy_that_lives_by_it() {
+    let lab = Lab::idle(&[("TOKEN_MAX_DAYS", "100")]).await;
+    let admin = lab.login("admin").await;
+    let create = async |body: Value, status: u16| {
+        let answer = lab.post("/tokens", &admin).json(&body).send().await;
+        expect(answer.unwrap(), status).await
+    };
+    let now = Utc::now();
+    let body = json!({"name": "web1", "scopes": ["nginx:read", "nginx:report"]});
+    let made = create(body.clone(), 201).await;
+    let ends = |row: &Value| {
+        let text = row.as_str().unwrap();
+        (chrono::DateTime::parse_from_rfc3339(text).unwrap().to_utc() - now).num_days()
+    };
+    assert!((99..=100).contains(&ends(&made["expires"])), "{made}");
+    assert_eq!(made["expiresSoon"], false, "{made}");
+    let mut long = body;
+    long["expires"] = json!(now + Duration::days(101));
+    let refused = create(long, 400).await;
+    assert!(
+        refused["errors"]["expires"]
+            .as_str()
+            .unwrap()
+            .contains("at most 100 days"),
+        "{refused}"
+    );
+    let text = made["token"].as_str().unwrap();
+    let report = json!({"revision": "\"r\""});
+    let kept = lab
+        .post("/proxies/web1/revision", text)
+        .json(&report)
+        .send();
+    let kept = expect(kept.await.unwrap(), 200).await;
+    assert!((99..=100).contains(&ends(&kept["tokenExpires"])), "{kept}");
+    let list = expect(lab.get("/proxies", &admin).send().await.unwrap(), 200).await;
+    assert_eq!(list[0]["tokenExpires"], kept["tokenExpires"], "{list}");
+}
