@@ -24,6 +24,7 @@ mod nginx;
 mod read;
 mod reader;
 mod secrets;
+mod web;
 pub use read::{Problems, Vars};
 
 /// Which program asks; each demands only what it uses.
@@ -67,6 +68,7 @@ pub struct Config {
     pub proxmox: Proxmox,
     pub trusted_proxies: Vec<IpNet>,
     pub rate_limits: RateLimits,
+    pub open_limits: OpenLimits,
     pub registration_allow: Vec<IpNet>,
     pub nginx_conf_allow: Vec<IpNet>,
     pub metrics_allow: Vec<IpNet>,
@@ -224,6 +226,17 @@ pub struct RateLimits {
     /// Of one signed-in user.
     pub users: u32,
     pub window: Duration,
+}
+
+/// How much one client may hold open at once, at one web server.
+#[derive(Debug, Clone)]
+pub struct OpenLimits {
+    /// Connections of one address that is no trusted proxy.
+    pub connections: usize,
+    /// Event streams of one user.
+    pub streams: usize,
+    /// Answers that one proxy, user or machine has held back (`/nginx.conf?wait=`).
+    pub waits: usize,
 }
 
 /// The environment of this process, and beneath it the file `.env` of the working directory.

@@ -80,6 +80,7 @@ pub struct Parts {
     pub(crate) credentials: credential::Recent,
     pub(crate) live: container::Live,
     pub(crate) newest: routes::Newest,
+    pub(crate) away: routes::Looks,
 }
 
 impl std::fmt::Debug for Core {
@@ -123,6 +124,7 @@ impl Core {
             credentials: credential::Recent::default(),
             live: container::Live::default(),
             newest: routes::Newest::default(),
+            away: routes::Looks::default(),
         })))
     }
 }

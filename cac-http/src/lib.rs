@@ -1,5 +1,6 @@
 //! The web server of Create-a-Container: API, pages and event streams, thin over [`cac_core`].
 //!
+//! - `server.rs` connections, bounded in number and time; `slots.rs` what one client holds open; `readiness.rs` whether the database answers
 //! - `edge.rs` the outermost layer; `origin.rs` hosts, origins, proxies; `auth.rs` who is signed in; `scope.rs` what tokens may; `limit.rs` how many
 //!   requests; `metrics.rs` what was served; `error.rs` one mapping
 //! - `spec.rs` the OpenAPI document
@@ -11,13 +12,11 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cac_core::wake::{self, Channel};
 use cac_core::{Core, user};
 use poem::endpoint::BoxEndpoint;
-use poem::listener::TcpAcceptor;
-use poem::{EndpointExt as _, Response, Route, Server};
+use poem::{EndpointExt as _, Response, Route};
 use tokio_util::sync::CancellationToken;
 
 mod accept;
@@ -34,20 +33,20 @@ mod metrics;
 mod origin;
 mod page;
 mod program;
+mod readiness;
 mod scope;
+mod server;
+mod slots;
 mod spec;
 
 pub use program::run;
 
-/// How long requests in flight get after the stop was asked for.
-const GRACE: Duration = Duration::from_millis(500);
-
 /// Everything the portal serves.
-pub fn app(core: Core) -> BoxEndpoint<'static, Response> {
-    stoppable(core, CancellationToken::new())
-}
-
-fn stoppable(core: Core, stop: CancellationToken) -> BoxEndpoint<'static, Response> {
+fn app(
+    core: Core,
+    readiness: Arc<readiness::Readiness>,
+    stop: CancellationToken,
+) -> BoxEndpoint<'static, Response> {
     let spec = spec();
     let operations = edge::Operations::of(&spec);
     let routes = Route::new()
@@ -62,6 +61,7 @@ fn stoppable(core: Core, stop: CancellationToken) -> BoxEndpoint<'static, Respon
             core,
             stop,
             limits,
+            readiness,
             served: Arc::default(),
         },
         operations,
@@ -77,13 +77,13 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let listening = wake::listen(&core, Channel::Output).await;
     let looking = tokio::spawn(user::keep_looking_up(core.clone(), stop.clone()));
-    let served = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
-        .run_with_graceful_shutdown(
-            stoppable(core, stop.clone()),
-            stop.cancelled_owned(),
-            Some(GRACE),
-        )
-        .await;
+    let readiness = Arc::<readiness::Readiness>::default();
+    readiness.look(&core).await;
+    let bounds = server::Bounds::new(&core.config);
+    let endpoint = app(core.clone(), Arc::clone(&readiness), stop.clone());
+    let watching = readiness.keep_looking(&core, stop.clone());
+    let serving = server::serve(listener, endpoint, bounds, stop.clone());
+    let ((), served) = tokio::join!(watching, serving);
     looking.abort();
     listening.end().await;
     served

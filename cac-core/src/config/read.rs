@@ -12,9 +12,8 @@ use super::mail::mail;
 use super::nginx::{nginx, portal};
 use super::reader::Reader;
 use super::secrets::{secret_key, session_secret};
-use super::{
-    Account, Config, Containers, Environment, Program, Proxmox, RateLimits, Runner, StepLimits,
-};
+use super::web::{open_limits, rate_limits};
+use super::{Account, Config, Containers, Environment, Program, Proxmox, Runner, StepLimits};
 use crate::container::Sizes;
 use crate::pve::Secret;
 use crate::quota::Limits;
@@ -93,6 +92,7 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
         proxmox: proxmox(&mut r),
         quota: quota(&mut r),
         rate_limits: rate_limits(&mut r),
+        open_limits: open_limits(&mut r),
         trusted_proxies: r.networks("TRUSTED_PROXIES", "127.0.0.0/8,::1/128"),
         registration_allow: r.networks("REGISTRATION_ALLOW", loopback),
         nginx_conf_allow: r.networks("NGINX_CONF_ALLOW", loopback),
@@ -337,25 +337,6 @@ fn quota(r: &mut Reader<'_>) -> Limits {
         memory: limit("QUOTA_MEMORY", "a number of MiB"),
         disk: limit("QUOTA_DISK", "a number of GiB"),
     }
-}
-
-fn rate_limits(r: &mut Reader<'_>) -> RateLimits {
-    let minutes = r.parse("RATE_LIMIT_MINUTES", 15_u32, "a number of minutes");
-    let limits = RateLimits {
-        strangers: r.parse("RATE_LIMIT", 100, "a number of requests"),
-        users: r.parse("RATE_LIMIT_USER", 3000, "a number of requests"),
-        window: Duration::from_secs(60 * u64::from(minutes)),
-    };
-    for (name, value) in [
-        ("RATE_LIMIT_MINUTES", minutes),
-        ("RATE_LIMIT", limits.strangers),
-        ("RATE_LIMIT_USER", limits.users),
-    ] {
-        if value == 0 {
-            r.problem(name, "must be at least 1");
-        }
-    }
-    limits
 }
 
 fn runner(r: &mut Reader<'_>, program: Program) -> Runner {

@@ -6,7 +6,7 @@ use poem_openapi::{ApiResponse, Object, OpenApi};
 use super::Tag;
 use crate::auth::{Anyone, Carried};
 use crate::error::{ApiError, Result};
-use cac_core::{node, overview};
+use cac_core::overview;
 use poem::web::Data;
 
 pub(crate) struct Api;
@@ -99,13 +99,10 @@ impl Api {
         tag = "Tag::Health"
     )]
     async fn ready(&self, carried: Data<&Carried>) -> Result<Answer> {
-        match node::all(&carried.core).await {
-            Ok(_) => Ok(ok()),
-            Err(error) => {
-                tracing::warn!(%error, "not ready");
-                let status = poem::http::StatusCode::SERVICE_UNAVAILABLE;
-                Err(ApiError::new(status, "The database does not answer now."))
-            }
+        if carried.readiness.is_ready() {
+            return Ok(ok());
         }
+        let status = poem::http::StatusCode::SERVICE_UNAVAILABLE;
+        Err(ApiError::new(status, "The database does not answer now."))
     }
 }

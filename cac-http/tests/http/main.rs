@@ -13,6 +13,7 @@ mod jobs;
 mod lab;
 mod life;
 mod limit;
+mod load;
 mod login;
 mod nginx;
 mod nginx_attack;
