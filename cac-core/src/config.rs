@@ -111,6 +111,8 @@ pub struct Containers {
     /// Networks in which upstream addresses must lie.
     pub networks: Vec<IpNet>,
     pub reserved_hostnames: Vec<String>,
+    /// Whether names in other alphabets (`xn--…`) may be given.
+    pub idn: bool,
     pub protocols: Protocols,
     pub cores: u32,
     pub memory: u32,

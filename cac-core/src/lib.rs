@@ -28,6 +28,7 @@ pub mod credential;
 pub mod db;
 pub mod doctor;
 pub mod error;
+pub mod hostname;
 mod idempotency;
 pub mod job;
 pub mod login_failure;

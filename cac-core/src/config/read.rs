@@ -311,6 +311,7 @@ fn containers(r: &mut Reader<'_>) -> Containers {
             "www,admin,api,mail,smtp,ns1,ns2",
             "labels",
         ),
+        idn: r.switch("HOSTNAMES_IDN", false),
         protocols,
         cores: r.parse("CONTAINER_CORES", 2, "a number of cores"),
         memory: r.parse("CONTAINER_MEMORY", 2048, "a number of MiB"),
