@@ -35,6 +35,7 @@ pub mod login_failure;
 pub mod mail;
 pub mod nginx;
 pub mod node;
+pub mod one_time_link;
 pub mod overview;
 pub mod placement;
 mod processes;

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use cac_core::Config;
 use cac_core::audit::{self, NewEntry, Via};
+use cac_core::one_time_link;
 use futures_util::FutureExt as _;
 use poem::http::header::{self, HeaderName, HeaderValue};
 use poem::http::{Method, StatusCode};
@@ -137,7 +138,7 @@ impl<E: Endpoint> Endpoint for Edge<E> {
             identity: Identity::default(),
         };
         let gzip = compress::accepted(request.headers());
-        let path = without_secret(request.uri().path()).to_owned();
+        let path = one_time_link::without_secret(request.uri().path()).into_owned();
         let span = tracing::info_span!("request", id = %seen.id, method = %seen.method, path);
         let began = Instant::now();
         // Pinned where they are, and rare ways in boxes: what is moved from one future into the next costs more than all else here.
@@ -221,7 +222,7 @@ impl<E: Endpoint> Edge<E> {
             token: who.token,
             address: source.ip,
             action: action.to_owned(),
-            target: without_secret(path).to_owned(),
+            target: one_time_link::without_secret(path).into_owned(),
             status: response.status().as_u16(),
             detail: detail.or(place),
             request: Some(seen.id.clone()),
@@ -318,14 +319,6 @@ impl<E: Endpoint> Edge<E> {
             }
         }
         response
-    }
-}
-
-/// A path for logs: that of a one-time link opens something.
-fn without_secret(path: &str) -> &str {
-    match path.strip_prefix("/account/") {
-        Some(_) => "/account/…",
-        None => path,
     }
 }
 
