@@ -81,6 +81,19 @@ pub struct Config {
     pub nginx: crate::nginx::Settings,
     /// Absent: no mail is sent.
     pub mail: Option<crate::mail::Settings>,
+    /// Whom `security.txt` names: an address of the web or of mail; absent: the first of `MAIL_ADMIN`.
+    pub security_contact: Option<SecurityContact>,
+    /// Where people change their password; absent: a page says that Proxmox VE has it.
+    pub change_password_url: Option<Url>,
+}
+
+/// `SECURITY_CONTACT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecurityContact {
+    /// An `https:`, `mailto:` or `tel:` address.
+    Address(Url),
+    /// There is no `security.txt`.
+    Nobody,
 }
 
 /// Where people sign in, and who is an admin.
@@ -193,6 +206,21 @@ impl Config {
     #[must_use]
     pub fn secure(&self) -> bool {
         self.public_url.scheme() == "https"
+    }
+
+    /// What `security.txt` names, if there is one.
+    #[must_use]
+    pub fn published_contact(&self) -> Option<String> {
+        match &self.security_contact {
+            Some(SecurityContact::Address(address)) => Some(address.to_string()),
+            Some(SecurityContact::Nobody) => None,
+            None => {
+                let admins = &self.mail.as_ref()?.admins;
+                admins
+                    .first()
+                    .map(|admin| format!("mailto:{}", admin.email))
+            }
+        }
     }
 
     /// A container's public name: labels are rendered under the domain, other names stand for themselves.

@@ -157,7 +157,12 @@ async fn anyone(request: &Request) -> Result<Anyone> {
             }
             (Some(known.actor), known.token)
         }
-        None => (None, None),
+        None => {
+            if let Some(credential) = &credential {
+                carried.limits.bad(credential);
+            }
+            (None, None)
+        }
     };
     let identity = request.data::<Identity>().cloned().unwrap_or_default();
     if let Some(actor) = &actor {

@@ -6,7 +6,8 @@
 //! - `spec.rs` the OpenAPI document
 //! - `compress.rs` pages, style and script made smaller
 //! - `input.rs`, `accept.rs` bodies in and both kinds of answers out; `events.rs` the streams of a job
-//! - `api/<noun>.rs` the operations; `page/<noun>.rs` their pages, with `templates/`; `assets.rs` style and script
+//! - `api/<noun>.rs` the operations; `page/<noun>.rs` their pages, with `templates/`; `assets.rs` style and script;
+//!   `well_known.rs` icons and other files in places of their own
 //! - `program.rs` configuration, log and signals of the program
 
 use std::io::ErrorKind;
@@ -38,6 +39,7 @@ mod scope;
 mod server;
 mod slots;
 mod spec;
+mod well_known;
 
 pub use program::run;
 
@@ -54,6 +56,7 @@ fn app(
         .at("/docs", assets::docs())
         .at("/assets/:name", poem::get(assets::file))
         .nest("/", api::service());
+    let routes = well_known::add(routes, &core);
     let limits = Arc::new(limit::Limits::new(&core));
     let edge = edge::Edge {
         inner: routes,

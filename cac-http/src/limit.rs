@@ -24,6 +24,7 @@ use crate::auth;
 use crate::error::ApiError;
 use crate::origin::Source;
 use crate::slots::{Slot, Slots};
+use crate::well_known;
 
 /// Sessions and tokens that are looked up for an address whose budget is used up: at once, then one a second.
 const LOOK_UPS: u32 = 5;
@@ -127,6 +128,7 @@ fn free(core: &Core, request: &Request, source: Source) -> bool {
     let scrape = path == "/metrics" && source.is_in(&core.config.metrics_allow);
     pull || scrape
         || path.starts_with("/assets/")
+        || well_known::is_one(path)
         || matches!(path, "/healthz" | "/readyz" | "/unavailable")
 }
 
@@ -206,6 +208,11 @@ impl Limits {
         if known.len() < REMEMBERED {
             known.insert(credential, (budget, Instant::now()));
         }
+    }
+
+    /// This credential is good no more: it was revoked, or ended.
+    pub(crate) fn bad(&self, credential: &Credential) {
+        self.known().remove(credential);
     }
 
     fn user_of(&self, credential: &Credential) -> Option<String> {

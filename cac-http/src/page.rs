@@ -33,7 +33,7 @@ macro_rules! templates {
     };
 }
 
-const TEXTS: [(&str, &str); 22] = templates!(
+const TEXTS: [(&str, &str); 23] = templates!(
     "base.html",
     "parts.html",
     "login.html",
@@ -55,7 +55,8 @@ const TEXTS: [(&str, &str); 22] = templates!(
     "sessions.html",
     "audit.html",
     "error.html",
-    "unavailable.html"
+    "unavailable.html",
+    "change_password.html"
 );
 
 static EMBEDDED: LazyLock<Environment<'static>> =
@@ -165,6 +166,11 @@ pub(crate) fn unavailable(name: &str, away: &Away) -> String {
     };
     let shown = json!({"name": name, "state": state});
     render("unavailable.html", None, shown)
+}
+
+/// That Proxmox VE has the passwords.
+pub(crate) fn change_password() -> String {
+    render("change_password.html", None, json!({}))
 }
 
 /// What every problem looks like where no page of its own shows it.

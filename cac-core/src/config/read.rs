@@ -12,7 +12,7 @@ use super::mail::mail;
 use super::nginx::{nginx, portal};
 use super::reader::Reader;
 use super::secrets::{secret_key, session_secret};
-use super::web::{open_limits, rate_limits};
+use super::web::{change_password_url, open_limits, rate_limits, security_contact};
 use super::{Account, Config, Containers, Environment, Program, Proxmox, Runner, StepLimits};
 use crate::container::Sizes;
 use crate::pve::Secret;
@@ -102,6 +102,8 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
         tasks: tasks(&mut r, program),
         nginx: nginx(&mut r, &domain),
         mail: mail(&mut r),
+        security_contact: security_contact(&mut r),
+        change_password_url: change_password_url(&mut r),
         database_url,
         database_connections,
         data_dir,

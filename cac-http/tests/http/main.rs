@@ -26,3 +26,4 @@ mod spec;
 mod stop;
 mod streams;
 mod token;
+mod well_known;
