@@ -25,6 +25,7 @@ mod people;
 mod read;
 mod reader;
 mod secrets;
+mod web;
 pub use read::{Problems, Vars};
 
 /// Which program asks; each demands only what it uses.
@@ -68,6 +69,7 @@ pub struct Config {
     pub proxmox: Proxmox,
     pub trusted_proxies: Vec<IpNet>,
     pub rate_limits: RateLimits,
+    pub open_limits: OpenLimits,
     pub registration_allow: Vec<IpNet>,
     pub nginx_conf_allow: Vec<IpNet>,
     pub metrics_allow: Vec<IpNet>,
@@ -84,6 +86,19 @@ pub struct Config {
     pub nginx: crate::nginx::Settings,
     /// Absent: no mail is sent.
     pub mail: Option<crate::mail::Settings>,
+    /// Whom `security.txt` names: an address of the web or of mail; absent: the first of `MAIL_ADMIN`.
+    pub security_contact: Option<SecurityContact>,
+    /// Where people change their password; absent: a page says that Proxmox VE has it.
+    pub change_password_url: Option<Url>,
+}
+
+/// `SECURITY_CONTACT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecurityContact {
+    /// An `https:`, `mailto:` or `tel:` address.
+    Address(Url),
+    /// There is no `security.txt`.
+    Nobody,
 }
 
 /// Where people sign in, and who is an admin.
@@ -114,6 +129,8 @@ pub struct Containers {
     /// Networks in which upstream addresses must lie.
     pub networks: Vec<IpNet>,
     pub reserved_hostnames: Vec<String>,
+    /// Whether names in other alphabets (`xn--…`) may be given.
+    pub idn: bool,
     pub protocols: Protocols,
     pub cores: u32,
     pub memory: u32,
@@ -196,6 +213,21 @@ impl Config {
         self.public_url.scheme() == "https"
     }
 
+    /// What `security.txt` names, if there is one.
+    #[must_use]
+    pub fn published_contact(&self) -> Option<String> {
+        match &self.security_contact {
+            Some(SecurityContact::Address(address)) => Some(address.to_string()),
+            Some(SecurityContact::Nobody) => None,
+            None => {
+                let admins = &self.mail.as_ref()?.admins;
+                admins
+                    .first()
+                    .map(|admin| format!("mailto:{}", admin.email))
+            }
+        }
+    }
+
     /// A container's public name: labels are rendered under the domain, other names stand for themselves.
     #[must_use]
     pub fn full_name(&self, name: &str) -> String {
@@ -229,6 +261,17 @@ pub struct RateLimits {
     /// Of one signed-in user.
     pub users: u32,
     pub window: Duration,
+}
+
+/// How much one client may hold open at once, at one web server.
+#[derive(Debug, Clone)]
+pub struct OpenLimits {
+    /// Connections of one address that is no trusted proxy.
+    pub connections: usize,
+    /// Event streams of one user.
+    pub streams: usize,
+    /// Answers that one proxy, user or machine has held back (`/nginx.conf?wait=`).
+    pub waits: usize,
 }
 
 /// The environment of this process, and beneath it the file `.env` of the working directory.

@@ -14,7 +14,7 @@ use crate::config::{Config, Program, Vars};
 use crate::db::{Db, sqlite_file};
 use crate::nginx::{self, Flavour};
 use crate::schema::{self, MigrationState};
-use crate::{Core, args, mail, node, routes, token, user};
+use crate::{Core, args, hostname, mail, node, routes, token, user};
 
 /// How far the clocks of this machine and of the database may be apart, in milliseconds.
 const APART: i64 = 5_000;
@@ -88,6 +88,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
     };
     mail_server(&config, &mut found).await;
     port(config.listen, &mut found).await;
+    sites(&config, &mut found);
     proxy(&config, &mut found);
     let Some(db) = database(&config, &mut found).await else {
         return found.0;
@@ -99,6 +100,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
             nodes(&core, &mut found).await;
             names(&core, &mut found).await;
             tokens(&core, &mut found).await;
+            questionable_names(&core, &mut found).await;
             core.db.close().await;
         }
         Err(error) => found.bad("database", error.to_string()),
@@ -309,6 +311,44 @@ async fn names(core: &Core, found: &mut Findings) {
             }
         }
         Err(error) => found.bad(about, error.to_string()),
+    }
+}
+
+/// Names that exist and would not be given today.
+async fn questionable_names(core: &Core, found: &mut Findings) {
+    let about = "names";
+    match hostname::questionable(core).await {
+        Ok(names) => {
+            for one in names {
+                let text = format!(
+                    "`{}` of container {} stays served, but nobody would be given it today: {}",
+                    one.name, one.container, one.reason
+                );
+                found.note(about, text);
+            }
+        }
+        Err(error) => found.bad(about, error.to_string()),
+    }
+}
+
+/// Whether containers are another site than the portal for browsers.
+fn sites(config: &Config, found: &mut Findings) {
+    let about = "domains";
+    let Some(portal) = config.public_url.host_str() else {
+        return;
+    };
+    if hostname::same_site(portal, &config.domain) {
+        found.note(
+            about,
+            format!(
+                "the portal ({portal}) and the containers (*.{}) are one site for browsers: a container's page can set cookies that \
+                 the portal gets, and SameSite does not keep them apart. Serve containers under a domain of their own, such as \
+                 example-apps.org beside example.org (CAC_DOMAIN)",
+                config.domain
+            ),
+        );
+    } else {
+        found.good(about, "the portal and the containers are different sites");
     }
 }
 

@@ -29,12 +29,14 @@ pub mod credential;
 pub mod db;
 pub mod doctor;
 pub mod error;
+pub mod hostname;
 mod idempotency;
 pub mod job;
 pub mod login_failure;
 pub mod mail;
 pub mod nginx;
 pub mod node;
+pub mod one_time_link;
 pub mod overview;
 pub mod placement;
 mod processes;
@@ -84,6 +86,7 @@ pub struct Parts {
     pub(crate) newest: routes::Newest,
     /// What this process does in the background.
     pub background: supervise::Background,
+    pub(crate) away: routes::Looks,
 }
 
 impl std::fmt::Debug for Core {
@@ -128,6 +131,7 @@ impl Core {
             live: container::Live::default(),
             newest: routes::Newest::default(),
             background: supervise::Background::default(),
+            away: routes::Looks::default(),
         })))
     }
 }

@@ -28,7 +28,7 @@ pub use keep::{Fault, Kept, Live, keep};
 pub use ports::TakenPorts;
 pub use proxy::{Applied, Proxy, ProxyConfig, ProxyError};
 pub use render::{etag, render, unfit};
-pub use value::{BadValue, ConfigPath, PublicName, UserName};
+pub use value::{BadValue, ConfigPath, HeaderName, PublicName, UserName};
 
 /// A web server that answers at a public name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -90,6 +90,18 @@ pub enum ErrorLog {
     File(ConfigPath),
 }
 
+/// Headers by which proxies that sign people in tell applications who they are. Applications that trust them believe whoever sends them.
+pub const IDENTITY_HEADERS: [&str; 8] = [
+    "X-User",
+    "X-Forwarded-User",
+    "X-Forwarded-Email",
+    "X-Forwarded-Groups",
+    "Remote-User",
+    "X-Auth-Request-User",
+    "X-Auth-Request-Email",
+    "Forwarded",
+];
+
 /// Everything in the file that is not a service.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -119,6 +131,8 @@ pub struct Settings {
     pub temp_dir: Option<ConfigPath>,
     /// The portal's own name and address; a service cannot take the name from it.
     pub portal: Option<(PublicName, SocketAddr)>,
+    /// Headers by which applications are told who somebody is; what clients send by these names never reaches a container.
+    pub removed_headers: Vec<HeaderName>,
     /// Read at the end of the `http` block, as `/etc/nginx/conf.d/*.conf`.
     pub include: Option<ConfigPath>,
     /// Connections of each worker, to clients and containers together.
@@ -152,6 +166,10 @@ impl Settings {
             stream_module: StreamModule::debian(),
             temp_dir: None,
             portal: None,
+            removed_headers: IDENTITY_HEADERS
+                .iter()
+                .map(|name| name.parse().expect("a plain name"))
+                .collect(),
             include: None,
             worker_connections: 4096,
             open_files: Some(16384),

@@ -1,17 +1,20 @@
 //! What nginx is to serve now: the published services rendered with the configured settings.
 
+mod away;
 mod form;
 mod live;
 mod record;
 mod state;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use away::Looks;
+pub use away::{Away, away};
 pub use form::Trouble;
 use live::Without;
 pub(crate) use live::note;
@@ -24,7 +27,7 @@ use crate::nginx::{
     TakenPorts,
 };
 use crate::supervise::supervise;
-use crate::{Core, Error, Result, args, container, proxy};
+use crate::{Core, Error, Result, proxy};
 
 /// Files of one table that are kept, for different kinds of nginx.
 const MOST_FILES: usize = 16;
@@ -41,6 +44,8 @@ pub struct Table {
     pub served: BTreeMap<i64, Service>,
     /// By the ids of services.
     pub troubles: BTreeMap<i64, Trouble>,
+    /// The ids of services by their public names.
+    names: HashMap<String, i64>,
     revision: i64,
     /// What was rendered of it already.
     files: Mutex<Vec<(Variant, Arc<Rendered>)>>,
@@ -153,6 +158,7 @@ pub async fn newest(core: &Core) -> Result<Arc<Table>> {
     });
     let table = same.unwrap_or_else(|| {
         Arc::new(Table {
+            names: away::names(chosen.served.iter()),
             served: chosen.served,
             troubles: chosen.troubles,
             revision,
@@ -236,6 +242,13 @@ impl Newest {
         good.then(|| Arc::clone(&known.table))
     }
 
+    /// The table that was read last, if it is not older than this; a change may have come since.
+    fn at_most(&self, age: Duration) -> Option<Arc<Table>> {
+        let known = self.known.read().expect("nothing panics while it holds it");
+        let known = known.as_ref()?;
+        (known.at.elapsed() < age).then(|| Arc::clone(&known.table))
+    }
+
     fn last(&self) -> Option<Arc<Table>> {
         let known = self.known.read().expect("nothing panics while it holds it");
         known.as_ref().map(|known| Arc::clone(&known.table))
@@ -252,55 +265,6 @@ impl Newest {
             .write()
             .expect("nothing panics while it holds it") = Some(known);
     }
-}
-
-/// Why nothing answers at a public name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Away {
-    /// Something is being done with the container, or it began to run a moment ago.
-    Starting,
-    Stopped,
-    /// The container runs, or the node does not say; nothing answers at this port.
-    Down {
-        port: u16,
-    },
-    /// No container has the name.
-    Unknown,
-}
-
-/// How long a container may take to answer from its start on, in seconds.
-const STARTS: u64 = 60;
-
-/// Looks at the container that has the name.
-pub async fn away(core: &Core, name: &str) -> Result<Away> {
-    let table = newest(core).await?;
-    let served = table.served.iter().find_map(|(id, service)| match service {
-        Service::Http(service) if service.name.as_str() == name => {
-            Some((*id, service.upstream.port()))
-        }
-        _ => None,
-    });
-    let Some((id, port)) = served else {
-        return Ok(Away::Unknown);
-    };
-    let sql = r#"SELECT "containerId" FROM "Services" WHERE "id" = ?"#;
-    let Some(row) = core.db.opt(sql, args![id]).await? else {
-        return Ok(Away::Unknown);
-    };
-    let Some(row) = container::find_any(core, row.get("containerId")?).await? else {
-        return Ok(Away::Unknown);
-    };
-    if row.state.is_some() {
-        return Ok(Away::Starting);
-    }
-    let live = container::live(core, std::slice::from_ref(&row))
-        .await
-        .remove(&row.id);
-    Ok(match live {
-        Some(live) if live.status == "stopped" => Away::Stopped,
-        Some(live) if live.uptime.is_some_and(|seconds| seconds < STARTS) => Away::Starting,
-        _ => Away::Down { port },
-    })
 }
 
 /// What is stored and yet not served as it is, with the reason; nothing is written.

@@ -107,7 +107,8 @@ pub(crate) fn spec(text: String) -> impl Endpoint {
 pub(crate) fn docs() -> impl Endpoint {
     // Its script stands inside the page, so this one page needs a policy of its own.
     const CSP: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; \
-                       font-src data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+                       font-src data:; connect-src 'self'; form-action 'none'; \
+                       base-uri 'none'; frame-ancestors 'none'";
     let html = api::service().swagger_ui_html();
     poem::get(make_sync(move |_| {
         Response::builder()

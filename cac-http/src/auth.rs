@@ -18,6 +18,7 @@ use crate::error::{ApiError, Result};
 use crate::limit::Limits;
 use crate::metrics::Served;
 use crate::origin::{self, Source};
+use crate::readiness::Readiness;
 use crate::scope;
 
 const SESSION: &str = "session";
@@ -30,6 +31,7 @@ pub(crate) struct Carried {
     /// Streams and waits end with it.
     pub stop: CancellationToken,
     pub limits: Arc<Limits>,
+    pub readiness: Arc<Readiness>,
     pub served: Arc<Served>,
 }
 
@@ -111,6 +113,7 @@ pub(crate) struct Signed {
     pub credential: Credential,
     /// Absent for a session.
     pub token: Option<Held>,
+    pub limits: Arc<Limits>,
     pub request: RequestId,
     pub html: bool,
 }
@@ -169,7 +172,12 @@ async fn anyone(request: &Request) -> Result<Anyone> {
             }
             (Some(known.actor), known.token)
         }
-        None => (None, None),
+        None => {
+            if let Some(credential) = &credential {
+                carried.limits.bad(credential);
+            }
+            (None, None)
+        }
     };
     let identity = request.data::<Identity>().cloned().unwrap_or_default();
     let source = origin::source(&core.config, request);
@@ -333,6 +341,7 @@ impl<'a> ApiExtractor<'a> for Signed {
             actor,
             credential,
             token: who.token,
+            limits: who.limits,
             request: who.request,
             html: who.html,
         })

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use cac_core::audit::{self, NewEntry, Origin, Via};
 use cac_core::credential::Credential;
-use cac_core::{Config, Core};
+use cac_core::{Config, Core, one_time_link};
 use futures_util::FutureExt as _;
 use poem::http::header::{self, HeaderName, HeaderValue};
 use poem::http::{Method, StatusCode};
@@ -27,8 +27,11 @@ use crate::held_form::{self, HeldForm};
 use crate::origin::Source;
 use crate::{compress, input, origin, page};
 
-const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; manifest-src 'self'; \
                    form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// What no page of the portal uses, so that no script that got into one may either.
+const PERMISSIONS: &str = "accelerometer=(), autoplay=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), hid=(), \
+                           magnetometer=(), microphone=(), midi=(), payment=(), serial=(), usb=(), xr-spatial-tracking=()";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Wraps the routes.
@@ -167,7 +170,7 @@ impl<E: Endpoint> Endpoint for Edge<E> {
             form: OnceLock::new(),
         };
         let gzip = compress::accepted(request.headers());
-        let path = without_secret(request.uri().path()).to_owned();
+        let path = one_time_link::without_secret(request.uri().path()).into_owned();
         let span = tracing::info_span!("request", id = %seen.id, method = %seen.method, path);
         let began = Instant::now();
         // Pinned where they are, and rare ways in boxes: what is moved from one future into the next costs more than all else here.
@@ -209,7 +212,7 @@ impl<E: Endpoint> Endpoint for Edge<E> {
         span.in_scope(|| tracing::debug!(status, ?elapsed, "answered"));
         let operation = self.operations.id(&seen.method, &seen.path);
         self.carried.served.answered(operation, status, elapsed);
-        secure(&mut response, &seen.id);
+        secure(&mut response, &seen, &self.carried.core.config);
         if gzip {
             response = Box::pin(compress::compress(response)).await;
         }
@@ -256,7 +259,7 @@ impl<E: Endpoint> Edge<E> {
             token: who.token,
             address: source.ip,
             action: action.to_owned(),
-            target: without_secret(path).to_owned(),
+            target: one_time_link::without_secret(path).into_owned(),
             status: response.status().as_u16(),
             detail: detail.or(place),
             request: Some(seen.id.clone()),
@@ -359,14 +362,6 @@ impl<E: Endpoint> Edge<E> {
             }
         }
         response
-    }
-}
-
-/// A path for logs: that of a one-time link opens something.
-fn without_secret(path: &str) -> &str {
-    match path.strip_prefix("/account/") {
-        Some(_) => "/account/…",
-        None => path,
     }
 }
 
@@ -498,14 +493,33 @@ fn drop_empty(request: &mut Request) {
 }
 
 /// Headers that every answer carries unless its handler chose another value.
-fn secure(response: &mut Response, id: &str) {
+fn secure(response: &mut Response, seen: &Seen, config: &Config) {
     let headers = response.headers_mut();
+    if one_time_link::leads_to(&seen.path) {
+        let value = HeaderValue::from_static("no-referrer");
+        headers.insert(header::REFERRER_POLICY, value);
+    }
+    // Not for containers' names, under which nginx shows this page: it would hold for all their ports, also those that speak plain
+    // HTTP (`name:10001`). For the same reason it never includes sub-domains.
+    if config.secure() && seen.path != "/unavailable" {
+        let value = HeaderValue::from_static("max-age=31536000");
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, value);
+    }
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, CSP),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
-        // Not `no-referrer`: with it browsers send forms with `Origin: null`.
+        // Not `no-referrer`: with it browsers send forms with `Origin: null`, which only one-time links accept (`origin.rs`).
         (header::REFERRER_POLICY, "same-origin"),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        ),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ),
+        (HeaderName::from_static("permissions-policy"), PERMISSIONS),
         (header::CACHE_CONTROL, "no-store"),
         (header::VARY, "Accept, Cookie"),
     ] {
@@ -513,7 +527,7 @@ fn secure(response: &mut Response, id: &str) {
             .entry(name)
             .or_insert(HeaderValue::from_static(value));
     }
-    if let Ok(id) = HeaderValue::from_str(id) {
+    if let Ok(id) = HeaderValue::from_str(&seen.id) {
         headers.insert(REQUEST_ID, id);
     }
 }

@@ -16,28 +16,33 @@ use poem_openapi::types::Type;
 use tokio::time::{Instant, Interval};
 
 use crate::auth::Signed;
+use crate::error::Result;
+use crate::slots::Slot;
 
 /// How often a comment keeps the connection open.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How often the session or token is looked at again.
 const CHECK: Duration = Duration::from_secs(5);
-/// Follows a job from the row after `after`, as long as the session lasts; rights were checked by finding `job`.
+
+/// Follows a job from the row after `after`, as long as the session lasts; rights were checked by finding `job`. Refused (429) where
+/// the user follows too many already.
 pub(crate) fn follow(
     who: Signed,
     job: &Job,
     after: i64,
-) -> impl Stream<Item = Happening> + Send + use<> {
+) -> Result<impl Stream<Item = Happening> + Send + use<>> {
     let viewer = Viewer {
+        _open: who.limits.open_stream(&who.actor.username)?,
         follower: job::follow(&who.core, job.id, after),
         owner: job.created_by.clone(),
         check: tokio::time::interval_at(Instant::now() + CHECK, CHECK),
         who,
     };
-    stream::unfold(viewer, |mut viewer| async move {
+    let happenings = stream::unfold(viewer, |mut viewer| async move {
         let happened = viewer.next().await?;
         Some((stream::iter(happened), viewer))
-    })
-    .flatten()
+    });
+    Ok(happenings.flatten())
 }
 
 /// Somebody who looks at a job's stream.
@@ -46,6 +51,7 @@ struct Viewer {
     follower: Follower,
     owner: Option<String>,
     check: Interval,
+    _open: Slot<String>,
 }
 
 impl Viewer {

@@ -1,25 +1,25 @@
 //! The web server of Create-a-Container: API, pages and event streams, thin over [`cac_core`].
 //!
+//! - `server.rs` connections, bounded in number and time; `slots.rs` what one client holds open; `readiness.rs` whether the database answers
 //! - `edge.rs` the outermost layer; `origin.rs` hosts, origins, proxies; `auth.rs` who is signed in; `scope.rs` what tokens may; `limit.rs` how many
 //!   requests; `metrics.rs` what was served; `error.rs` one mapping
 //! - `spec.rs` the OpenAPI document
 //! - `compress.rs` pages, style and script made smaller
 //! - `held_form.rs` forms that wait for the password
 //! - `input.rs`, `accept.rs` bodies in and both kinds of answers out; `events.rs` the streams of a job
-//! - `api/<noun>.rs` the operations; `page/<noun>.rs` their pages, with `templates/`; `assets.rs` style and script
+//! - `api/<noun>.rs` the operations; `page/<noun>.rs` their pages, with `templates/`; `assets.rs` style and script;
+//!   `well_known.rs` icons and other files in places of their own
 //! - `program.rs` configuration, log and signals of the program
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cac_core::supervise::supervise;
 use cac_core::wake::{self, Channel};
 use cac_core::{Core, user};
 use poem::endpoint::BoxEndpoint;
-use poem::listener::TcpAcceptor;
-use poem::{EndpointExt as _, Response, Route, Server};
+use poem::{EndpointExt as _, Response, Route};
 use tokio_util::sync::CancellationToken;
 
 mod accept;
@@ -37,20 +37,21 @@ mod metrics;
 mod origin;
 mod page;
 mod program;
+mod readiness;
 mod scope;
+mod server;
+mod slots;
 mod spec;
+mod well_known;
 
 pub use program::run;
 
-/// How long requests in flight get after the stop was asked for.
-const GRACE: Duration = Duration::from_millis(500);
-
 /// Everything the portal serves.
-pub fn app(core: Core) -> BoxEndpoint<'static, Response> {
-    stoppable(core, CancellationToken::new())
-}
-
-fn stoppable(core: Core, stop: CancellationToken) -> BoxEndpoint<'static, Response> {
+fn app(
+    core: Core,
+    readiness: Arc<readiness::Readiness>,
+    stop: CancellationToken,
+) -> BoxEndpoint<'static, Response> {
     let spec = spec();
     let operations = edge::Operations::of(&spec);
     let routes = Route::new()
@@ -58,6 +59,7 @@ fn stoppable(core: Core, stop: CancellationToken) -> BoxEndpoint<'static, Respon
         .at("/docs", assets::docs())
         .at("/assets/:name", poem::get(assets::file))
         .nest("/", api::service());
+    let routes = well_known::add(routes, &core);
     let limits = Arc::new(limit::Limits::new(&core));
     let edge = edge::Edge {
         inner: routes,
@@ -65,6 +67,7 @@ fn stoppable(core: Core, stop: CancellationToken) -> BoxEndpoint<'static, Respon
             core,
             stop,
             limits,
+            readiness,
             served: Arc::default(),
         },
         operations,
@@ -84,13 +87,13 @@ pub async fn serve(
         let look_up = || user::keep_looking_up(looked.clone(), until.clone());
         supervise(&looked, "user look-up", look_up).await;
     });
-    let served = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
-        .run_with_graceful_shutdown(
-            stoppable(core, stop.clone()),
-            stop.cancelled_owned(),
-            Some(GRACE),
-        )
-        .await;
+    let readiness = Arc::<readiness::Readiness>::default();
+    readiness.look(&core).await;
+    let bounds = server::Bounds::new(&core.config);
+    let endpoint = app(core.clone(), Arc::clone(&readiness), stop.clone());
+    let watching = readiness.keep_looking(&core, stop.clone());
+    let serving = server::serve(listener, endpoint, bounds, stop.clone());
+    let ((), served) = tokio::join!(watching, serving);
     looking.abort();
     listening.end().await;
     served

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cac_core::Core;
@@ -23,11 +23,15 @@ use poem::http::{HeaderMap, StatusCode};
 use crate::auth;
 use crate::error::ApiError;
 use crate::origin::Source;
+use crate::slots::{Slot, Slots};
+use crate::well_known;
 
 /// Sessions and tokens that are looked up for an address whose budget is used up: at once, then one a second.
 const LOOK_UPS: u32 = 5;
 /// For how long a good session or token is known to be one; the handlers look it up themselves each time.
 const KNOWN: Duration = Duration::from_secs(900);
+/// When whoever holds too much open may try again, in seconds.
+const RETRY: u64 = 10;
 /// Requests between two tidyings.
 const MANY: u32 = 4096;
 /// Good ones that are remembered.
@@ -41,6 +45,12 @@ pub(crate) struct Limits {
     strangers: Budget<IpAddr>,
     /// Requests with one, by user or token.
     users: Budget<String>,
+    /// Streams begun, by user or token. They count apart, since they come again by themselves, but not without end.
+    streams_begun: Budget<String>,
+    /// Streams open, by user.
+    streams: Arc<Slots<String>>,
+    /// Answers held back until something changes, by whoever waits for them.
+    waits: Arc<Slots<String>>,
     look_ups: Budget<IpAddr>,
     /// Whose budget each credential that was good lately counts on.
     known: Mutex<HashMap<Credential, (String, Instant)>>,
@@ -118,6 +128,7 @@ fn free(core: &Core, request: &Request, source: Source) -> bool {
     let scrape = path == "/metrics" && source.is_in(&core.config.metrics_allow);
     pull || scrape
         || path.starts_with("/assets/")
+        || well_known::is_one(path)
         || matches!(path, "/healthz" | "/readyz" | "/unavailable")
 }
 
@@ -127,6 +138,9 @@ impl Limits {
         Self {
             strangers: Budget::new(limits.strangers, limits.window),
             users: Budget::new(limits.users, limits.window),
+            streams_begun: Budget::new(limits.users, limits.window),
+            streams: Slots::new(core.config.open_limits.streams),
+            waits: Slots::new(core.config.open_limits.waits),
             look_ups: Budget::new(LOOK_UPS, Duration::from_secs(LOOK_UPS.into())),
             known: Mutex::default(),
         }
@@ -144,10 +158,9 @@ impl Limits {
         }
         let credential = auth::credential_of(&core.config, request);
         if let Some(user) = credential.as_ref().and_then(|one| self.user_of(one)) {
-            // Streams are open for long and come again by themselves.
             let path = request.uri().path();
             if path.starts_with("/api/stream/") || path.ends_with("/stream") {
-                return Ok(None);
+                return counted(self.streams_begun.take(&user), true).map(|_| None);
             }
             return counted(self.users.take(&user), true).map(Some);
         }
@@ -166,6 +179,26 @@ impl Limits {
         counted((left, wait), false).map(Some)
     }
 
+    /// A place for one more stream of this user; it is free again when it is dropped.
+    pub(crate) fn open_stream(&self, user: &str) -> Result<Slot<String>, ApiError> {
+        self.streams.take(user.to_owned()).ok_or_else(|| {
+            too_many_open(format!(
+                "You follow {} jobs at once, the most one user may. Close a page or a program that follows a job, then try again.",
+                self.streams.most()
+            ))
+        })
+    }
+
+    /// A place for one more answer that `waiter` has held back.
+    pub(crate) fn open_wait(&self, waiter: String) -> Result<Slot<String>, ApiError> {
+        self.waits.take(waiter).ok_or_else(|| {
+            too_many_open(format!(
+                "You have {} requests that wait for a change, the most one proxy or user may. End one of them, or ask without `wait`.",
+                self.waits.most()
+            ))
+        })
+    }
+
     /// This credential was found to be good.
     pub(crate) fn good(&self, credential: Credential, budget: String) {
         let mut known = self.known();
@@ -175,6 +208,11 @@ impl Limits {
         if known.len() < REMEMBERED {
             known.insert(credential, (budget, Instant::now()));
         }
+    }
+
+    /// This credential is good no more: it was revoked, or ended.
+    pub(crate) fn bad(&self, credential: &Credential) {
+        self.known().remove(credential);
     }
 
     fn user_of(&self, credential: &Credential) -> Option<String> {
@@ -188,6 +226,12 @@ impl Limits {
             .lock()
             .expect("nothing panics while it holds them")
     }
+}
+
+fn too_many_open(text: String) -> ApiError {
+    let mut error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, text);
+    error.0.retry_after = Some(RETRY);
+    error
 }
 
 fn counted((left, wait): (Left, Option<Duration>), user: bool) -> Result<Left, (Left, ApiError)> {

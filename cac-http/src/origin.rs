@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use cac_core::Config;
+use cac_core::{Config, one_time_link};
 use ipnet::IpNet;
 use poem::http::header::{HOST, ORIGIN, REFERER};
 use poem::http::{HeaderMap, Method, StatusCode};
@@ -107,7 +107,11 @@ pub(crate) fn check(config: &Config, request: &Request, source: Source) -> Resul
         ));
     };
     let safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-    if safe || same_origin(config, request.headers(), &host, port) {
+    let link = one_time_link::leads_to(request.uri().path());
+    if safe
+        || link && hides_its_origin(request.headers())
+        || same_origin(config, request.headers(), &host, port)
+    {
         return Ok(());
     }
     Err(ApiError::new(
@@ -161,6 +165,14 @@ fn accepted(config: &Config, host: &Host<String>) -> bool {
             .hosts
             .iter()
             .any(|other| other.eq_ignore_ascii_case(name))
+}
+
+/// Whether a form of a page with `Referrer-Policy: no-referrer` sent this: browsers then say `Origin: null`. That is accepted for
+/// one-time links alone, whose secret path no other site can know; a browser that says the page was another site's is believed.
+fn hides_its_origin(headers: &HeaderMap) -> bool {
+    let hidden = headers.get(ORIGIN).is_some_and(|origin| origin == "null");
+    let site = headers.get("sec-fetch-site");
+    hidden && site.is_none_or(|site| site == "same-origin")
 }
 
 /// Browsers name the sending page in `Origin`, or at least its relation in `Sec-Fetch-Site`; scripts send neither.

@@ -56,7 +56,8 @@ const TEXTS: [(&str, &str); 23] = templates!(
     "sessions.html",
     "audit.html",
     "error.html",
-    "unavailable.html"
+    "unavailable.html",
+    "change_password.html"
 );
 
 static EMBEDDED: LazyLock<Environment<'static>> =
@@ -158,17 +159,19 @@ fn render(name: &str, user: Option<&Actor>, mut with: Value) -> String {
 
 /// Why a container does not answer; seen at its own name, so that nothing of it is at the portal's.
 pub(crate) fn unavailable(name: &str, away: &Away) -> String {
-    let (state, port) = match away {
-        Away::Starting => ("starting", None),
-        Away::Stopped => ("stopped", None),
-        Away::Down { port } => ("down", Some(*port)),
-        Away::Unknown => ("unknown", None),
+    let state = match away {
+        Away::Starting => "starting",
+        Away::Stopped => "stopped",
+        Away::Down => "down",
+        Away::Unknown => "unknown",
     };
-    render(
-        "unavailable.html",
-        None,
-        json!({"name": name, "state": state, "port": port}),
-    )
+    let shown = json!({"name": name, "state": state});
+    render("unavailable.html", None, shown)
+}
+
+/// That Proxmox VE has the passwords.
+pub(crate) fn change_password() -> String {
+    render("change_password.html", None, json!({}))
 }
 
 /// What every problem looks like where no page of its own shows it.

@@ -8,6 +8,7 @@
 )]
 
 mod bare;
+mod crowd;
 #[path = "../../tests/programs/fill.rs"]
 mod fill;
 #[allow(dead_code, reason = "the tests use the rest")]
@@ -66,7 +67,7 @@ async fn main() {
         databases = vec!["sqlite", "mariadb"];
     }
     for database in databases {
-        let place = Place::new(database).await;
+        let place = Place::new(database, streams::STREAMS).await;
         for (what, name) in CASES {
             let (mut ours, mut bare) = (Vec::new(), Vec::new());
             for _ in 0..ROUNDS {
@@ -88,6 +89,9 @@ async fn main() {
             place.megabytes()
         );
         streams::measure(&place, database).await;
+        drop(place);
+        let place = Place::new(database, crowd::PER_USER).await;
+        crowd::measure(&place, database).await;
     }
 }
 

@@ -31,13 +31,13 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) async fn new(name: &str) -> Self {
+    pub(crate) async fn new(name: &str, streams: usize) -> Self {
         let database = match name {
             "sqlite" => testing::sqlite().await,
             _ => testing::mariadb().await,
         };
         let (simulator, proxmox) = simulator(&[]);
-        let vars = vars(&database.url, &proxmox);
+        let vars = vars(&database.url, &proxmox, streams);
         let vars: Vec<(&str, &str)> = vars.iter().map(|(n, v)| (*n, v.as_str())).collect();
         let mut map = Vars(BTreeMap::new());
         for (name, value) in &vars {
@@ -117,7 +117,7 @@ impl Place {
     }
 }
 
-fn vars(database: &str, proxmox: &Value) -> Vec<(&'static str, String)> {
+fn vars(database: &str, proxmox: &Value, streams: usize) -> Vec<(&'static str, String)> {
     let told = |field: &str| proxmox[field].as_str().unwrap().to_owned();
     let listen = format!("{}:3000", own_address());
     vec![
@@ -140,6 +140,9 @@ fn vars(database: &str, proxmox: &Value) -> Vec<(&'static str, String)> {
         ("NGINX_CONF_ALLOW", "127.0.0.0/8".to_owned()),
         ("RATE_LIMIT", "1000000000".to_owned()),
         ("RATE_LIMIT_USER", "1000000000".to_owned()),
+        // Where the load comes from; others are bounded as they are in production.
+        ("TRUSTED_PROXIES", "127.0.0.1/32".to_owned()),
+        ("STREAMS_PER_USER", streams.to_string()),
         ("CAC_LOG", "warn".to_owned()),
     ]
 }

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::place::Place;
 
-const STREAMS: usize = 5000;
+pub(crate) const STREAMS: usize = 5000;
 /// A job that no runner takes.
 const WAITING: i64 = 2;
 

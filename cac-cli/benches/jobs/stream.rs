@@ -39,6 +39,7 @@ impl Place {
             ("CAC_PUBLIC_URL", &url),
             ("PROXMOX_URL", text("url")),
             ("PROXMOX_TLS", text("fingerprint")),
+            ("STREAMS_PER_USER", "10000"),
             ("CAC_LOG", "warn"),
         ];
         let http = Running::start("cac-http", &[], &vars);

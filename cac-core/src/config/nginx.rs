@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use super::Config;
 use super::reader::Reader;
-use crate::nginx::{BadValue, ConfigPath, ErrorLog, Flavour, PublicName, Settings, StreamModule};
+use crate::nginx::{
+    BadValue, ConfigPath, ErrorLog, Flavour, HeaderName, PublicName, Settings, StreamModule,
+};
 
 pub(super) fn nginx(r: &mut Reader<'_>, domain: &str) -> Settings {
     let certificate = format!("/etc/ssl/certs/{domain}.crt");
@@ -46,6 +48,11 @@ pub(super) fn nginx(r: &mut Reader<'_>, domain: &str) -> Settings {
     unless(r, "NGINX_TEMP_DIR", "none", &mut settings.temp_dir);
     settings.include = Some("/etc/nginx/conf.d/*.conf".parse().expect("a path"));
     unless(r, "NGINX_INCLUDE", "none", &mut settings.include);
+    match r.vars.get("NGINX_REMOVED_HEADERS") {
+        None => {}
+        Some("none") => settings.removed_headers.clear(),
+        Some(text) => settings.removed_headers = headers(r, text),
+    }
     if let Some(text) = r.vars.get("NGINX_VERSION") {
         match Flavour::of_version(text) {
             Some(flavour) => settings.flavour = flavour,
@@ -66,6 +73,26 @@ pub(super) fn nginx(r: &mut Reader<'_>, domain: &str) -> Settings {
         }
     }
     settings
+}
+
+/// Each name once; what cannot be removed is told.
+fn headers(r: &mut Reader<'_>, text: &str) -> Vec<HeaderName> {
+    let mut names: Vec<HeaderName> = Vec::new();
+    for word in text.split([',', ' ']).filter(|word| !word.is_empty()) {
+        match word.parse::<HeaderName>() {
+            Ok(name) => {
+                let same = |other: &HeaderName| other.to_string().eq_ignore_ascii_case(word);
+                if !names.iter().any(same) {
+                    names.push(name);
+                }
+            }
+            Err(problem) => {
+                let problem = format!("NGINX_REMOVED_HEADERS: {problem}");
+                r.problems.push(problem);
+            }
+        }
+    }
+    names
 }
 
 /// A value, where there is one that can be.

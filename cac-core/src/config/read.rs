@@ -13,9 +13,8 @@ use super::nginx::{nginx, portal};
 use super::people::{account_requests, token_lifetime};
 use super::reader::Reader;
 use super::secrets::{secret_key, session_secret};
-use super::{
-    Account, Config, Containers, Environment, Program, Proxmox, RateLimits, Runner, StepLimits,
-};
+use super::web::{change_password_url, open_limits, rate_limits, security_contact};
+use super::{Account, Config, Containers, Environment, Program, Proxmox, Runner, StepLimits};
 use crate::container::Sizes;
 use crate::pve::Secret;
 use crate::quota::Limits;
@@ -94,6 +93,7 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
         proxmox: proxmox(&mut r),
         quota: quota(&mut r),
         rate_limits: rate_limits(&mut r),
+        open_limits: open_limits(&mut r),
         trusted_proxies: r.networks("TRUSTED_PROXIES", "127.0.0.0/8,::1/128"),
         registration_allow: r.networks("REGISTRATION_ALLOW", loopback),
         nginx_conf_allow: r.networks("NGINX_CONF_ALLOW", loopback),
@@ -105,6 +105,8 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
         mail: mail(&mut r),
         token_lifetime: token_lifetime(&mut r),
         account_requests: account_requests(&mut r),
+        security_contact: security_contact(&mut r),
+        change_password_url: change_password_url(&mut r),
         database_url,
         database_connections,
         data_dir,
@@ -314,6 +316,7 @@ fn containers(r: &mut Reader<'_>) -> Containers {
             "www,admin,api,mail,smtp,ns1,ns2",
             "labels",
         ),
+        idn: r.switch("HOSTNAMES_IDN", false),
         protocols,
         cores: r.parse("CONTAINER_CORES", 2, "a number of cores"),
         memory: r.parse("CONTAINER_MEMORY", 2048, "a number of MiB"),
@@ -340,25 +343,6 @@ fn quota(r: &mut Reader<'_>) -> Limits {
         memory: limit("QUOTA_MEMORY", "a number of MiB"),
         disk: limit("QUOTA_DISK", "a number of GiB"),
     }
-}
-
-fn rate_limits(r: &mut Reader<'_>) -> RateLimits {
-    let minutes = r.parse("RATE_LIMIT_MINUTES", 15_u32, "a number of minutes");
-    let limits = RateLimits {
-        strangers: r.parse("RATE_LIMIT", 100, "a number of requests"),
-        users: r.parse("RATE_LIMIT_USER", 3000, "a number of requests"),
-        window: Duration::from_secs(60 * u64::from(minutes)),
-    };
-    for (name, value) in [
-        ("RATE_LIMIT_MINUTES", minutes),
-        ("RATE_LIMIT", limits.strangers),
-        ("RATE_LIMIT_USER", limits.users),
-    ] {
-        if value == 0 {
-            r.problem(name, "must be at least 1");
-        }
-    }
-    limits
 }
 
 fn runner(r: &mut Reader<'_>, program: Program) -> Runner {

@@ -4,32 +4,40 @@
 use super::is_label;
 use crate::db::Tx;
 use crate::error::Fields;
+use crate::hostname;
 use crate::service::{NewService, ServiceType};
 use crate::user;
 use crate::{Core, Error, Result, args};
 
-/// A label that somebody may have.
-pub(crate) fn label(core: &Core, field: &'static str, hostname: &str, fields: &mut Fields) {
-    let config = &core.config;
-    if !is_label(hostname) {
-        fields.add(
-            field,
-            "Use 1 to 63 of a-z, 0-9 and `-`, with no `-` at either end.",
-        );
+/// A label that somebody may be given.
+pub(crate) fn label(core: &Core, field: &'static str, label: &str, fields: &mut Fields) {
+    if !existing_label(core, field, label, fields) {
         return;
     }
-    let full = config.full_name(hostname);
-    let reserved = config
-        .containers
-        .reserved_hostnames
-        .iter()
-        .any(|name| name == hostname);
-    if reserved || config.public_url.host_str() == Some(full.as_str()) {
-        fields.add(
-            field,
-            format!("`{hostname}` is reserved; choose another name."),
-        );
+    if let Some(problem) = hostname::problem(&core.config, label) {
+        fields.add(field, problem);
     }
+}
+
+/// A label that somebody has already: only its shape counts. Whether it fits.
+pub(crate) fn existing_label(
+    core: &Core,
+    field: &'static str,
+    label: &str,
+    fields: &mut Fields,
+) -> bool {
+    if is_label(label) {
+        return true;
+    }
+    let shape = "Use 1 to 63 of a-z, 0-9 and `-`, with no `-` at either end.";
+    fields.add(
+        field,
+        match hostname::encoded(&core.config, label) {
+            Some(written) => format!("Write it as `{written}`."),
+            None => shape.to_owned(),
+        },
+    );
+    false
 }
 
 /// The stored form of an owner's name, by Proxmox VE's rules.

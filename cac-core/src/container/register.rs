@@ -109,7 +109,17 @@ pub(super) async fn check(
         Some(label) => label.to_owned(),
         None => hostname,
     };
-    check::label(core, "hostname", &hostname, &mut fields);
+    // A container that is known keeps its name, whatever was reserved since.
+    let sql = r#"SELECT "id" FROM "Containers" WHERE "hostname" = ? AND "containerId" = ?"#;
+    let known = core
+        .db
+        .opt(sql, args![hostname.as_str(), given.container_id])
+        .await?;
+    if known.is_some() {
+        check::existing_label(core, "hostname", &hostname, &mut fields);
+    } else {
+        check::label(core, "hostname", &hostname, &mut fields);
+    }
     let address = given.ipv4_address.trim().parse::<Ipv4Addr>();
     let networks = &core.config.containers.networks;
     match &address {

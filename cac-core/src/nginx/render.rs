@@ -17,6 +17,7 @@ use super::{
     ErrorLog, Flavour, HttpOptions, HttpService, LeftOut, Protocol, PublicName, Rendered, Service,
     Settings, StreamModule, StreamService,
 };
+use crate::one_time_link;
 
 /// The entity tag of a file: its quoted SHA-256 in hexadecimal.
 pub fn etag(text: &str) -> String {
@@ -158,20 +159,17 @@ struct File {
     server_names_hash_bucket_size: usize,
     /// Those with settings of their own.
     own: Vec<Own>,
-    /// Where pages come from that tell why a container does not answer.
-    portal: Option<Name>,
+    /// It has a block of its own, and the pages that tell why a container does not answer.
+    portal: Option<Own>,
+    /// What the paths of links that work once begin with, at the portal.
+    links: [&'static str; 2],
+    removed_headers: Vec<String>,
     servers: Vec<Server>,
     http2_directive: bool,
     http3: bool,
     certificate: String,
     certificate_key: String,
     include: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Name {
-    name: String,
-    upstream: String,
 }
 
 #[derive(Serialize)]
@@ -198,6 +196,7 @@ impl File {
         let has_own = |options: &HttpOptions| *options != HttpOptions::default();
         let own = http.iter().filter(|(_, (_, options))| has_own(options));
         let own_names = own.clone().map(|(name, _)| *name);
+        let own_names = own_names.chain(settings.portal.as_ref().map(|(name, _)| name));
         let (server_names_hash_max_size, server_names_hash_bucket_size) = map_hash(own_names);
         let first = settings
             .https_listen
@@ -231,22 +230,19 @@ impl File {
             portal: settings
                 .portal
                 .as_ref()
-                .map(|(name, upstream)| Name::new(name, *upstream)),
+                .map(|(name, upstream)| Own::new(name, *upstream, HttpOptions::default())),
+            links: one_time_link::PREFIXES,
+            removed_headers: settings
+                .removed_headers
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             servers: servers(settings),
             http2_directive: settings.flavour == Flavour::V1_25,
             http3: settings.http3 && settings.flavour == Flavour::V1_25,
             certificate: text(&settings.certificate),
             certificate_key: text(&settings.certificate_key),
             include: settings.include.as_ref().map(text),
-        }
-    }
-}
-
-impl Name {
-    fn new(name: &PublicName, upstream: SocketAddr) -> Self {
-        Self {
-            name: name.to_string(),
-            upstream: literal(upstream),
         }
     }
 }
@@ -410,6 +406,13 @@ static TEMPLATE: LazyLock<Environment<'static>> = LazyLock::new(|| {
         .and_then(|()| {
             let text = include_str!("../../templates/location.conf");
             environment.add_template("location.conf", text)
+        })
+        .and_then(|()| {
+            let text = include_str!("../../templates/headers.conf");
+            environment.add_template("headers.conf", text)
+        })
+        .and_then(|()| {
+            environment.add_template("proxy.conf", include_str!("../../templates/proxy.conf"))
         })
         .and_then(|()| {
             environment.add_template("tls.conf", include_str!("../../templates/tls.conf"))

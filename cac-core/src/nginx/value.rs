@@ -157,6 +157,54 @@ impl fmt::Display for ConfigPath {
     }
 }
 
+/// A request header that never reaches a container: 1–64 letters, digits and dashes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HeaderName(String);
+
+/// What applications sign people in with.
+const NEEDED: [&str; 3] = ["authorization", "cookie", "x-auth-token"];
+/// What the file sets itself, or what carries the request.
+const OWN: [&str; 12] = [
+    "host",
+    "x-real-ip",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "upgrade",
+    "connection",
+    "proxy",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+];
+
+impl FromStr for HeaderName {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let refuse = |why: &str| Err(BadValue(format!("{text:?} cannot be removed: {why}")));
+        let good = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        if !(1..=64).contains(&text.len()) || !text.bytes().all(good) {
+            return refuse("a header's name is 1 to 64 letters, digits and dashes.");
+        }
+        let lower = text.to_ascii_lowercase();
+        if NEEDED.contains(&lower.as_str()) {
+            return refuse("applications sign people in with it; leave it out of the list.");
+        }
+        if OWN.contains(&lower.as_str()) {
+            return refuse("nginx sets it itself; leave it out of the list.");
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for HeaderName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The account nginx' workers run as: 1–32 of `a-z0-9_-`, beginning with a letter or `_`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserName(String);

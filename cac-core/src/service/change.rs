@@ -5,6 +5,7 @@ use crate::actor::Actor;
 use crate::container::{self, Container, check};
 use crate::db::Tx;
 use crate::error::Fields;
+use crate::hostname;
 use crate::nginx::PublicName;
 use crate::{Core, Error, Result, args, audit, transaction};
 
@@ -160,7 +161,9 @@ pub async fn update(
     let name = change.external_hostname.as_deref();
     let name = match name.map(str::trim).filter(|name| !name.is_empty()) {
         Some(name) if old.r#type == ServiceType::Http => {
-            public_name(core, actor, name, &mut fields)
+            let has = old.external_hostname.as_deref();
+            let has = [container.hostname.as_str(), has.unwrap_or_default()];
+            public_name(core, actor, name, &has, &mut fields)
         }
         Some(_) => {
             fields.add(
@@ -334,7 +337,7 @@ fn check_new(
     new.options.check(r#type, &mut fields);
     let service = if r#type == ServiceType::Http {
         let name = name.unwrap_or_else(|| container.hostname.clone());
-        let name = public_name(core, actor, &name, &mut fields);
+        let name = public_name(core, actor, &name, &[&container.hostname], &mut fields);
         NewService::Http {
             internal_port,
             name: name.unwrap_or_default(),
@@ -369,13 +372,24 @@ fn internal_port(core: &Core, r#type: ServiceType, given: Option<i64>, fields: &
     })
 }
 
-/// The stored form of a public name: the bare label where it is under `CAC_DOMAIN`.
-fn public_name(core: &Core, actor: &Actor, name: &str, fields: &mut Fields) -> Option<String> {
+/// The stored form of a public name: the bare label where it is under `CAC_DOMAIN`; `has` are names that its container has already.
+fn public_name(
+    core: &Core,
+    actor: &Actor,
+    name: &str,
+    has: &[&str],
+    fields: &mut Fields,
+) -> Option<String> {
     let name = name.trim_end_matches('.').to_lowercase();
     let under = format!(".{}", core.config.domain);
     let label = name.strip_suffix(&under).unwrap_or(&name);
     if !label.contains('.') {
-        check::label(core, "externalHostname", label, fields);
+        // Names that exist stay, whatever was reserved since.
+        if has.contains(&label) {
+            check::existing_label(core, "externalHostname", label, fields);
+        } else {
+            check::label(core, "externalHostname", label, fields);
+        }
         return Some(label.to_owned());
     }
     if !actor.admin {
@@ -386,7 +400,7 @@ fn public_name(core: &Core, actor: &Actor, name: &str, fields: &mut Fields) -> O
         fields.add("externalHostname", message);
     } else if let Err(error) = name.parse::<PublicName>() {
         fields.add("externalHostname", error.to_string());
-    } else if core.config.public_url.host_str() == Some(name.as_str()) {
+    } else if hostname::is_own(&core.config, &name) {
         fields.add("externalHostname", "This is the portal's own name.");
     }
     Some(name)

@@ -4,6 +4,7 @@
 
 mod lab;
 mod list;
+mod names;
 mod port_map;
 mod quotas;
 mod registration;

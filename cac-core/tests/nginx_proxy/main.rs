@@ -5,4 +5,5 @@ mod change;
 mod lab;
 mod life;
 mod reload;
+mod secrets;
 mod traffic;

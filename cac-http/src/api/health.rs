@@ -6,7 +6,7 @@ use poem_openapi::{ApiResponse, Object, OpenApi};
 use super::Tag;
 use crate::auth::{Anyone, Carried};
 use crate::error::{ApiError, Result};
-use cac_core::{node, overview};
+use cac_core::overview;
 use poem::web::Data;
 
 pub(crate) struct Api;
@@ -99,23 +99,19 @@ impl Api {
         tag = "Tag::Health"
     )]
     async fn ready(&self, carried: Data<&Carried>) -> Result<Answer> {
-        match node::all(&carried.core).await {
-            Ok(_) => match carried.core.background.failing() {
-                failing if failing.is_empty() => Ok(ok()),
-                failing => {
-                    let status = poem::http::StatusCode::SERVICE_UNAVAILABLE;
-                    let message = format!(
-                        "Background work failed within the last minute: {}. The log has the cause.",
-                        failing.join(", ")
-                    );
-                    Err(ApiError::new(status, message))
-                }
-            },
-            Err(error) => {
-                tracing::warn!(%error, "not ready");
-                let status = poem::http::StatusCode::SERVICE_UNAVAILABLE;
-                Err(ApiError::new(status, "The database does not answer now."))
+        let message = if carried.readiness.is_ready() {
+            let failing = carried.core.background.failing();
+            if failing.is_empty() {
+                return Ok(ok());
             }
-        }
+            format!(
+                "Background work failed within the last minute: {}. The log has the cause.",
+                failing.join(", ")
+            )
+        } else {
+            "The database does not answer now.".to_owned()
+        };
+        let status = poem::http::StatusCode::SERVICE_UNAVAILABLE;
+        Err(ApiError::new(status, message))
     }
 }

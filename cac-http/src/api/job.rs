@@ -353,7 +353,7 @@ impl Api {
     ) -> Result<Frames<JobEvent>> {
         let job = job::find(&who.core, &who.actor, id.0).await?;
         let after = last_event_id.0.unwrap_or(0);
-        let happenings = events::follow(who, &job, after);
+        let happenings = events::follow(who, &job, after)?;
         Ok(Frames::new(happenings.map(|happened| match happened {
             Happening::Output(row) => {
                 let id = row.id.to_string();
@@ -383,7 +383,7 @@ impl Api {
     ) -> Result<Frames<String>> {
         let job = job::find(&who.core, &who.actor, id.0).await?;
         let after = last_event_id.0.unwrap_or(0);
-        let happenings = events::follow(who, &job, after);
+        let happenings = events::follow(who, &job, after)?;
         Ok(Frames::new(happenings.filter_map(
             async |happened| match happened {
                 Happening::Output(row) => {

@@ -88,6 +88,7 @@ impl Api {
         let has = if_none_match.0.unwrap_or_default();
         let deadline = Instant::now() + Duration::from_secs(wait.0.unwrap_or(0).min(LONGEST));
         let mut changed = who.core.wake.watch_routes();
+        let mut open = None;
         loop {
             changed.mark_unchanged();
             let newest = routes::file(&who.core, &variant).await?;
@@ -101,6 +102,9 @@ impl Api {
             }
             if Instant::now() >= deadline || who.stop.is_cancelled() {
                 return Ok(Configuration::Unchanged(etag, "no-cache".to_owned()));
+            }
+            if open.is_none() {
+                open = Some(who.limits.open_wait(waiter(&who))?);
             }
             tokio::select! {
                 () = who.stop.cancelled() => {}
@@ -147,6 +151,16 @@ fn may_read(who: &Anyone) -> Result<()> {
             StatusCode::UNAUTHORIZED,
             "Sign in as an admin, or ask from a machine of NGINX_CONF_ALLOW.",
         )),
+    }
+}
+
+/// Whose waits are counted together: those of one token, which each proxy has its own of, of one user, or of one machine.
+fn waiter(who: &Anyone) -> String {
+    match (&who.token, &who.actor, who.source.ip) {
+        (Some(token), ..) => format!("token {}", token.id),
+        (None, Some(actor), _) => format!("user {}", actor.username),
+        (None, None, Some(ip)) => format!("machine {ip}"),
+        (None, None, None) => "this machine".to_owned(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use cac_core::container::{self, NewContainer};
+use cac_core::testing::until;
 use cac_core::{Actor, args};
 
 use serde_json::{Value, json};
@@ -307,17 +308,26 @@ async fn a_container_that_does_not_answer_says_why() {
         assert_eq!(answer.headers().contains_key("retry-after"), status == 503);
         answer.text().await.unwrap()
     };
-    let state = async |state: Option<&str>| {
-        let sql = r#"UPDATE "Containers" SET "state" = ? WHERE "id" = ?"#;
-        lab.core.db.exec(sql, args![state, id]).await.unwrap();
-        page("web.cac.localhost", 503).await
+    // It is looked at every few seconds, whoever asks.
+    let says = async |title: &str| {
+        until(title, async || {
+            let page = page("web.cac.localhost", 503).await;
+            page.contains(&format!("<h1>{title}</h1>"))
+        })
+        .await;
     };
-    assert!(state(Some("changing")).await.contains("<h1>Starting</h1>"));
-    let runs = state(None).await;
-    assert!(
-        runs.contains("<h1>Starting</h1>") || runs.contains("<h1>Down</h1>"),
-        "{runs}"
-    );
+    let sql = r#"UPDATE "Containers" SET "state" = ? WHERE "id" = ?"#;
+    lab.core
+        .db
+        .exec(sql, args![Some("changing"), id])
+        .await
+        .unwrap();
+    says("Starting").await;
+    lab.core
+        .db
+        .exec(sql, args![None::<String>, id])
+        .await
+        .unwrap();
     let stop = lab
         .post(&format!("/containers/{id}/stop"), &alice)
         .send()
@@ -328,8 +338,12 @@ async fn a_container_that_does_not_answer_says_why() {
     let sql = r#"UPDATE "Containers" SET "ipv4Address" = '127.77.9.9' WHERE "id" = ?"#;
     lab.core.db.exec(sql, args![id]).await.unwrap();
     lab.core.wake.routes();
-    let stopped = page("web.cac.localhost", 503).await;
-    assert!(stopped.contains("<h1>Stopped</h1>"), "{stopped}");
+    until("its name is known again", async || {
+        let path = "/unavailable?name=web.cac.localhost";
+        lab.get(path, "").send().await.unwrap().status() == 503
+    })
+    .await;
+    says("Stopped").await;
     // Everyone who wants to see a container that is down comes from the proxy's address.
     for _ in 0..30 {
         page("web.cac.localhost", 503).await;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use cac_core::testing::until;
+
 use crate::lab::{Lab, expect};
 
 #[tokio::test]
@@ -57,6 +59,10 @@ async fn a_database_that_is_away_is_no_readiness_and_no_secret() {
     let alice = lab.login("alice").await;
     expect(lab.get("/readyz", "").send().await.unwrap(), 200).await;
     lab.core.db.close().await;
+    until("it is not ready", async || {
+        lab.get("/readyz", "").send().await.unwrap().status() == 503
+    })
+    .await;
     expect(lab.get("/readyz", "").send().await.unwrap(), 503).await;
     expect(lab.get("/healthz", "").send().await.unwrap(), 200).await;
     // Not 401: the session may be good.
