@@ -53,8 +53,8 @@ pub struct Node {
     pub updated_at: DateTime<Utc>,
 }
 
-/// What an admin gives to add a node.
-#[derive(Debug, Clone, Default)]
+/// What an admin gives to add a node. Not `Debug`, which would show the secret.
+#[derive(Clone, Default)]
 pub struct NewNode {
     pub name: String,
     pub api_url: Option<String>,
@@ -69,8 +69,9 @@ pub struct NewNode {
     pub templates: Option<String>,
 }
 
-/// What an admin changes of a node; absent fields stay, and an inner `None` empties the field.
-#[derive(Debug, Clone, Default)]
+/// What an admin changes of a node; absent fields stay, and an inner `None` empties the field. Not `Debug`, which would show the
+/// secret.
+#[derive(Clone, Default)]
 pub struct NodeChange {
     pub name: Option<String>,
     pub api_url: Option<Option<String>>,
@@ -240,9 +241,10 @@ pub async fn find_named(core: &Core, actor: &Actor, name: &str) -> Result<Node> 
 }
 
 /// Adds a node, for admins.
-pub async fn create(core: &Core, actor: &Actor, new: NewNode) -> Result<Node> {
+pub async fn create(core: &Core, actor: &Actor, mut new: NewNode) -> Result<Node> {
     actor.must_be_admin()?;
     check(&new)?;
+    let secret = new.secret.take().map(Secret::new);
     let now = core.clock.now();
     let id = transaction!(core.db, tx => {
         let id = tx.insert(
@@ -256,7 +258,7 @@ pub async fn create(core: &Core, actor: &Actor, new: NewNode) -> Result<Node> {
         )
         .await
         .map_err(|error| name_taken(error, &new.name))?;
-        keep_secret(tx, core, id, new.secret.as_deref()).await?;
+        keep_secret(tx, core, id, secret.as_ref()).await?;
         id
     })?;
     find(core, id).await
@@ -277,8 +279,9 @@ pub async fn update(core: &Core, actor: &Actor, id: i64, change: NodeChange) -> 
             format!("{why} Or give the token's secret anew."),
         ));
     }
-    let new = change.on(node);
+    let mut new = change.on(node);
     check(&new)?;
+    let secret = new.secret.take().map(Secret::new);
     transaction!(core.db, tx => {
         tx.exec(
             r#"UPDATE "Nodes" SET "name" = ?, "apiUrl" = ?, "tokenId" = ?, "tlsVerify" = ?, "tlsFingerprint" = ?,
@@ -291,13 +294,14 @@ pub async fn update(core: &Core, actor: &Actor, id: i64, change: NodeChange) -> 
         )
         .await
         .map_err(|error| name_taken(error, &new.name))?;
-        keep_secret(tx, core, id, new.secret.as_deref()).await?;
+        keep_secret(tx, core, id, secret.as_ref()).await?;
     })?;
     find(core, id).await
 }
 
 /// Sealed where there is a key, else as it is.
-async fn keep_secret(tx: &mut Tx, core: &Core, id: i64, secret: Option<&str>) -> Result<()> {
+async fn keep_secret(tx: &mut Tx, core: &Core, id: i64, secret: Option<&Secret>) -> Result<()> {
+    let secret = secret.map(Secret::expose);
     let sealed = match secret {
         Some(secret) => core.cipher.seal(&cipher::node(id), secret)?,
         None => None,

@@ -32,7 +32,7 @@ fn the_runner_and_local_commands_start_with_the_five_mysql_variables_alone() {
             vars.push(("NODE_ENV", environment));
             let config = load(program, &vars).unwrap();
             let url = "mariadb://container%5Fmanager:p%40ss%2Fw%3Ard%3F@127.0.0.1:3307/opensource%5Fcontainers";
-            assert_eq!(config.database_url, url);
+            assert_eq!(config.database_url.expose(), url);
         }
     }
 }
@@ -171,7 +171,7 @@ fn without_a_database_development_uses_sqlite_and_keeps_its_secret() {
     let first = load(Program::Http, &vars).unwrap();
     let second = load(Program::Http, &vars).unwrap();
     assert_eq!(
-        first.database_url,
+        first.database_url.expose(),
         format!("sqlite:{}", dir.join("cac.db").display())
     );
     assert_eq!(
@@ -203,6 +203,36 @@ fn only_the_runner_asks_for_its_account() {
         problems.len() == 1 && problems[0].starts_with("JOB_RUNNER_USER"),
         "{problems:?}"
     );
+}
+
+/// `Debug` of the configuration showed the database's password, that of the variables everything.
+#[test]
+fn debug_shows_no_secret() {
+    let key = "0123456789abcdef".repeat(4);
+    let vars = [
+        (
+            "DATABASE_URL",
+            "mariadb://cac:hunter2-database@127.0.0.1/cac",
+        ),
+        ("SESSION_SECRET", "hunter2-session-secret"),
+        ("CAC_SECRET_KEY", &key),
+        ("PROXMOX_URL", "https://127.0.0.1:8006"),
+        ("PROXMOX_TOKEN_ID", "cac@pve!web"),
+        ("PROXMOX_TOKEN_SECRET", "hunter2-token"),
+        ("SMTP_URL", "smtp://cac:hunter2-mail@127.0.0.1"),
+        ("MAIL_FROM", "portal@example.org"),
+    ];
+    let config = load(Program::Http, &vars).unwrap();
+    let mut all = Vars::default();
+    for (name, value) in vars {
+        all.set(name, value);
+    }
+    let shown = format!("{config:?} {all:?}");
+    assert!(
+        !shown.contains("hunter2") && !shown.contains(&key),
+        "{shown}"
+    );
+    assert!(shown.contains("SMTP_URL"), "{shown}");
 }
 
 /// It once left `session-secret` in the working directory.

@@ -10,7 +10,6 @@ pub async fn run(
     mut config: Config,
     stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    supervisor::hide();
     config.runner.supervisor = Some(supervisor::own_program());
     let core = Core::start(config).await?;
     let runner = &core.config.runner;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::mail::mail;
 use super::nginx::{nginx, portal};
@@ -21,9 +22,24 @@ use crate::quota::Limits;
 use crate::service::Protocols;
 use crate::task::Tasks;
 
-/// The variables a configuration is read from.
-#[derive(Debug, Clone, Default)]
+/// The variables a configuration is read from. Their values are overwritten when it is dropped, and `Debug` shows names only:
+/// several are secrets.
+#[derive(Clone, Default)]
 pub struct Vars(pub BTreeMap<String, String>);
+
+impl std::fmt::Debug for Vars {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Drop for Vars {
+    fn drop(&mut self) {
+        for value in self.0.values_mut() {
+            value.zeroize();
+        }
+    }
+}
 
 impl Vars {
     /// The value of a variable; an empty one counts as absent.
@@ -76,7 +92,7 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
     if database_connections < 4 {
         r.problem("DATABASE_CONNECTIONS", "must be at least 4");
     }
-    let sqlite = database_url.starts_with("sqlite:");
+    let sqlite = database_url.expose().starts_with("sqlite:");
     let listen = listen(&mut r);
     let public_url = public_url(&mut r, program, listen);
     let domain = domain(&mut r, program);
@@ -113,7 +129,7 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
     config.nginx.portal = portal(&mut r, &config);
     // Last, since they may make files: a configuration that is refused leaves nothing behind.
     config.session_secret = session_secret(&mut r, program, sqlite, &config.data_dir);
-    config.secret_key = secret_key(&mut r, program, &config.database_url);
+    config.secret_key = secret_key(&mut r, program, config.database_url.expose());
     if r.problems.is_empty() {
         Ok(config)
     } else {
@@ -121,7 +137,7 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
     }
 }
 
-fn database_url(r: &mut Reader<'_>, data_dir: &std::path::Path) -> String {
+fn database_url(r: &mut Reader<'_>, data_dir: &std::path::Path) -> Secret {
     if let Some(url) = r.vars.get("DATABASE_URL") {
         let known = ["sqlite:", "mysql:", "mariadb:", "postgres:", "postgresql:"];
         if !known.iter().any(|scheme| url.starts_with(scheme)) {
@@ -130,16 +146,17 @@ fn database_url(r: &mut Reader<'_>, data_dir: &std::path::Path) -> String {
                 "must begin with `sqlite:`, `mariadb:`, `mysql:` or `postgres:`",
             );
         }
-        return url.to_owned();
+        return Secret::new(url);
     }
     let named = ["MYSQL_HOST", "MYSQL_USER", "MYSQL_DATABASE"];
     if !named.iter().any(|name| r.vars.get(name).is_some()) {
         if r.production {
             r.problem("DATABASE_URL", "(or MYSQL_HOST, MYSQL_USER, MYSQL_PASSWORD and MYSQL_DATABASE) must name the database in production");
         }
-        return format!("sqlite:{}", data_dir.join("cac.db").display());
+        return Secret::new(format!("sqlite:{}", data_dir.join("cac.db").display()));
     }
-    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let encode =
+        |text: &str| Zeroizing::new(utf8_percent_encode(text, NON_ALPHANUMERIC).to_string());
     let port = r.parse("MYSQL_PORT", 3306_u16, "a port number");
     let mut required = |name: &str| {
         let value = r.text(name, "");
@@ -150,13 +167,13 @@ fn database_url(r: &mut Reader<'_>, data_dir: &std::path::Path) -> String {
     };
     let (user, database) = (required("MYSQL_USER"), required("MYSQL_DATABASE"));
     let host = r.text("MYSQL_HOST", "localhost");
-    let password = r.text("MYSQL_PASSWORD", "");
-    format!(
+    let password = Zeroizing::new(r.text("MYSQL_PASSWORD", ""));
+    Secret::new(format!(
         "mariadb://{}:{}@{host}:{port}/{}",
-        encode(&user),
-        encode(&password),
-        encode(&database)
-    )
+        *encode(&user),
+        *encode(&password),
+        *encode(&database)
+    ))
 }
 
 fn listen(r: &mut Reader<'_>) -> SocketAddr {
