@@ -20,6 +20,7 @@ use crate::reach::{self, Reach, Web};
 use crate::service::Protocols;
 use crate::task::Tasks;
 
+mod account;
 mod dotenv;
 mod mail;
 mod nginx;
@@ -235,6 +236,10 @@ pub fn environment() -> Result<Vars, Problems> {
     let mut vars = match std::fs::read_to_string(".env").map(Zeroizing::new) {
         Ok(text) => dotenv::parse(&text).map_err(refused)?,
         Err(error) if error.kind() == ErrorKind::NotFound => BTreeMap::new(),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            let why = "this user may not read it; with the Debian packages run the command with `sudo -u cac-http`";
+            return Err(refused(why.to_owned()));
+        }
         Err(error) => return Err(refused(error.to_string())),
     };
     // What is not UTF-8 cannot be one of ours.

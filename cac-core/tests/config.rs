@@ -1,8 +1,12 @@
 //! The configuration: what each program demands, and what it says about what is wrong.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use cac_core::config::{Config, Program, Vars};
+use cac_core::db::Db;
 use cac_core::nginx::Flavour;
+use cac_core::schema;
 
 /// Loads a configuration whose files are made in a directory that is removed again, unless `vars` name another.
 fn load(program: Program, vars: &[(&str, &str)]) -> Result<Config, Vec<String>> {
@@ -205,6 +209,22 @@ fn only_the_runner_asks_for_its_account() {
     );
 }
 
+/// The packages' runner without shell jobs has no right to change its user, and did not start.
+#[test]
+fn a_runner_that_starts_no_programs_needs_no_account_for_them() {
+    let vars = [
+        ("JOB_RUNNER_USER", "nobody-of-this-name"),
+        ("SHELL_JOBS", "off"),
+    ];
+    assert_eq!(load(Program::Runner, &vars).unwrap().runner.user, None);
+    let dir = tempfile::tempdir().unwrap();
+    let tasks = dir.path().join("tasks.toml");
+    std::fs::write(&tasks, "[tasks.date]\nargv = [\"/bin/date\"]\n").unwrap();
+    let with_tasks = [&vars[..], &[("JOB_TASKS_FILE", tasks.to_str().unwrap())]].concat();
+    let problems = load(Program::Runner, &with_tasks).unwrap_err();
+    assert!(problems[0].starts_with("JOB_RUNNER_USER"), "{problems:?}");
+}
+
 /// `Debug` of the configuration showed the database's password, that of the variables everything.
 #[test]
 fn debug_shows_no_secret() {
@@ -233,6 +253,31 @@ fn debug_shows_no_secret() {
         "{shown}"
     );
     assert!(shown.contains("SMTP_URL"), "{shown}");
+}
+
+/// Portal and runner are two users in the packages and share a database file and its key, whatever their umask is.
+#[tokio::test]
+async fn a_directory_of_a_group_shares_its_database_and_key_with_it() {
+    for (directory, database, key) in [(0o2770, 0o660, 0o640), (0o755, 0o600, 0o600)] {
+        let dir = tempfile::tempdir().unwrap();
+        let permissions = |mode| std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(dir.path(), permissions(directory)).unwrap();
+        let vars = [("CAC_DATA_DIR", dir.path().to_str().unwrap())];
+        let config = load(Program::Http, &vars).unwrap();
+        let db = Db::connect(config.database_url.expose()).await.unwrap();
+        schema::up(&db).await.unwrap();
+        let mode = |name: &str| {
+            let found = std::fs::metadata(dir.path().join(name)).unwrap();
+            found.permissions().mode() & 0o7777
+        };
+        for name in ["cac.db", "cac.db-wal", "cac.db-shm"] {
+            assert_eq!(mode(name), database, "{name}");
+        }
+        for name in ["secret-key", "session-secret"] {
+            assert_eq!(mode(name), key, "{name}");
+        }
+        db.close().await;
+    }
 }
 
 /// It once left `session-secret` in the working directory.

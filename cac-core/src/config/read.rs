@@ -9,13 +9,12 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::account::runner_user;
 use super::mail::mail;
 use super::nginx::{nginx, portal};
 use super::reader::Reader;
 use super::secrets::{secret_key, session_secret};
-use super::{
-    Account, Config, Containers, Environment, Program, Proxmox, RateLimits, Runner, StepLimits,
-};
+use super::{Config, Containers, Environment, Program, Proxmox, RateLimits, Runner, StepLimits};
 use crate::container::Sizes;
 use crate::pve::Secret;
 use crate::quota::Limits;
@@ -408,7 +407,10 @@ fn runner(r: &mut Reader<'_>, program: Program) -> Runner {
         output_age: Some(r.parse("JOB_OUTPUT_DAYS", 0_u64, "a number of days"))
             .filter(|days| *days > 0)
             .map(|days| Duration::from_secs(days.min(36_500) * 86_400)),
-        user: if program == Program::Runner {
+        // A runner that starts no programs needs no right to change its user, and the packages give it none.
+        user: if program == Program::Runner
+            && (shell_jobs || r.vars.get("JOB_TASKS_FILE").is_some())
+        {
             runner_user(r)
         } else {
             None
@@ -431,42 +433,4 @@ fn tasks(r: &mut Reader<'_>, program: Program) -> Tasks {
             r.problem("JOB_TASKS_FILE", format!("`{path}` cannot be used: {why}"));
             Tasks::default()
         })
-}
-
-fn runner_user(r: &mut Reader<'_>) -> Option<Account> {
-    let name = r.vars.get("JOB_RUNNER_USER")?.to_owned();
-    if !rustix::process::geteuid().is_root() {
-        r.problem(
-            "JOB_RUNNER_USER",
-            "needs a runner that is started as root; leave it out, or start the runner so",
-        );
-        return None;
-    }
-    let found = account(&name);
-    if found.is_none() {
-        r.problem(
-            "JOB_RUNNER_USER",
-            format!("must name an account of this machine; `getent passwd {name}` finds none"),
-        );
-    }
-    found
-}
-
-/// Asked of `getent`, which knows accounts of directories, too.
-fn account(name: &str) -> Option<Account> {
-    let asked = std::process::Command::new("getent")
-        .args(["passwd", "--", name])
-        .output()
-        .ok()?;
-    let line = String::from_utf8(asked.stdout).ok()?;
-    let fields: Vec<&str> = line.lines().next()?.split(':').collect();
-    let [name, _, uid, gid, _, home, _] = fields[..] else {
-        return None;
-    };
-    Some(Account {
-        name: name.to_owned(),
-        uid: uid.parse().ok()?,
-        gid: gid.parse().ok()?,
-        home: PathBuf::from(home),
-    })
 }
