@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::print::{Exit, Failure};
 
 /// One portal.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Context {
     /// Without a slash at the end.
     pub(crate) url: String,
@@ -22,7 +22,7 @@ pub(crate) struct Context {
 }
 
 /// All portals, and the one that commands go to.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Contexts {
     pub(crate) current: Option<String>,
     pub(crate) contexts: BTreeMap<String, Context>,

@@ -58,7 +58,6 @@ pub(crate) struct Demo {
 impl Demo {
     /// Ready when this returns; it ends soon after `stop`, and [`Demo::ended`] waits for that.
     pub(crate) async fn start(options: Options, stop: CancellationToken) -> Result<Self, Failure> {
-        supervisor::hide();
         let lock = folder(&options.data_dir)?;
         let dir = options.data_dir.canonicalize()?;
         let listener = cac_http::bind(options.listen, "--listen ADDRESS:PORT").await?;

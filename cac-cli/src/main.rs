@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     if let Some(code) = job::supervisor::asked() {
         return code;
     }
+    job::supervisor::hide();
     let cac = cmd::Cac::parse();
     match program::block_on(cac.run()) {
         Ok(code) => code,

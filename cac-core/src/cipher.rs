@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
 use rand::RngCore as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::clock::Clock;
 use crate::db::{Db, Tx};
@@ -30,12 +31,12 @@ impl std::fmt::Debug for Cipher {
 
 /// The 32 bytes of a key as it is written: 64 hexadecimal digits.
 #[must_use]
-pub fn key(text: &str) -> Option<[u8; 32]> {
+pub fn key(text: &str) -> Option<Zeroizing<[u8; 32]>> {
     let text = text.trim();
     if text.len() != 64 || !text.is_ascii() {
         return None;
     }
-    let mut key = [0; 32];
+    let mut key = Zeroizing::new([0; 32]);
     for (byte, at) in key.iter_mut().zip((0..64).step_by(2)) {
         *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
     }
@@ -47,7 +48,7 @@ impl Cipher {
     #[must_use]
     pub fn new(text: Option<&Secret>) -> Self {
         let key = text.and_then(|text| key(text.expose()));
-        Self(key.map(|key| XChaCha20Poly1305::new(&key.into())))
+        Self(key.map(|key| XChaCha20Poly1305::new((&*key).into())))
     }
 
     /// Whether there is a key.
@@ -94,7 +95,10 @@ impl Cipher {
         let text = cipher
             .decrypt(&XNonce::from(nonce), payload)
             .map_err(|_| closed("was encrypted with another key, or is damaged"))?;
-        let text = String::from_utf8(text).map_err(|_| closed("is damaged"))?;
+        let text = String::from_utf8(text).map_err(|error| {
+            error.into_bytes().zeroize();
+            closed("is damaged")
+        })?;
         Ok(Secret::new(text))
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::container::Sizes;
 use crate::pve::{Fingerprint, Secret, Tls};
@@ -18,6 +20,7 @@ use crate::reach::{self, Reach, Web};
 use crate::service::Protocols;
 use crate::task::Tasks;
 
+mod account;
 mod dotenv;
 mod mail;
 mod nginx;
@@ -50,7 +53,8 @@ pub enum Environment {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub environment: Environment,
-    pub database_url: String,
+    /// With its password, so it is a secret as a whole.
+    pub database_url: Secret,
     /// Connections to a database server at most.
     pub database_connections: u32,
     pub data_dir: PathBuf,
@@ -277,9 +281,13 @@ pub struct OpenLimits {
 /// The environment of this process, and beneath it the file `.env` of the working directory.
 pub fn environment() -> Result<Vars, Problems> {
     let refused = |why: String| Problems(vec![format!("The file .env cannot be used: {why}.")]);
-    let mut vars = match std::fs::read_to_string(".env") {
+    let mut vars = match std::fs::read_to_string(".env").map(Zeroizing::new) {
         Ok(text) => dotenv::parse(&text).map_err(refused)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+        Err(error) if error.kind() == ErrorKind::NotFound => BTreeMap::new(),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            let why = "this user may not read it; with the Debian packages run the command with `sudo -u cac-http`";
+            return Err(refused(why.to_owned()));
+        }
         Err(error) => return Err(refused(error.to_string())),
     };
     // What is not UTF-8 cannot be one of ours.

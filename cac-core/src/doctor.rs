@@ -111,7 +111,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
 /// The database, if it can be used.
 async fn database(config: &Config, found: &mut Findings) -> Option<Db> {
     let about = "database";
-    let file = sqlite_file(&config.database_url);
+    let file = sqlite_file(config.database_url.expose());
     if file.is_some_and(|path| !std::path::Path::new(path).exists()) {
         found.bad(
             about,
@@ -119,7 +119,8 @@ async fn database(config: &Config, found: &mut Findings) -> Option<Db> {
         );
         return None;
     }
-    let db = match Db::connect_with(&config.database_url, config.database_connections).await {
+    let db = match Db::connect_with(config.database_url.expose(), config.database_connections).await
+    {
         Ok(db) => db,
         Err(error) => {
             found.bad(

@@ -109,7 +109,7 @@ impl Core {
     /// Connects, brings the schema up to date (a database of the original is refused until `cac migrate up` adopted it).
     pub async fn start(config: Config) -> Result<Self> {
         let connections = config.database_connections;
-        let db = db::Db::connect_with(&config.database_url, connections).await?;
+        let db = db::Db::connect_with(config.database_url.expose(), connections).await?;
         schema::start(&db).await?;
         Self::with(db, config, clock::Clock::System).await
     }

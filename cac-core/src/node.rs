@@ -53,8 +53,8 @@ pub struct Node {
     pub updated_at: DateTime<Utc>,
 }
 
-/// What an admin gives to add a node.
-#[derive(Debug, Clone, Default)]
+/// What an admin gives to add a node. Not `Debug`, which would show the secret.
+#[derive(Clone, Default)]
 pub struct NewNode {
     pub name: String,
     pub api_url: Option<String>,
@@ -70,8 +70,8 @@ pub struct NewNode {
 }
 
 /// What an admin changes of a node; absent fields stay, and an inner `None` empties the field. Another address or another way to
-/// trust the certificate needs `secret` in the same change.
-#[derive(Debug, Clone, Default)]
+/// trust the certificate needs `secret` in the same change. Not `Debug`, which would show the secret.
+#[derive(Clone, Default)]
 pub struct NodeChange {
     pub name: Option<String>,
     pub api_url: Option<Option<String>>,
@@ -241,9 +241,10 @@ pub async fn find_named(core: &Core, actor: &Actor, name: &str) -> Result<Node> 
 }
 
 /// Adds a node, for admins.
-pub async fn create(core: &Core, actor: &Actor, new: NewNode) -> Result<Node> {
+pub async fn create(core: &Core, actor: &Actor, mut new: NewNode) -> Result<Node> {
     actor.must_be_admin()?;
     check(&new)?;
+    let secret = new.secret.take().map(Secret::new);
     let now = core.clock.now();
     let id = transaction!(core.db, tx => {
         let id = tx.insert(
@@ -310,7 +311,7 @@ async fn store(tx: &mut Tx, core: &Core, node: Node, change: &NodeChange) -> Res
         ));
     }
     let before = node.clone();
-    let new = change.clone().on(node);
+    let mut new = change.clone().on(node);
     check(&new)?;
     if change.secret.is_none() && before.secret.is_some() && goes_elsewhere(&before, &new) {
         return Err(Error::invalid(
@@ -331,7 +332,8 @@ async fn store(tx: &mut Tx, core: &Core, node: Node, change: &NodeChange) -> Res
     .await
     .map_err(|error| name_taken(error, &new.name))?;
     if change.secret.is_some() {
-        keep_secret(tx, core, id, new.secret.as_deref()).await?;
+        let secret = new.secret.take().map(Secret::new);
+        keep_secret(tx, core, id, secret.as_ref()).await?;
     }
     Ok(())
 }
@@ -366,7 +368,8 @@ fn goes_elsewhere(before: &Node, after: &NewNode) -> bool {
 }
 
 /// Sealed where there is a key, else as it is.
-async fn keep_secret(tx: &mut Tx, core: &Core, id: i64, secret: Option<&str>) -> Result<()> {
+async fn keep_secret(tx: &mut Tx, core: &Core, id: i64, secret: Option<&Secret>) -> Result<()> {
+    let secret = secret.map(Secret::expose);
     let sealed = match secret {
         Some(secret) => core.cipher.seal(&cipher::node(id), secret)?,
         None => None,

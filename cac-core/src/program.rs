@@ -24,6 +24,7 @@ where
     if let Some(code) = supervisor::asked() {
         return code;
     }
+    supervisor::hide();
     let words: Vec<String> = std::env::args().skip(1).collect();
     let check = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => false,

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderValue;
 use url::Url;
+use zeroize::Zeroizing;
 
 pub use access::{NewUser, Permissions, User};
 pub use auth::{Login, Ticket};
@@ -61,13 +62,14 @@ pub enum Auth {
     Password { user: String, password: Secret },
 }
 
-/// Text that neither `Debug` nor `Display` shows.
+/// Text that neither `Debug` nor `Display` shows, and that is overwritten when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
+    /// A `String` is taken over with its memory; of a borrowed text the caller keeps a copy.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.into()))
     }
 
     /// The text itself, for the wire or for encryption; never for a log.
@@ -78,13 +80,13 @@ impl Secret {
 
 impl From<String> for Secret {
     fn from(text: String) -> Self {
-        Self(text)
+        Self::new(text)
     }
 }
 
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {
-        Self(text.to_owned())
+        Self::new(text)
     }
 }
 
@@ -191,7 +193,7 @@ fn acting(auth: Auth) -> Result<auth::Acting, Error> {
                     "{id:?} is not the ID of an API token: it must have the form user@realm!name"
                 )));
             }
-            let text = format!("PVEAPIToken={id}={}", secret.expose());
+            let text = Zeroizing::new(format!("PVEAPIToken={id}={}", secret.expose()));
             let mut header = HeaderValue::from_str(&text).map_err(|_| {
                 Error::setup("the API token has characters that cannot stand in a header")
             })?;

@@ -1,11 +1,13 @@
 //! Secrets that the program makes for itself.
 
+use std::fs::Permissions;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use rand::RngCore as _;
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use crate::pve::Secret;
 
@@ -33,25 +35,40 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// The secret kept in `path`; made there (mode 0600) at the first call. Safe when several processes start at once.
+/// The mode of a new file with secrets in `dir`: its owner's only. Where the directory is made for a group (setgid and writable by
+/// it) the group's, too: the packages run portal and runner as two users that share a database file and its key.
+pub(crate) fn file_mode(dir: &Path) -> u32 {
+    let dir = if dir.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        dir
+    };
+    let shared = std::fs::metadata(dir).is_ok_and(|found| found.mode() & 0o2020 == 0o2020);
+    if shared { 0o660 } else { 0o600 }
+}
+
+/// The secret kept in `path`; made there at the first call, with the mode of [`file_mode`]. Safe when several processes start at
+/// once.
 pub fn in_file(path: &Path) -> std::io::Result<Secret> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
+    let parent = path.parent().unwrap_or(Path::new(""));
+    std::fs::create_dir_all(parent)?;
     let made = random();
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     let beside = path.with_extension(format!("{}.new", &made[..8]));
     let mut file = options.open(&beside)?;
+    // The umask may have taken the group's rights away. Nobody but the owner ever writes it.
+    file.set_permissions(Permissions::from_mode(file_mode(parent) & !0o020))?;
     file.write_all(made.as_bytes())?;
     file.sync_all()?;
     // A hard link fails if somebody else was first; then theirs is the secret.
     let linked = std::fs::hard_link(&beside, path);
     std::fs::remove_file(&beside)?;
     match linked {
-        Ok(()) => Ok(Secret::new(&made)),
+        Ok(()) => Ok(Secret::new(made)),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            Ok(Secret::new(std::fs::read_to_string(path)?.trim()))
+            let text = Zeroizing::new(std::fs::read_to_string(path)?);
+            Ok(Secret::new(text.trim()))
         }
         Err(error) => Err(error),
     }

@@ -1,15 +1,23 @@
 //! The configuration: what each program demands, and what it says about what is wrong.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use cac_core::config::{Config, Program, Vars};
-use cac_core::nginx::Flavour;
+use std::os::unix::fs::PermissionsExt as _;
 
+use cac_core::config::{Config, Program, Vars};
+use cac_core::db::Db;
+use cac_core::nginx::Flavour;
+use cac_core::schema;
+
+/// Loads a configuration whose files are made in a directory that is removed again, unless `vars` name another.
 fn load(program: Program, vars: &[(&str, &str)]) -> Result<Config, Vec<String>> {
-    let map = vars
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
-    Config::load(&Vars(map), program).map_err(|problems| problems.0)
+    let scratch = tempfile::tempdir().unwrap();
+    let mut all = Vars::default();
+    // The default is `data` in the working directory, which is this crate: its secrets were committed three times.
+    all.set("CAC_DATA_DIR", scratch.path().to_str().unwrap());
+    for (name, value) in vars {
+        all.set(name, *value);
+    }
+    Config::load(&all, program).map_err(|problems| problems.0)
 }
 
 const FIVE: [(&str, &str); 5] = [
@@ -28,7 +36,7 @@ fn the_runner_and_local_commands_start_with_the_five_mysql_variables_alone() {
             vars.push(("NODE_ENV", environment));
             let config = load(program, &vars).unwrap();
             let url = "mariadb://container%5Fmanager:p%40ss%2Fw%3Ard%3F@127.0.0.1:3307/opensource%5Fcontainers";
-            assert_eq!(config.database_url, url);
+            assert_eq!(config.database_url.expose(), url);
         }
     }
 }
@@ -167,7 +175,7 @@ fn without_a_database_development_uses_sqlite_and_keeps_its_secret() {
     let first = load(Program::Http, &vars).unwrap();
     let second = load(Program::Http, &vars).unwrap();
     assert_eq!(
-        first.database_url,
+        first.database_url.expose(),
         format!("sqlite:{}", dir.join("cac.db").display())
     );
     assert_eq!(
@@ -188,7 +196,6 @@ fn without_a_database_development_uses_sqlite_and_keeps_its_secret() {
 #[test]
 fn only_the_runner_asks_for_its_account() {
     let vars = [
-        ("DATABASE_URL", "sqlite:unused.db"),
         ("SESSION_SECRET", "0123456789abcdef"),
         ("JOB_RUNNER_USER", "nobody-of-this-name"),
     ];
@@ -200,6 +207,77 @@ fn only_the_runner_asks_for_its_account() {
         problems.len() == 1 && problems[0].starts_with("JOB_RUNNER_USER"),
         "{problems:?}"
     );
+}
+
+/// The packages' runner without shell jobs has no right to change its user, and did not start.
+#[test]
+fn a_runner_that_starts_no_programs_needs_no_account_for_them() {
+    let vars = [
+        ("JOB_RUNNER_USER", "nobody-of-this-name"),
+        ("SHELL_JOBS", "off"),
+    ];
+    assert_eq!(load(Program::Runner, &vars).unwrap().runner.user, None);
+    let dir = tempfile::tempdir().unwrap();
+    let tasks = dir.path().join("tasks.toml");
+    std::fs::write(&tasks, "[tasks.date]\nargv = [\"/bin/date\"]\n").unwrap();
+    let with_tasks = [&vars[..], &[("JOB_TASKS_FILE", tasks.to_str().unwrap())]].concat();
+    let problems = load(Program::Runner, &with_tasks).unwrap_err();
+    assert!(problems[0].starts_with("JOB_RUNNER_USER"), "{problems:?}");
+}
+
+/// `Debug` of the configuration showed the database's password, that of the variables everything.
+#[test]
+fn debug_shows_no_secret() {
+    let key = "0123456789abcdef".repeat(4);
+    let vars = [
+        (
+            "DATABASE_URL",
+            "mariadb://cac:hunter2-database@127.0.0.1/cac",
+        ),
+        ("SESSION_SECRET", "hunter2-session-secret"),
+        ("CAC_SECRET_KEY", &key),
+        ("PROXMOX_URL", "https://127.0.0.1:8006"),
+        ("PROXMOX_TOKEN_ID", "cac@pve!web"),
+        ("PROXMOX_TOKEN_SECRET", "hunter2-token"),
+        ("SMTP_URL", "smtp://cac:hunter2-mail@127.0.0.1"),
+        ("MAIL_FROM", "portal@example.org"),
+    ];
+    let config = load(Program::Http, &vars).unwrap();
+    let mut all = Vars::default();
+    for (name, value) in vars {
+        all.set(name, value);
+    }
+    let shown = format!("{config:?} {all:?}");
+    assert!(
+        !shown.contains("hunter2") && !shown.contains(&key),
+        "{shown}"
+    );
+    assert!(shown.contains("SMTP_URL"), "{shown}");
+}
+
+/// Portal and runner are two users in the packages and share a database file and its key, whatever their umask is.
+#[tokio::test]
+async fn a_directory_of_a_group_shares_its_database_and_key_with_it() {
+    for (directory, database, key) in [(0o2770, 0o660, 0o640), (0o755, 0o600, 0o600)] {
+        let dir = tempfile::tempdir().unwrap();
+        let permissions = |mode| std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(dir.path(), permissions(directory)).unwrap();
+        let vars = [("CAC_DATA_DIR", dir.path().to_str().unwrap())];
+        let config = load(Program::Http, &vars).unwrap();
+        let db = Db::connect(config.database_url.expose()).await.unwrap();
+        schema::up(&db).await.unwrap();
+        let mode = |name: &str| {
+            let found = std::fs::metadata(dir.path().join(name)).unwrap();
+            found.permissions().mode() & 0o7777
+        };
+        for name in ["cac.db", "cac.db-wal", "cac.db-shm"] {
+            assert_eq!(mode(name), database, "{name}");
+        }
+        for name in ["secret-key", "session-secret"] {
+            assert_eq!(mode(name), key, "{name}");
+        }
+        db.close().await;
+    }
 }
 
 /// It once left `session-secret` in the working directory.

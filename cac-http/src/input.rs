@@ -15,6 +15,7 @@ use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaR
 use poem_openapi::types::{ParseError, ParseFromJSON, ParseFromParameter, ParseResult, Type};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde_json::{Map, Value};
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::error::{ApiError, Result};
 
@@ -31,6 +32,17 @@ pub(crate) struct Input<T> {
     /// Whether a form sent it.
     pub form: bool,
     shape: PhantomData<fn() -> T>,
+}
+
+/// A password may be among the fields.
+impl<T> Drop for Input<T> {
+    fn drop(&mut self) {
+        for value in self.raw.values_mut() {
+            if let Value::String(text) = value {
+                text.zeroize();
+            }
+        }
+    }
 }
 
 impl<T: ParseFromJSON> Input<T> {
@@ -249,7 +261,7 @@ impl<'a, T: Type + ParseFromJSON> ApiExtractor<'a> for Input<T> {
             let detail = format!("Send the body as application/json or {FORM}.");
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).into());
         }
-        let bytes = bounded(body.take()?).await?;
+        let bytes = Zeroizing::new(bounded(body.take()?).await?);
         let raw = if form {
             read_form(&bytes)
         } else {
@@ -326,6 +338,9 @@ pub(crate) fn read_form(bytes: &[u8]) -> Map<String, Value> {
     fields
 }
 
+/// Fields that no form shows again, so that no copy is made of them.
+const NEVER_SHOWN: [&str; 3] = ["password", "secret", "code"];
+
 /// Text that a form shows again.
 pub(crate) fn shown(raw: &Map<String, Value>) -> std::collections::BTreeMap<String, String> {
     let text = |value: &Value| match value {
@@ -339,6 +354,7 @@ pub(crate) fn shown(raw: &Map<String, Value>) -> std::collections::BTreeMap<Stri
         other => other.to_string(),
     };
     raw.iter()
+        .filter(|(name, _)| !NEVER_SHOWN.contains(&name.as_str()))
         .map(|(name, value)| (name.clone(), text(value)))
         .collect()
 }

@@ -97,7 +97,7 @@ impl Migrate {
 }
 
 async fn connect() -> Result<Db, Failure> {
-    Ok(Db::connect(&super::config()?.database_url).await?)
+    Ok(Db::connect(super::config()?.database_url.expose()).await?)
 }
 
 /// Says what is to be done first, and asks where somebody can answer; a script has read the documentation.

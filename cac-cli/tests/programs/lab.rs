@@ -70,6 +70,8 @@ pub(crate) fn command(program: &str, words: &[&str], vars: &[(&str, &str)]) -> C
     command.args(words).env_clear();
     command.env("PATH", std::env::var_os("PATH").unwrap());
     command.envs(vars.iter().copied()).stdin(Stdio::null());
+    // Programs make secrets in `data` of their working directory where nobody names another one: not in the tree.
+    command.current_dir(env!("CARGO_TARGET_TMPDIR"));
     command
 }
 

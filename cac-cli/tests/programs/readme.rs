@@ -17,7 +17,7 @@ fn commands(text: &str) -> Vec<Vec<&str>> {
     for line in text.lines() {
         let mut begins: Vec<&str> = line.split("`cac ").skip(1).collect();
         begins.extend(line.strip_prefix("cac "));
-        begins.extend(line.split("sudo -u cac cac ").skip(1));
+        begins.extend(line.split("sudo -u cac-http cac ").skip(1));
         begins.extend(line.strip_prefix("# cac "));
         for begin in begins {
             let whole = begin.split('`').next().unwrap_or(begin);

@@ -1,6 +1,7 @@
 //! `cac-runner` as systemd runs it: rows by hand, and nothing of a command left when its job ends, whatever ends it.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cac_core::db::Db;
@@ -8,7 +9,7 @@ use cac_core::testing::TestDb;
 use cac_core::{args, testing};
 use rustix::process::Signal;
 
-use crate::lab::{Running, until};
+use crate::lab::{Running, own_address, text, until};
 
 /// The seed's own snippet, and its promise for SIGTERM.
 #[tokio::test(flavor = "multi_thread")]
@@ -139,6 +140,60 @@ async fn a_command_sees_no_secret_of_the_runner() {
         .await;
         runner.stop();
     }
+}
+
+/// The portal's environment and memory lay open to jobs of its own user, and so did those of `cac`; only the runner was closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_program_shows_its_memory_to_others_of_its_user() {
+    let database = testing::databases().await.swap_remove(0);
+    let address = own_address().to_string() + ":3000";
+    let vars = [
+        ("DATABASE_URL", database.url.as_str()),
+        ("SESSION_SECRET", "nobody-may-see-this-value"),
+        ("CAC_LISTEN", &address),
+    ];
+    let simulator = ["cac", "simulator", "--json", "--listen", "127.0.0.1:0"];
+    for (words, ready) in [
+        (&["cac-runner"][..], "waiting for jobs"),
+        (&["cac-http"], "listening on"),
+        (&simulator, "tokenSecret"),
+    ] {
+        let path = Path::new(env!("CARGO_BIN_EXE_cac")).with_file_name(words[0]);
+        let command = [&[path.to_str().unwrap()], &words[1..]].concat();
+        let words = without_capabilities(&command);
+        let program = Running::start(words[0], &words[1..], &vars);
+        until(ready, async || {
+            (program.out() + &program.err())
+                .contains(ready)
+                .then_some(())
+        })
+        .await;
+        let process = format!("/proc/{}", program.pid().as_raw_pid());
+        for file in ["environ", "mem", "maps"] {
+            let file = format!("{process}/{file}");
+            let look = without_capabilities(&["sh", "-c", "exec 3<\"$0\" && echo opened", &file]);
+            let look = Command::new(look[0]).args(&look[1..]).output().unwrap();
+            let said = text(&look.stdout) + &text(&look.stderr);
+            assert!(said.contains("Permission denied"), "{command:?}: {said}");
+        }
+        let limits = std::fs::read_to_string(format!("{process}/limits")).unwrap();
+        let core = limits
+            .lines()
+            .find(|line| line.starts_with("Max core file size"));
+        let soft = core.unwrap().split_whitespace().nth(4);
+        assert_eq!(soft, Some("0"), "{core:?}");
+    }
+}
+
+/// A command as an ordinary user has it: root's capabilities would open everything, and protect it, too.
+fn without_capabilities<'a>(command: &[&'a str]) -> Vec<&'a str> {
+    let mut words = vec!["/usr/bin/setpriv", "--inh-caps=-all"];
+    if rustix::process::geteuid().is_root() {
+        words.push("--bounding-set=-all");
+    }
+    words.push("--");
+    words.extend(command);
+    words
 }
 
 fn start(database: &TestDb, more: &[(&str, &str)]) -> Running {

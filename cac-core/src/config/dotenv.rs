@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use zeroize::Zeroizing;
+
 /// The variables of a file; an error names the line that is none.
 pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
-    let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
+    let text = Zeroizing::new(text.trim_start_matches('\u{feff}').replace("\r\n", "\n"));
     let mut vars = BTreeMap::new();
     let mut rest = text.as_str();
     let mut number = 1;

@@ -7,23 +7,40 @@ use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
+use zeroize::{Zeroize as _, Zeroizing};
 
+use super::account::runner_user;
 use super::mail::mail;
 use super::nginx::{nginx, portal};
 use super::people::{account_requests, token_lifetime};
 use super::reader::Reader;
 use super::secrets::{secret_key, session_secret};
 use super::web::{change_password_url, open_limits, rate_limits, security_contact};
-use super::{Account, Config, Containers, Environment, Program, Proxmox, Runner, StepLimits};
+use super::{Config, Containers, Environment, Program, Proxmox, Runner, StepLimits};
 use crate::container::Sizes;
 use crate::pve::Secret;
 use crate::quota::Limits;
 use crate::service::Protocols;
 use crate::task::Tasks;
 
-/// The variables a configuration is read from.
-#[derive(Debug, Clone, Default)]
+/// The variables a configuration is read from. Their values are overwritten when it is dropped, and `Debug` shows names only:
+/// several are secrets.
+#[derive(Clone, Default)]
 pub struct Vars(pub BTreeMap<String, String>);
+
+impl std::fmt::Debug for Vars {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Drop for Vars {
+    fn drop(&mut self) {
+        for value in self.0.values_mut() {
+            value.zeroize();
+        }
+    }
+}
 
 impl Vars {
     /// The value of a variable; an empty one counts as absent.
@@ -76,7 +93,7 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
     if database_connections < 4 {
         r.problem("DATABASE_CONNECTIONS", "must be at least 4");
     }
-    let sqlite = database_url.starts_with("sqlite:");
+    let sqlite = database_url.expose().starts_with("sqlite:");
     let listen = listen(&mut r);
     let public_url = public_url(&mut r, program, listen);
     let domain = domain(&mut r, program);
@@ -118,7 +135,7 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
     config.nginx.portal = portal(&mut r, &config);
     // Last, since they may make files: a configuration that is refused leaves nothing behind.
     config.session_secret = session_secret(&mut r, program, sqlite, &config.data_dir);
-    config.secret_key = secret_key(&mut r, program, &config.database_url);
+    config.secret_key = secret_key(&mut r, program, config.database_url.expose());
     if r.problems.is_empty() {
         Ok(config)
     } else {
@@ -126,7 +143,7 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
     }
 }
 
-fn database_url(r: &mut Reader<'_>, data_dir: &std::path::Path) -> String {
+fn database_url(r: &mut Reader<'_>, data_dir: &std::path::Path) -> Secret {
     if let Some(url) = r.vars.get("DATABASE_URL") {
         let known = ["sqlite:", "mysql:", "mariadb:", "postgres:", "postgresql:"];
         if !known.iter().any(|scheme| url.starts_with(scheme)) {
@@ -135,16 +152,17 @@ fn database_url(r: &mut Reader<'_>, data_dir: &std::path::Path) -> String {
                 "must begin with `sqlite:`, `mariadb:`, `mysql:` or `postgres:`",
             );
         }
-        return url.to_owned();
+        return Secret::new(url);
     }
     let named = ["MYSQL_HOST", "MYSQL_USER", "MYSQL_DATABASE"];
     if !named.iter().any(|name| r.vars.get(name).is_some()) {
         if r.production {
             r.problem("DATABASE_URL", "(or MYSQL_HOST, MYSQL_USER, MYSQL_PASSWORD and MYSQL_DATABASE) must name the database in production");
         }
-        return format!("sqlite:{}", data_dir.join("cac.db").display());
+        return Secret::new(format!("sqlite:{}", data_dir.join("cac.db").display()));
     }
-    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let encode =
+        |text: &str| Zeroizing::new(utf8_percent_encode(text, NON_ALPHANUMERIC).to_string());
     let port = r.parse("MYSQL_PORT", 3306_u16, "a port number");
     let mut required = |name: &str| {
         let value = r.text(name, "");
@@ -155,13 +173,13 @@ fn database_url(r: &mut Reader<'_>, data_dir: &std::path::Path) -> String {
     };
     let (user, database) = (required("MYSQL_USER"), required("MYSQL_DATABASE"));
     let host = r.text("MYSQL_HOST", "localhost");
-    let password = r.text("MYSQL_PASSWORD", "");
-    format!(
+    let password = Zeroizing::new(r.text("MYSQL_PASSWORD", ""));
+    Secret::new(format!(
         "mariadb://{}:{}@{host}:{port}/{}",
-        encode(&user),
-        encode(&password),
-        encode(&database)
-    )
+        *encode(&user),
+        *encode(&password),
+        *encode(&database)
+    ))
 }
 
 fn listen(r: &mut Reader<'_>) -> SocketAddr {
@@ -378,7 +396,10 @@ fn runner(r: &mut Reader<'_>, program: Program) -> Runner {
         output_age: Some(r.parse("JOB_OUTPUT_DAYS", 0_u64, "a number of days"))
             .filter(|days| *days > 0)
             .map(|days| Duration::from_secs(days.min(36_500) * 86_400)),
-        user: if program == Program::Runner {
+        // A runner that starts no programs needs no right to change its user, and the packages give it none.
+        user: if program == Program::Runner
+            && (shell_jobs || r.vars.get("JOB_TASKS_FILE").is_some())
+        {
             runner_user(r)
         } else {
             None
@@ -401,42 +422,4 @@ fn tasks(r: &mut Reader<'_>, program: Program) -> Tasks {
             r.problem("JOB_TASKS_FILE", format!("`{path}` cannot be used: {why}"));
             Tasks::default()
         })
-}
-
-fn runner_user(r: &mut Reader<'_>) -> Option<Account> {
-    let name = r.vars.get("JOB_RUNNER_USER")?.to_owned();
-    if !rustix::process::geteuid().is_root() {
-        r.problem(
-            "JOB_RUNNER_USER",
-            "needs a runner that is started as root; leave it out, or start the runner so",
-        );
-        return None;
-    }
-    let found = account(&name);
-    if found.is_none() {
-        r.problem(
-            "JOB_RUNNER_USER",
-            format!("must name an account of this machine; `getent passwd {name}` finds none"),
-        );
-    }
-    found
-}
-
-/// Asked of `getent`, which knows accounts of directories, too.
-fn account(name: &str) -> Option<Account> {
-    let asked = std::process::Command::new("getent")
-        .args(["passwd", "--", name])
-        .output()
-        .ok()?;
-    let line = String::from_utf8(asked.stdout).ok()?;
-    let fields: Vec<&str> = line.lines().next()?.split(':').collect();
-    let [name, _, uid, gid, _, home, _] = fields[..] else {
-        return None;
-    };
-    Some(Account {
-        name: name.to_owned(),
-        uid: uid.parse().ok()?,
-        gid: gid.parse().ok()?,
-        home: PathBuf::from(home),
-    })
 }

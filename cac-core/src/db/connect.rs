@@ -1,7 +1,8 @@
 //! From a URL to pools: options of each database, how its sessions are set up, and which server versions are served.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{OpenOptions, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Connection, Executor as _};
 
 use super::{Db, Error, Pools};
+use crate::secret;
 
 const ACQUIRE: Duration = Duration::from_secs(10);
 const BUSY: Duration = Duration::from_secs(5);
@@ -94,16 +96,21 @@ fn cannot_open(path: &str, error: &dyn std::fmt::Display) -> Error {
     Error::Unreachable(format!("cannot open {path}: {error}"))
 }
 
-/// The file holds node secrets, so a new one is for its owner only; SQLite gives its companions the same mode.
+/// The file holds node secrets, so a new one is for its owner only, or for a group that the directory is made for; SQLite gives
+/// its companions the same mode.
 fn create_private(path: &Path) -> Result<(), Error> {
-    OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-        .map(drop)
-        .map_err(|error| cannot_open(&path.display().to_string(), &error))
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).mode(0o600);
+    let opened = match options.clone().create_new(true).open(path) {
+        // Past the umask, which programs of one group need not have alike.
+        Ok(file) => {
+            let mode = secret::file_mode(path.parent().unwrap_or(Path::new("")));
+            file.set_permissions(Permissions::from_mode(mode))
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => options.open(path).map(drop),
+        Err(error) => Err(error),
+    };
+    opened.map_err(|error| cannot_open(&path.display().to_string(), &error))
 }
 
 /// Parse errors of the drivers may quote the URL, and with it the password.

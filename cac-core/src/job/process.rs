@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -203,24 +205,44 @@ fn as_user(job: &Running) -> Vec<String> {
         return Vec::new();
     };
     let (uid, gid) = (account.uid.to_string(), account.gid.to_string());
-    let words = [
+    let change = [
         "setpriv",
         "--reuid",
         &uid,
         "--regid",
         &gid,
         "--init-groups",
+        // A runner that is not root changes its user by ambient capabilities, which its commands may not have.
         "--inh-caps=-all",
+        "--ambient-caps=-all",
         "--",
     ];
-    words.map(str::to_owned).to_vec()
+    let mut words = change.map(str::to_owned).to_vec();
+    if let Some(cwd) = closed_cwd(job) {
+        words.extend(["env", "-C", cwd].map(str::to_owned));
+    }
+    words
+}
+
+/// The working directory, where only the user of the jobs may enter it: a runner that is not root starts them elsewhere, and they go
+/// there themselves.
+fn closed_cwd(job: &Running) -> Option<&str> {
+    let settings = &job.core.config.runner;
+    let closed = access(&settings.cwd, Access::EXEC_OK) == Err(Errno::ACCESS);
+    settings
+        .cwd
+        .to_str()
+        .filter(|_| settings.user.is_some() && closed)
 }
 
 /// Standard output and error are one pipe, so that what is printed stays in order.
 fn command(job: &Running, program: &Path, output: OwnedFd) -> std::io::Result<Command> {
     let mut command = Command::new(program);
     let settings = &job.core.config.runner;
-    command.current_dir(&settings.cwd).env_clear();
+    if closed_cwd(job).is_none() {
+        command.current_dir(&settings.cwd);
+    }
+    command.env_clear();
     for name in PASSED {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{
-    DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, getpid, set_child_subreaper,
-    set_dumpable_behavior, setsid, wait,
+    DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, getrlimit,
+    set_child_subreaper, set_dumpable_behavior, setrlimit, setsid, wait,
 };
 
 use crate::processes::{descendants, signal_descendants};
@@ -54,10 +54,19 @@ pub fn own_program() -> PathBuf {
     PathBuf::from("/proc/self/exe")
 }
 
-/// Keeps other processes of the same user from reading this one's memory and environment, where secrets are.
+/// Keeps other processes of the same user from reading this one's memory and environment, where secrets are, and the kernel from
+/// writing them to a core dump. A program calls it first of all; what it starts is not hidden.
 pub fn hide() {
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "jobs of the same user can read this process's memory");
+    // Non-dumpable is enough for both while `fs.suid_dumpable` is 0. With 2 the kernel dumps even then, but not with this limit; the
+    // hard limit stays, for jobs that want their own dumps.
+    let limit = Rlimit {
+        current: Some(0),
+        ..getrlimit(Resource::Core)
+    };
+    let limited = setrlimit(Resource::Core, limit);
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable).and(limited) {
+        // Before there is a log.
+        eprintln!("warning: other programs of this user may read this process's memory: {error}");
     }
 }
 

@@ -10,6 +10,7 @@ use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use tokio::sync::Mutex;
+use zeroize::Zeroizing;
 
 use super::http::{Call, Wire, parse};
 use super::{Clock, Error, Pve, Secret};
@@ -80,7 +81,7 @@ async fn login(
         .with("username", user)
         .with("password", password.expose())
         .with_some("tfa-challenge", challenge.map(Secret::expose));
-    let body = wire.send(&call, HeaderMap::new()).await?;
+    let body = Zeroizing::new(wire.send(&call, HeaderMap::new()).await?);
     let answer: Answer = parse(&call, &body)?.data;
     let ticket = Secret::new(answer.ticket);
     if answer.need_tfa == Some(true) {

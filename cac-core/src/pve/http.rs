@@ -12,6 +12,7 @@ use reqwest::{Method, Response, StatusCode};
 use rustls::CertificateError;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use super::{Error, Pve};
 
@@ -33,7 +34,8 @@ pub(super) struct Wire {
 pub(super) struct Call {
     method: Method,
     path: String,
-    parameters: String,
+    /// A password may be among them.
+    parameters: Zeroizing<String>,
 }
 
 impl Call {
@@ -53,7 +55,7 @@ impl Call {
         Ok(Self {
             method,
             path,
-            parameters: String::new(),
+            parameters: Zeroizing::default(),
         })
     }
 
@@ -62,12 +64,20 @@ impl Call {
     }
 
     pub(super) fn with(mut self, name: &str, value: impl ToString) -> Self {
-        if !self.parameters.is_empty() {
-            self.parameters.push('&');
+        let value = Zeroizing::new(value.to_string());
+        let value = Zeroizing::new(escape(&value).into_owned());
+        let name = escape(name);
+        // A text that outgrew its memory would leave a copy behind in the old one.
+        let length = self.parameters.len() + name.len() + value.len() + 2;
+        let mut parameters = Zeroizing::new(String::with_capacity(length));
+        parameters.push_str(&self.parameters);
+        if !parameters.is_empty() {
+            parameters.push('&');
         }
-        self.parameters.push_str(&escape(name));
-        self.parameters.push('=');
-        self.parameters.push_str(&escape(&value.to_string()));
+        parameters.push_str(&name);
+        parameters.push('=');
+        parameters.push_str(&value);
+        self.parameters = parameters;
         self
     }
 
@@ -175,7 +185,7 @@ impl Wire {
                     CONTENT_TYPE,
                     HeaderValue::from_static("application/x-www-form-urlencoded"),
                 )
-                .body(call.parameters.clone());
+                .body(call.parameters.to_string());
         }
         let response = request
             .send()

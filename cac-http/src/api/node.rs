@@ -380,7 +380,5 @@ impl Api {
 
 /// What a form sent, for the form that is shown again.
 fn without_secret(body: &Input<NodeRequest>) -> std::collections::BTreeMap<String, String> {
-    let mut sent = input::shown(&body.raw);
-    sent.remove("secret");
-    sent
+    input::shown(&body.raw)
 }
