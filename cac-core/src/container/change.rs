@@ -315,6 +315,7 @@ async fn reserve(
         cores: more(cores),
         memory: more(memory),
         disk: more(disk),
+        ..Amounts::default()
     };
     let mut fields = Fields::default();
     quota::check(tx, core, actor, &owner, more, &mut fields).await?;

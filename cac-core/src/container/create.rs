@@ -180,6 +180,7 @@ impl Checked {
             cores: self.cores.into(),
             memory: self.memory.into(),
             disk: self.disk.into(),
+            ..Amounts::of_services(&self.services)
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::container::{self, Container, check};
 use crate::db::Tx;
 use crate::error::Fields;
 use crate::nginx::PublicName;
+use crate::quota::{self, Amounts};
 use crate::{Core, Error, Result, args, transaction};
 
 /// Services of one container at most.
@@ -134,6 +135,10 @@ pub async fn add(core: &Core, actor: &Actor, container: i64, new: &NewOne) -> Re
                 }
             }
         }
+        let mut fields = Fields::default();
+        let more = Amounts::of_services(std::slice::from_ref(&new));
+        quota::check(tx, core, actor, &container.username, more, &mut fields).await?;
+        fields.into_result()?;
         tx.lock("ports").await?;
         let id = create(tx, core, container.id, std::slice::from_ref(&new)).await?[0];
         options.store(tx, id).await?;
