@@ -1,7 +1,8 @@
 //! Containers: rows, names, who may see them. Asking for one is `container/create.rs`, registering one that exists
 //! `container/register.rs`, taking over what a node has `container/import.rs`, and what the original's port map has
 //! `container/port_map.rs`; changing one `container/change.rs`, ending one `container/delete.rs`; what they do now
-//! `container/live.rs`.
+//! `container/live.rs`; whether what stands under a VMID is the row's container `container/identity.rs`, and the rows that wait for that
+//! look `container/verify.rs`.
 
 use std::collections::BTreeMap;
 
@@ -18,12 +19,14 @@ mod change;
 pub(crate) mod check;
 mod create;
 mod delete;
+pub(crate) mod identity;
 mod import;
 mod live;
 mod port_map;
 mod register;
 mod size;
 mod suggest;
+mod verify;
 
 pub use change::{Changed, ContainerChange, TIMEFRAMES, change, snapshots, update, usage};
 pub use create::{Created, NewContainer, Preflight, create, preflight};
@@ -32,9 +35,11 @@ pub use delete::{Deletion, delete, forget};
 pub use import::{Importable, Wanted, import, importable};
 pub use live::{Live, live, live_status};
 pub use port_map::{Outcome, Taken, take};
+pub(crate) use register::is_mac;
 pub use register::{Registration, register};
 pub use size::{Size, Sizes};
 pub use suggest::suggest;
+pub use verify::{keep_verifying, verify};
 
 /// A row of `Containers` with its services.
 #[derive(Debug, Clone, Serialize)]
@@ -71,6 +76,10 @@ pub struct Container {
     pub disk: Option<u32>,
     /// Whether it may not be deleted.
     pub protected: bool,
+    /// Since when it is registered without a look in Proxmox VE; absent once its identity was proved.
+    pub unverified_since: Option<DateTime<Utc>>,
+    /// When it was proved that another container stands under its VMID; absent while that is not so.
+    pub identity_mismatch_at: Option<DateTime<Utc>>,
     #[serde(skip)]
     pub ssh_public_key: Option<String>,
     pub created_at: DateTime<Utc>,
@@ -98,6 +107,8 @@ impl Container {
             memory: row.get("memory")?,
             disk: row.get("disk")?,
             protected: row.get("protected")?,
+            unverified_since: row.get("unverifiedSince")?,
+            identity_mismatch_at: row.get("identityMismatchAt")?,
             ssh_public_key: row.get("sshPublicKey")?,
             created_at: row.get("createdAt")?,
             updated_at: row.get("updatedAt")?,
@@ -232,6 +243,7 @@ fn refused(reason: Option<String>) -> Error {
     }
     for (beginning, field) in [
         (container_delete::MISMATCH, "id"),
+        (container_delete::DUPLICATE, "id"),
         (container_delete::OURS, "id"),
         (container_change::TAKEN, "name"),
     ] {

@@ -1,5 +1,5 @@
 //! Nodes: the Proxmox VE hosts that containers are made on, and the clients that talk to them. What a node's token may do is
-//! `node/capability.rs`.
+//! `node/capability.rs`, which cluster it is in `node/cluster.rs`.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -15,6 +15,7 @@ use crate::pve::{Auth, Pve, Secret, Target, Tls};
 use crate::{Core, Error, Result, args, cipher, config, db, placement, transaction};
 
 mod capability;
+pub(crate) mod cluster;
 
 pub use capability::{Check, test};
 
@@ -49,6 +50,9 @@ pub struct Node {
     pub bridge: Option<String>,
     /// Which template an `osRelease` means here ([`crate::placement::Preferences`]).
     pub templates: Option<String>,
+    /// Names its Proxmox VE cluster; absent until the node was asked.
+    #[serde(skip)]
+    pub(crate) cluster: Option<String>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
@@ -134,6 +138,7 @@ impl Node {
             storage: row.get("storage")?,
             bridge: row.get("bridge")?,
             templates: row.get("templates")?,
+            cluster: row.get("cluster")?,
             created_at: row.get("createdAt")?,
             updated_at: row.get("updatedAt")?,
         })

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cac_core::wake::{self, Channel};
-use cac_core::{Core, user};
+use cac_core::{Core, container, user};
 use poem::endpoint::BoxEndpoint;
 use poem::listener::TcpAcceptor;
 use poem::{EndpointExt as _, Response, Route, Server};
@@ -69,7 +69,7 @@ fn stoppable(core: Core, stop: CancellationToken) -> BoxEndpoint<'static, Respon
     edge.boxed()
 }
 
-/// Serves until `stop`, then ends in well under a second, event streams included; looks admin rights up meanwhile.
+/// Serves until `stop`, then ends in well under a second, event streams included; looks admin rights up and verifies containers meanwhile.
 pub async fn serve(
     core: Core,
     listener: tokio::net::TcpListener,
@@ -77,6 +77,7 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let listening = wake::listen(&core, Channel::Output).await;
     let looking = tokio::spawn(user::keep_looking_up(core.clone(), stop.clone()));
+    let verifying = tokio::spawn(container::keep_verifying(core.clone(), stop.clone()));
     let served = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
         .run_with_graceful_shutdown(
             stoppable(core, stop.clone()),
@@ -85,6 +86,7 @@ pub async fn serve(
         )
         .await;
     looking.abort();
+    verifying.abort();
     listening.end().await;
     served
 }

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::identity::prove;
 use super::size::{CORES, DISK, MEMORY};
 use super::{Container, check as rules, find, refused};
 use crate::actor::Actor;
@@ -12,7 +13,7 @@ use crate::job::container_change::{self, Change, Payload};
 use crate::job::{self, Status, container_create};
 use crate::pve::{Sample, Snapshot};
 use crate::quota::{self, Amounts};
-use crate::{Core, Error, Result, args, node, transaction};
+use crate::{Core, Error, Result, args, transaction};
 
 /// What an owner or an admin changes; absent fields stay.
 #[derive(Debug, Clone, Default)]
@@ -102,13 +103,16 @@ pub async fn update(
 
 /// Gives the new owner the role that opens Proxmox VE's own console; nothing has changed if Proxmox VE knows no such user.
 async fn give_role(core: &Core, container: &Container, owner: &str) -> Result<()> {
-    let Ok((node, vmid)) = made(container) else {
+    let Ok((_, vmid)) = made(container) else {
         return Ok(());
     };
-    let pve = core.pve(&node::find(core, node).await?)?;
+    let place = prove(core, container).await?;
     let path = format!("/vms/{vmid}");
     let user = core.proxmox_user(owner);
-    let given = pve.acl_grant(&path, container_create::ROLE, &user).await;
+    let given = place
+        .pve
+        .acl_grant(&path, container_create::ROLE, &user)
+        .await;
     given.map_err(|error| match error.is_does_not_exist() {
         true => Error::invalid("username", format!("Proxmox VE knows no user {user}.")),
         false => told(&error),
@@ -117,7 +121,7 @@ async fn give_role(core: &Core, container: &Container, owner: &str) -> Result<()
 
 /// Takes the role from the old owner. The container is somebody else's by now, whatever comes of it.
 async fn take_role(core: &Core, container: &Container) {
-    let Ok((node, vmid)) = made(container) else {
+    let Ok((_, vmid)) = made(container) else {
         return;
     };
     let (path, user) = (
@@ -125,7 +129,7 @@ async fn take_role(core: &Core, container: &Container) {
         core.proxmox_user(&container.username),
     );
     let taken = async {
-        let pve = core.pve(&node::find(core, node).await?)?;
+        let pve = prove(core, container).await?.pve;
         match pve.acl_revoke(&path, container_create::ROLE, &user).await {
             Err(error) if !error.is_does_not_exist() => Err(told(&error)),
             _ => Ok(()),
@@ -142,9 +146,9 @@ pub async fn snapshots(core: &Core, actor: &Actor, id: i64) -> Result<Vec<Snapsh
 }
 
 async fn snapshots_of(core: &Core, container: &Container) -> Result<Vec<Snapshot>> {
-    let (node, vmid) = made(container)?;
-    let node = node::find(core, node).await?;
-    let asked = core.pve(&node)?.lxc_snapshots(&node.name, vmid).await;
+    let (_, vmid) = made(container)?;
+    let place = prove(core, container).await?;
+    let asked = place.pve.lxc_snapshots(&place.node, vmid).await;
     asked.map_err(|error| told(&error))
 }
 
@@ -158,13 +162,9 @@ pub async fn usage(core: &Core, actor: &Actor, id: i64, timeframe: &str) -> Resu
         return Err(Error::invalid("timeframe", message));
     }
     let container = find(core, actor, id).await?;
-    let (node, vmid) = made(&container)?;
-    let node = node::find(core, node).await?;
-    match core
-        .pve(&node)?
-        .lxc_series(&node.name, vmid, timeframe)
-        .await
-    {
+    let (_, vmid) = made(&container)?;
+    let place = prove(core, &container).await?;
+    match place.pve.lxc_series(&place.node, vmid, timeframe).await {
         Ok(samples) => Ok(samples),
         // Proxmox VE has made no round since the creation.
         Err(error) if error.to_string().contains("RRD error") => Ok(Vec::new()),
@@ -172,7 +172,7 @@ pub async fn usage(core: &Core, actor: &Actor, id: i64, timeframe: &str) -> Resu
     }
 }
 
-fn told(error: &crate::pve::Error) -> Error {
+pub(super) fn told(error: &crate::pve::Error) -> Error {
     if error.is_transient() {
         return Error::Unreachable(error.to_string());
     }
@@ -180,7 +180,7 @@ fn told(error: &crate::pve::Error) -> Error {
 }
 
 /// Node and VMID of a container that is made.
-fn made(container: &Container) -> Result<(i64, u32)> {
+pub(super) fn made(container: &Container) -> Result<(i64, u32)> {
     let place = container.node_id.zip(container.container_id);
     let message = "This container is not made yet, or its node is not known.";
     place.ok_or_else(|| Error::conflict("id", message))

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod clone;
+mod cluster;
 mod create;
 mod delete;
 mod faults;
+mod identity;
 mod import;
 mod lab;
 mod life;
