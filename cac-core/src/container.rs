@@ -2,7 +2,8 @@
 //! `container/register.rs`, taking over what a node has `container/import.rs`, and what the original's port map has
 //! `container/port_map.rs`; changing one `container/change.rs` and `container/update.rs`, ending one
 //! `container/delete.rs`; what they do now
-//! `container/live.rs`.
+//! `container/live.rs`; whether what stands under a VMID is the row's container `container/identity.rs`, and the rows that wait for that
+//! look `container/verify.rs`.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ mod change;
 pub(crate) mod check;
 mod create;
 mod delete;
+pub(crate) mod identity;
 mod import;
 mod live;
 mod port_map;
@@ -27,6 +29,7 @@ mod release;
 mod size;
 mod suggest;
 mod update;
+mod verify;
 
 pub use change::{Changed, TIMEFRAMES, change, snapshots, usage};
 pub use create::{Created, NewContainer, Preflight, create, preflight};
@@ -34,6 +37,7 @@ pub use delete::{Deletion, delete, forget, keep};
 pub use import::{Importable, Wanted, import, importable};
 pub use live::{Live, live, live_status};
 pub use port_map::{Outcome, Taken, take};
+pub(crate) use register::is_mac;
 pub use register::{Registration, register};
 pub use release::settle;
 pub(crate) use release::{
@@ -42,6 +46,7 @@ pub(crate) use release::{
 pub use size::{Size, Sizes};
 pub use suggest::suggest;
 pub use update::{ContainerChange, update};
+pub use verify::{keep_verifying, verify};
 
 /// A row of `Containers` with its services.
 #[derive(Debug, Clone, Serialize)]
@@ -87,6 +92,10 @@ pub struct Container {
     pub disk: Option<u32>,
     /// Whether it may not be deleted.
     pub protected: bool,
+    /// Since when it is registered without a look in Proxmox VE; absent once its identity was proved.
+    pub unverified_since: Option<DateTime<Utc>>,
+    /// When it was proved that another container stands under its VMID; absent while that is not so.
+    pub identity_mismatch_at: Option<DateTime<Utc>>,
     #[serde(skip)]
     pub ssh_public_key: Option<String>,
     pub created_at: DateTime<Utc>,
@@ -119,6 +128,8 @@ impl Container {
             memory: row.get("memory")?,
             disk: row.get("disk")?,
             protected: row.get("protected")?,
+            unverified_since: row.get("unverifiedSince")?,
+            identity_mismatch_at: row.get("identityMismatchAt")?,
             ssh_public_key: row.get("sshPublicKey")?,
             created_at: row.get("createdAt")?,
             updated_at: row.get("updatedAt")?,
@@ -253,6 +264,7 @@ fn refused(reason: Option<String>) -> Error {
     }
     for (beginning, field) in [
         (container_delete::MISMATCH, "id"),
+        (container_delete::DUPLICATE, "id"),
         (container_delete::OURS, "id"),
         (container_change::TAKEN, "name"),
     ] {

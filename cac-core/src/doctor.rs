@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Program, Vars};
 use crate::db::{Db, sqlite_file};
 use crate::nginx::{self, Flavour};
+use crate::node::cluster;
 use crate::schema::{self, MigrationState};
 use crate::{Core, args, hostname, mail, node, routes, token, user};
 
@@ -101,6 +102,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
             names(&core, &mut found).await;
             tokens(&core, &mut found).await;
             questionable_names(&core, &mut found).await;
+            identities(&core, &mut found).await;
             core.db.close().await;
         }
         Err(error) => found.bad("database", error.to_string()),
@@ -350,6 +352,45 @@ fn sites(config: &Config, found: &mut Findings) {
         );
     } else {
         found.good(about, "the portal and the containers are different sites");
+    }
+}
+
+/// Rows whose container in Proxmox VE is another one, is claimed twice, or was never looked at.
+async fn identities(core: &Core, found: &mut Findings) {
+    let about = "identity";
+    let sql = r#"SELECT COUNT("unverifiedSince") AS "unverified", COUNT("identityMismatchAt") AS "other" FROM "Containers""#;
+    let counts = core.db.one(sql, args![]).await;
+    let counts =
+        counts.and_then(|row| Ok((row.get::<i64>("unverified")?, row.get::<i64>("other")?)));
+    let (unverified, other, pairs) = match (counts, cluster::duplicate_pairs(core).await) {
+        (Ok((unverified, other)), Ok(pairs)) => (unverified, other, pairs),
+        (Err(error), _) => return found.bad(about, error.to_string()),
+        (_, Err(error)) => return found.bad(about, error.to_string()),
+    };
+    if other > 0 {
+        let text = format!(
+            "{other} containers are others in Proxmox VE, and not served: see the reconciliation"
+        );
+        found.bad(about, text);
+    }
+    for pair in &pairs {
+        let text = format!(
+            "containers {} and {} both name CT {} of one cluster: forget the wrong one (`DELETE /containers/ID?forget=true`)",
+            pair.first, pair.second, pair.vmid
+        );
+        found.bad(about, text);
+    }
+    if unverified > 0 {
+        let text = format!(
+            "{unverified} containers were registered while their node could not be asked; they are verified when it answers"
+        );
+        found.note(about, text);
+    }
+    if other == 0 && unverified == 0 && pairs.is_empty() {
+        found.good(
+            about,
+            "every container that was looked at is the one of its row",
+        );
     }
 }
 

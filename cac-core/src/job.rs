@@ -35,7 +35,7 @@ pub mod user_mail;
 
 pub(crate) use follow::Feeds;
 pub use follow::{Follower, Happening, follow};
-pub(crate) use identity::identity;
+pub(crate) use identity::{Mismatch, identity};
 pub use runner::Runner;
 pub use running::{Running, Stop};
 

@@ -1,5 +1,5 @@
 //! Nodes: the Proxmox VE hosts that containers are made on, and the clients that talk to them. What a node's token may do is
-//! `node/capability.rs`.
+//! `node/capability.rs`, which cluster it is in `node/cluster.rs`.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -15,6 +15,7 @@ use crate::pve::{Auth, Pve, Secret, Target, Tls};
 use crate::{Core, Error, Result, args, audit, cipher, config, db, placement, transaction};
 
 mod capability;
+pub(crate) mod cluster;
 
 pub use capability::{Check, test};
 
@@ -49,6 +50,9 @@ pub struct Node {
     pub bridge: Option<String>,
     /// Which template an `osRelease` means here ([`crate::placement::Preferences`]).
     pub templates: Option<String>,
+    /// Names its Proxmox VE cluster; absent until the node was asked.
+    #[serde(skip)]
+    pub(crate) cluster: Option<String>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
@@ -135,6 +139,7 @@ impl Node {
             storage: row.get("storage")?,
             bridge: row.get("bridge")?,
             templates: row.get("templates")?,
+            cluster: row.get("cluster")?,
             created_at: row.get("createdAt")?,
             updated_at: row.get("updatedAt")?,
         })
@@ -258,12 +263,12 @@ pub async fn create(core: &Core, actor: &Actor, mut new: NewNode) -> Result<Node
         )
         .await
         .map_err(|error| name_taken(error, &new.name))?;
-        keep_secret(tx, core, id, new.secret.as_deref()).await?;
+        keep_secret(tx, core, id, secret.as_ref()).await?;
         let node = in_transaction(tx, core, id).await?;
         audit::Change::new("node_create", format!("/nodes/{id}"))
             .created()
             .altered(None, Some(&node))
-            .secret("secret", new.secret.is_some())
+            .secret("secret", secret.is_some())
             .write(tx, core, actor)
             .await?;
         id

@@ -1,11 +1,12 @@
 //! How much one user may have: the configured limits, or a row of `Quotas` for this one user. What is asked for counts from the
-//! moment that its row exists.
+//! moment that its row exists, and so does what was registered, imported or adopted, with the sizes that it has in Proxmox VE.
 
 use serde::Serialize;
 
 use crate::actor::Actor;
 use crate::db::Tx;
 use crate::error::Fields;
+use crate::service::NewService;
 use crate::{Core, Error, Result, args, audit, transaction};
 
 /// Limits; absent ones do not limit.
@@ -17,6 +18,10 @@ pub struct Limits {
     pub memory: Option<u32>,
     /// GiB
     pub disk: Option<u32>,
+    /// Services of all containers.
+    pub services: Option<u32>,
+    /// External ports of all containers, tcp and udp.
+    pub ports: Option<u32>,
 }
 
 impl Limits {
@@ -27,6 +32,8 @@ impl Limits {
             cores: self.cores.or(other.cores),
             memory: self.memory.or(other.memory),
             disk: self.disk.or(other.disk),
+            services: self.services.or(other.services),
+            ports: self.ports.or(other.ports),
         }
     }
 }
@@ -40,6 +47,25 @@ pub struct Amounts {
     pub memory: i64,
     /// GiB
     pub disk: i64,
+    /// Services of all containers.
+    pub services: i64,
+    /// External ports of all containers, tcp and udp.
+    pub ports: i64,
+}
+
+impl Amounts {
+    /// What these services take, and nothing else.
+    pub(crate) fn of_services(new: &[NewService]) -> Self {
+        let ports = new
+            .iter()
+            .filter(|service| matches!(service, NewService::Port { .. }));
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        Self {
+            services: number(new.len()),
+            ports: number(ports.count()),
+            ..Self::default()
+        }
+    }
 }
 
 /// A user's limits and what is used of them.
@@ -97,9 +123,11 @@ pub async fn set(core: &Core, actor: &Actor, username: &str, limits: Limits) -> 
         tx.exec(r#"DELETE FROM "Quotas" WHERE "username" = ?"#, args![username]).await?;
         if limits != Limits::default() {
             tx.exec(
-                r#"INSERT INTO "Quotas" ("username", "containers", "cores", "memory", "disk", "createdAt", "updatedAt")
-                   VALUES (?, ?, ?, ?, ?, ?, ?)"#,
-                args![username, limits.containers, limits.cores, limits.memory, limits.disk, now, now],
+                r#"INSERT INTO "Quotas" ("username", "containers", "cores", "memory", "disk", "services", "ports", "createdAt", "updatedAt")
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"#,
+                args![
+                    username, limits.containers, limits.cores, limits.memory, limits.disk, limits.services, limits.ports, now, now
+                ],
             )
             .await?;
         }
@@ -147,6 +175,20 @@ pub(crate) async fn check(
             more.memory,
         ),
         ("disk", "GiB of disk", limits.disk, used.disk, more.disk),
+        (
+            "services",
+            "services",
+            limits.services,
+            used.services,
+            more.services,
+        ),
+        (
+            "ports",
+            "external ports",
+            limits.ports,
+            used.ports,
+            more.ports,
+        ),
     ] {
         let Some(limit) = limit.map(i64::from).filter(|_| more > 0) else {
             continue;
@@ -162,9 +204,29 @@ pub(crate) async fn check(
     Ok(())
 }
 
+/// What a user has more of than the limits allow, such as `11 of 10 containers`; an admin may register and import beyond them.
+/// Rights: none are checked.
+pub async fn exceeded(core: &Core, username: &str) -> Result<Vec<String>> {
+    let mut tx = core.db.read().await?;
+    let own = own(&mut tx, username).await?.unwrap_or_default();
+    let (limits, used) = (own.or(core.config.quota), used(&mut tx, username).await?);
+    let over = |unit: &str, limit: Option<u32>, used: i64| {
+        let limit = limit.filter(|limit| used > i64::from(*limit))?;
+        Some(format!("{used} of {limit} {unit}"))
+    };
+    let all = [
+        over("containers", limits.containers, used.containers),
+        over("cores", limits.cores, used.cores),
+        over("MiB of memory", limits.memory, used.memory),
+        over("GiB of disk", limits.disk, used.disk),
+        over("services", limits.services, used.services),
+        over("external ports", limits.ports, used.ports),
+    ];
+    Ok(all.into_iter().flatten().collect())
+}
+
 async fn own(tx: &mut Tx, username: &str) -> Result<Option<Limits>> {
-    let sql =
-        r#"SELECT "containers", "cores", "memory", "disk" FROM "Quotas" WHERE "username" = ?"#;
+    let sql = r#"SELECT "containers", "cores", "memory", "disk", "services", "ports" FROM "Quotas" WHERE "username" = ?"#;
     let Some(row) = tx.opt(sql, args![username]).await? else {
         return Ok(None);
     };
@@ -173,6 +235,8 @@ async fn own(tx: &mut Tx, username: &str) -> Result<Option<Limits>> {
         cores: row.get("cores")?,
         memory: row.get("memory")?,
         disk: row.get("disk")?,
+        services: row.get("services")?,
+        ports: row.get("ports")?,
     }))
 }
 
@@ -190,6 +254,14 @@ async fn used(tx: &mut Tx, username: &str) -> Result<Amounts> {
         used.cores += size("cores")?;
         used.memory += size("memory")?;
         used.disk += size("disk")?;
+    }
+    let sql = r#"SELECT c."username", COUNT(*) AS "services", COUNT(s."externalPort") AS "ports" FROM "Services" s
+                 JOIN "Containers" c ON c."id" = s."containerId" WHERE c."username" = ? GROUP BY c."username""#;
+    for row in tx.all(sql, args![username]).await? {
+        if row.get::<String>("username")? == username {
+            used.services = row.get("services")?;
+            used.ports = row.get("ports")?;
+        }
     }
     Ok(used)
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::actor::Actor;
 use crate::container::{self, Container, Filter, check};
 use crate::job::identity;
-use crate::node::{self, Node};
+use crate::node::{self, Node, cluster};
 use crate::pve::{Interface, LxcConfig, Pve};
 use crate::{Core, Error, Result, args, transaction};
 
@@ -27,6 +27,10 @@ pub enum Kind {
     Gone,
     /// Under the row's VMID stands somebody else's container.
     Stranger,
+    /// Another row names the same VMID of the same cluster.
+    Duplicate,
+    /// It was registered while its node could not be asked.
+    Unverified,
     /// The container is on another node than the row says.
     Moved,
     /// It has another address than the row says.
@@ -91,6 +95,7 @@ pub async fn look(core: &Core, actor: &Actor) -> Result<Vec<Finding>> {
         looks.push(compare(core, row, &seen).boxed());
     }
     findings.extend(all(looks).await);
+    findings.extend(duplicates(core, &rows, &seen).await?);
     findings.extend(orphans(core, &rows, &seen).await);
     findings.sort_by_key(|one| (one.kind, one.container, one.vmid));
     Ok(findings)
@@ -117,7 +122,10 @@ async fn see(core: &Core, node: &Node) -> Result<Seen, String> {
 }
 
 async fn compare(core: &Core, row: &Container, seen: &HashMap<i64, Seen>) -> Option<Finding> {
-    let (vmid, seen) = (row.container_id?, seen.get(&row.node_id?)?);
+    let (vmid, node) = (row.container_id?, row.node_id?);
+    let Some(seen) = seen.get(&node) else {
+        return unverified(row, vmid, node);
+    };
     let finding = |kind, message: String, repair: String| {
         Some(Finding {
             kind,
@@ -147,7 +155,11 @@ async fn compare(core: &Core, row: &Container, seen: &HashMap<i64, Seen>) -> Opt
         Err(_) => return None,
     };
     if let Err(mismatch) = identity(core, row, &config) {
-        return finding(Kind::Stranger, format!("{name}: {mismatch}"), forget);
+        return finding(
+            Kind::Stranger,
+            format!("{name}: {}", mismatch.detail()),
+            forget,
+        );
     }
     if *on != seen.node.name {
         let message = format!(
@@ -164,6 +176,55 @@ async fn compare(core: &Core, row: &Container, seen: &HashMap<i64, Seen>) -> Opt
         return finding(Kind::Address, message, refresh);
     }
     None
+}
+
+/// A row of which nothing is known but what a registration said.
+fn unverified(row: &Container, vmid: u32, node: i64) -> Option<Finding> {
+    let since = row.unverified_since?.format("%Y-%m-%d %H:%M:%S");
+    Some(Finding {
+        kind: Kind::Unverified,
+        container: Some(row.id),
+        node: String::new(),
+        vmid: Some(vmid),
+        message: format!(
+            "{}: CT {vmid} was registered at {since} UTC, when Proxmox VE could not be asked whether it is so.",
+            row.hostname
+        ),
+        repair: format!(
+            "It is verified as soon as the node answers. Test the node (`POST /nodes/{node}/test`)."
+        ),
+    })
+}
+
+/// Rows that name one VMID of a cluster, a finding for each.
+async fn duplicates(
+    core: &Core,
+    rows: &[Container],
+    seen: &HashMap<i64, Seen>,
+) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for pair in cluster::duplicate_pairs(core).await? {
+        for (id, other) in [(pair.first, pair.second), (pair.second, pair.first)] {
+            let Some(row) = rows.iter().find(|row| row.id == id) else {
+                continue;
+            };
+            let node = row.node_id.and_then(|node| seen.get(&node));
+            findings.push(Finding {
+                kind: Kind::Duplicate,
+                container: Some(id),
+                node: node.map_or_else(String::new, |seen| seen.node.name.clone()),
+                vmid: Some(pair.vmid),
+                message: format!(
+                    "{}: container {other} names CT {} of the same cluster, too. Nothing that cannot be taken back is done to either.",
+                    row.hostname, pair.vmid
+                ),
+                repair: format!(
+                    "Let go of the one that is wrong: `DELETE /containers/{id}?forget=true` or `DELETE /containers/{other}?forget=true`."
+                ),
+            });
+        }
+    }
+    Ok(findings)
 }
 
 /// The address of a container that runs; of one that does not, nothing can be said.
@@ -230,7 +291,10 @@ pub async fn refresh(core: &Core, actor: &Actor, id: i64) -> Result<Container> {
     let on = seen.all.get(&vmid).unwrap_or(&old.name);
     let told = |error: crate::pve::Error| Error::Upstream(error.to_string());
     let config = seen.pve.lxc_config(on, vmid).await.map_err(told)?;
-    identity(core, &row, &config).map_err(|mismatch| Error::conflict("id", mismatch))?;
+    let outcome = identity(core, &row, &config);
+    container::identity::store(core, &row, outcome.as_ref().map(|()| &config)).await?;
+    // For admins only.
+    outcome.map_err(|mismatch| Error::conflict("id", mismatch.detail()))?;
     let Some(new) = nodes.iter().find(|node| node.name == *on) else {
         let message = format!("CT {vmid} is on {on}, which is no node here; add it first.");
         return Err(Error::conflict("node", message));
@@ -247,9 +311,11 @@ pub async fn refresh(core: &Core, actor: &Actor, id: i64) -> Result<Container> {
                             "memory" = COALESCE(?, "memory"), "disk" = COALESCE(?, "disk"), "updatedAt" = ?
                      WHERE "id" = ? AND "state" IS NULL"#;
         let given = args![new.id, address.as_deref(), config.cores, config.memory, disk, now, id];
-        if tx.exec(sql, given).await? == 0 {
+        let changed = tx.exec(sql, given).await.map_err(|error| cluster::taken(error, "id", vmid))?;
+        if changed == 0 {
             return Err(Error::conflict("id", "Something works on this container; wait until it has ended."));
         }
+        cluster::claim(tx, id).await.map_err(|error| cluster::taken(error, "id", vmid))?;
     })?;
     core.wake.routes();
     container::find(core, actor, id).await

@@ -36,7 +36,7 @@ pub enum Scope {
     /// Ask for containers, change and delete them; includes reading.
     #[serde(rename = "containers:write")]
     ContainersWrite,
-    /// Register containers that exist.
+    /// Register containers that exist, for anybody; for admins.
     #[serde(rename = "containers:register")]
     ContainersRegister,
     /// See jobs and their output, add and cancel them.
@@ -85,7 +85,16 @@ impl Scope {
 
     /// Whether only an admin may have it.
     fn admins_only(self) -> bool {
-        matches!(self, Self::NginxRead | Self::NginxReport)
+        matches!(
+            self,
+            Self::ContainersRegister | Self::NginxRead | Self::NginxReport
+        )
+    }
+
+    /// Whether it needs an owner who is an admin now, looked up lately. A proxy goes on while Proxmox VE is away and admin rights cannot be
+    /// looked up; a registration says whose a container is, and waits.
+    fn needs_admin_now(self) -> bool {
+        self == Self::ContainersRegister
     }
 
     /// Whether the password must have been given lately where a browser asks for a token with it: such a token outlives the
@@ -167,8 +176,12 @@ impl Held {
             Scope::ContainersWrite if scope == Scope::ContainersRead => true,
             has => *has == scope,
         };
-        // A proxy goes on while Proxmox VE is away and admin rights cannot be looked up.
-        self.scopes.iter().any(includes) && (self.was_admin || !scope.admins_only())
+        let owner = match scope {
+            scope if scope.needs_admin_now() => self.admin,
+            scope if scope.admins_only() => self.was_admin,
+            _ => true,
+        };
+        owner && self.scopes.iter().any(includes)
     }
 
     /// Who acts by it: an admin only with the scope for that.

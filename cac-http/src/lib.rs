@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use cac_core::supervise::supervise;
 use cac_core::wake::{self, Channel};
-use cac_core::{Core, user};
+use cac_core::{Core, container, user};
 use poem::endpoint::BoxEndpoint;
 use poem::{EndpointExt as _, Response, Route};
 use tokio_util::sync::CancellationToken;
@@ -75,7 +75,7 @@ fn app(
     edge::Detached(Arc::new(edge)).boxed()
 }
 
-/// Serves until `stop`, then ends in well under a second, event streams included; looks admin rights up meanwhile.
+/// Serves until `stop`, then ends in well under a second, event streams included; looks admin rights up and verifies containers meanwhile.
 pub async fn serve(
     core: Core,
     listener: tokio::net::TcpListener,
@@ -87,6 +87,11 @@ pub async fn serve(
         let look_up = || user::keep_looking_up(looked.clone(), until.clone());
         supervise(&looked, "user look-up", look_up).await;
     });
+    let (verified, until) = (core.clone(), stop.clone());
+    let verifying = tokio::spawn(async move {
+        let verify = || container::keep_verifying(verified.clone(), until.clone());
+        supervise(&verified, "container verification", verify).await;
+    });
     let readiness = Arc::<readiness::Readiness>::default();
     readiness.look(&core).await;
     let bounds = server::Bounds::new(&core.config);
@@ -95,6 +100,7 @@ pub async fn serve(
     let serving = server::serve(listener, endpoint, bounds, stop.clone());
     let ((), served) = tokio::join!(watching, serving);
     looking.abort();
+    verifying.abort();
     listening.end().await;
     served
 }

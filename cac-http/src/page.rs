@@ -33,7 +33,7 @@ macro_rules! templates {
     };
 }
 
-const TEXTS: [(&str, &str); 23] = templates!(
+const TEXTS: [(&str, &str); 24] = templates!(
     "base.html",
     "parts.html",
     "login.html",

@@ -360,6 +360,9 @@ fn quota(r: &mut Reader<'_>) -> Limits {
         cores: limit("QUOTA_CORES", "a number of cores"),
         memory: limit("QUOTA_MEMORY", "a number of MiB"),
         disk: limit("QUOTA_DISK", "a number of GiB"),
+        // Far above what anybody needs, and far below what is there: nobody uses the port ranges up alone.
+        services: Some(r.parse("QUOTA_SERVICES", 200, "a number of services")),
+        ports: Some(r.parse("QUOTA_PORTS", 100, "a number of external ports")),
     }
 }
 

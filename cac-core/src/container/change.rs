@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::identity::prove;
 use super::{Container, find, refused};
 use crate::actor::Actor;
 use crate::db::Tx;
@@ -10,7 +11,7 @@ use crate::error::Fields;
 use crate::job::container_change::{self, Change, Payload};
 use crate::job::{self, Status};
 use crate::pve::{Sample, Snapshot};
-use crate::{Core, Error, Result, args, audit, node, transaction};
+use crate::{Core, Error, Result, args, audit, transaction};
 
 /// How a request to change stands when the answer is due.
 #[derive(Debug, Clone)]
@@ -57,9 +58,9 @@ pub async fn snapshots(core: &Core, actor: &Actor, id: i64) -> Result<Vec<Snapsh
 }
 
 async fn snapshots_of(core: &Core, container: &Container) -> Result<Vec<Snapshot>> {
-    let (node, vmid) = made(container)?;
-    let node = node::find(core, node).await?;
-    let asked = core.pve(&node)?.lxc_snapshots(&node.name, vmid).await;
+    let (_, vmid) = made(container)?;
+    let place = prove(core, container).await?;
+    let asked = place.pve.lxc_snapshots(&place.node, vmid).await;
     asked.map_err(|error| told(&error))
 }
 
@@ -73,13 +74,9 @@ pub async fn usage(core: &Core, actor: &Actor, id: i64, timeframe: &str) -> Resu
         return Err(Error::invalid("timeframe", message));
     }
     let container = find(core, actor, id).await?;
-    let (node, vmid) = made(&container)?;
-    let node = node::find(core, node).await?;
-    match core
-        .pve(&node)?
-        .lxc_series(&node.name, vmid, timeframe)
-        .await
-    {
+    let (_, vmid) = made(&container)?;
+    let place = prove(core, &container).await?;
+    match place.pve.lxc_series(&place.node, vmid, timeframe).await {
         Ok(samples) => Ok(samples),
         // Proxmox VE has made no round since the creation.
         Err(error) if error.to_string().contains("RRD error") => Ok(Vec::new()),

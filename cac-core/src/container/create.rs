@@ -200,6 +200,7 @@ impl Checked {
             cores: self.cores.into(),
             memory: self.memory.into(),
             disk: self.disk.into(),
+            ..Amounts::of_services(&self.services)
         }
     }
 }

@@ -1,8 +1,6 @@
 //! Taking over containers that exist on a node already: what is there and not in our books, and the row that makes one of them ours.
 //! Nothing changes in Proxmox VE but the owner's role.
 
-use std::collections::BTreeSet;
-
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 
@@ -11,7 +9,7 @@ use super::{Container, check, find_any};
 use crate::actor::Actor;
 use crate::error::Fields;
 use crate::job::container_create;
-use crate::node::{self, Node};
+use crate::node::{self, Node, cluster};
 use crate::pve::{Interface, LxcStatus, Pve};
 use crate::{Core, Error, Result, args, transaction};
 
@@ -57,10 +55,7 @@ pub async fn importable(core: &Core, actor: &Actor, node: i64) -> Result<Vec<Imp
         .lxc_list(&node.name)
         .await
         .map_err(|e| told(&node, &e))?;
-    let sql = r#"SELECT "containerId" FROM "Containers" WHERE "nodeId" = ? AND "containerId" IS NOT NULL"#;
-    let rows = core.db.all(sql, args![node.id]).await?;
-    let known = rows.iter().map(|row| row.get("containerId"));
-    let known = known.collect::<std::result::Result<BTreeSet<u32>, _>>()?;
+    let known = cluster::vmids(core, node.id).await?;
     let unknown = all
         .into_iter()
         .filter(|one| one.template != Some(true) && !known.contains(&one.vmid));
@@ -209,12 +204,14 @@ pub async fn import(core: &Core, actor: &Actor, node: i64, wanted: &Wanted) -> R
             disk: one.disk,
         },
         node,
+        node_given: true,
+        verified: true,
     };
+    cluster::learn(core, &new.node).await?;
     let id = transaction!(core.db, tx => {
         tx.lock("names").await?;
-        let sql = r#"SELECT "id" FROM "Containers" WHERE "nodeId" = ? AND "containerId" = ?"#;
-        if let Some(row) = tx.opt(sql, args![new.node.id, new.vmid]).await? {
-            let id: i64 = row.get("id")?;
+        if let Some(holder) = cluster::holders(tx, new.node.id, new.vmid, None).await?.first() {
+            let id = holder.id;
             return Err(Error::conflict("vmid", format!("CT {} is container {id} already.", new.vmid)));
         }
         // Proxmox VE has just shown it there.

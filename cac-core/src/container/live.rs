@@ -1,4 +1,5 @@
-//! What containers do now, as Proxmox VE says: one call for each node every few seconds, whoever asks and how often.
+//! What containers do now, as Proxmox VE says: one call for each node every few seconds, whoever asks and how often; and one for each
+//! container a minute, which proves that it is the row's.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 
-use super::Container;
+use super::{Container, identity};
 use crate::pve::LxcStatus;
 use crate::{Core, node};
 
@@ -16,7 +17,10 @@ const FRESH: Duration = Duration::from_secs(2);
 
 /// The lists of all nodes, by their row ids.
 #[derive(Debug, Default)]
-pub struct Live(Mutex<HashMap<i64, Arc<tokio::sync::Mutex<Seen>>>>);
+pub struct Live {
+    nodes: Mutex<HashMap<i64, Arc<tokio::sync::Mutex<Seen>>>>,
+    pub(super) looks: identity::Looks,
+}
 
 /// A node's list.
 #[derive(Debug, Default)]
@@ -42,19 +46,20 @@ impl Seen {
 impl Live {
     fn of(&self, node: i64) -> Arc<tokio::sync::Mutex<Seen>> {
         let mut nodes = self
-            .0
+            .nodes
             .lock()
             .expect("nothing panics while it holds the nodes");
         Arc::clone(nodes.entry(node).or_default())
     }
 }
 
-/// What these containers do now, by row id; those of which nothing can be said are absent. What we changed ourselves since its
+/// What these containers do now, by row id; those of which nothing can be said, and those that are others in Proxmox VE, are absent. What we changed ourselves since its
 /// node was asked is asked for by itself.
 pub async fn live(core: &Core, containers: &[Container]) -> HashMap<i64, LxcStatus> {
     let nodes: BTreeSet<i64> = containers.iter().filter_map(|row| row.node_id).collect();
     let looks = nodes.into_iter().map(|node| on(core, node, containers));
-    join_all(looks).await.into_iter().flatten().collect()
+    let listed = join_all(looks).await.into_iter().flatten().collect();
+    identity::proved(core, containers, listed).await
 }
 
 async fn on(core: &Core, id: i64, containers: &[Container]) -> Vec<(i64, LxcStatus)> {
@@ -96,7 +101,6 @@ async fn on(core: &Core, id: i64, containers: &[Container]) -> Vec<(i64, LxcStat
 
 /// What Proxmox VE says of it, such as `running` or `stopped`, as [`live`] does; absent where nothing can be said.
 pub async fn live_status(core: &Core, container: &Container) -> Option<String> {
-    let id = container.node_id?;
-    let mut found = on(core, id, std::slice::from_ref(container)).await;
-    Some(found.pop()?.1.status)
+    let mut found = live(core, std::slice::from_ref(container)).await;
+    Some(found.remove(&container.id)?.status)
 }

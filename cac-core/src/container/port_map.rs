@@ -10,7 +10,7 @@ use super::import;
 use super::register::{self, Checked, Registration, insert, take_address};
 use crate::actor::Actor;
 use crate::db::Retry;
-use crate::node;
+use crate::node::{self, cluster};
 use crate::service::{NewService, ServiceType};
 use crate::{Core, Error, Result, args};
 
@@ -86,15 +86,7 @@ pub async fn take(
             continue;
         }
         let ways = (node, dry_run);
-        if let Err(error) = one(
-            core,
-            actor,
-            (&hostname, entry),
-            ways,
-            (&mut seen, &mut taken),
-        )
-        .await
-        {
+        if let Err(error) = one(core, (&hostname, entry), ways, (&mut seen, &mut taken)).await {
             taken.outcome = Outcome::Refused;
             taken.reason = Some(error.to_string());
             // The database is away, or something is broken: the next entries fare no better.
@@ -109,7 +101,6 @@ pub async fn take(
 
 async fn one(
     core: &Core,
-    actor: &Actor,
     (hostname, entry): (&str, Value),
     (node, dry_run): (Option<&str>, bool),
     (seen, taken): (&mut BTreeSet<String>, &mut Taken),
@@ -143,7 +134,8 @@ async fn one(
         node,
         ..Registration::default()
     };
-    let mut new = register::check(core, actor, &given, false).await?;
+    let mut new = register::check(core, &given, false).await?;
+    register::verify(core, &mut new).await?;
     new.services
         .retain(|service| matches!(service, NewService::Http { .. }));
     new.services.extend(services);
@@ -305,9 +297,9 @@ async fn store(core: &Core, new: &Checked, dry_run: bool, taken: &mut Taken) -> 
             return Ok(());
         }
     }
-    let sql = r#"SELECT "id" FROM "Containers" WHERE "nodeId" = ? AND "containerId" = ?"#;
-    if let Some(row) = tx.opt(sql, args![new.node.id, new.vmid]).await? {
-        let id: i64 = row.get("id")?;
+    let holders = cluster::holders(&mut tx, new.node.id, new.vmid, None).await?;
+    if let Some(holder) = holders.first() {
+        let id = holder.id;
         let message = format!("VMID {} of {} is container {id}.", new.vmid, new.node.name);
         return Err(Error::conflict("ctid", message));
     }

@@ -1,17 +1,20 @@
 //! Registering a container that exists already, as scripts do that made it themselves: row, services and ports in one
-//! transaction.
+//! transaction. What is claimed is compared with Proxmox VE first; where that cannot be asked, the row is *unverified* until it can
+//! (`verify.rs`). Only admins and machines register, since whoever owns the row may destroy the container.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::future::join_all;
 
-use super::{Container, check, find_any};
+use super::{Container, check, find_any, identity};
 use crate::actor::Actor;
 use crate::db::Tx;
 use crate::error::Fields;
+use crate::node::cluster::{self, Holder};
 use crate::node::{self, Node};
 use crate::pve::Interface;
+use crate::quota::{self, Amounts};
 use crate::service::{self, NewService};
 use crate::{Core, Error, Result, args, db, transaction};
 
@@ -49,7 +52,11 @@ pub(super) struct Checked {
     pub(super) ai_container: String,
     pub(super) services: Vec<NewService>,
     pub(super) node: Node,
+    /// Whether the request named the node, so that it must be this one.
+    pub(super) node_given: bool,
     pub(super) sizes: Sizes,
+    /// Whether Proxmox VE has shown that all this is true.
+    pub(super) verified: bool,
 }
 
 /// As far as they are known.
@@ -64,12 +71,30 @@ impl Checked {
     pub(super) fn address(&self) -> Option<String> {
         self.address.map(|address| address.to_string())
     }
+
+    fn amounts(&self) -> Amounts {
+        let size = |size: Option<u32>| size.map_or(0, i64::from);
+        Amounts {
+            containers: 1,
+            cores: size(self.sizes.cores),
+            memory: size(self.sizes.memory),
+            disk: size(self.sizes.disk),
+            ..Amounts::of_services(&self.services)
+        }
+    }
 }
 
-/// Registers a container; whoever is no admin only in their own name. The same node, VMID, name and MAC again change the
-/// address alone.
+/// Registers a container, for admins. The same node, VMID, name and MAC again change the address alone. What Proxmox VE shows to be
+/// false is refused; what cannot be looked up now is stored as unverified.
 pub async fn register(core: &Core, actor: &Actor, given: &Registration) -> Result<Container> {
-    let new = check(core, actor, given, true).await?;
+    if !actor.admin {
+        return Err(Error::Forbidden(
+            "Only admins may register a container.".to_owned(),
+        ));
+    }
+    let mut new = check(core, given, true).await?;
+    known(&mut core.db.read().await?, &new).await?;
+    verify(core, &mut new).await?;
     let held = core
         .db
         .opt(
@@ -80,12 +105,19 @@ pub async fn register(core: &Core, actor: &Actor, given: &Registration) -> Resul
     let confirmed = held.is_some() && shows(core, &new).await;
     let id = transaction!(core.db, tx => {
         tx.lock("names").await?;
-        let known = known(tx, actor, &new).await?;
+        let known = known(tx, &new).await?;
+        if known.is_none() {
+            check_quota(tx, core, actor, &new).await?;
+        }
         take_address(tx, core, &new, known, confirmed).await?;
         match known {
             Some(id) => {
                 let sql = r#"UPDATE "Containers" SET "ipv4Address" = ?, "updatedAt" = ? WHERE "id" = ?"#;
                 tx.exec(sql, args![new.address().as_deref(), core.clock.now(), id]).await?;
+                if new.verified {
+                    let sql = r#"UPDATE "Containers" SET "unverifiedSince" = NULL, "identityMismatchAt" = NULL WHERE "id" = ?"#;
+                    tx.exec(sql, args![id]).await?;
+                }
                 id
             }
             None => insert(tx, core, &new).await?,
@@ -97,12 +129,7 @@ pub async fn register(core: &Core, actor: &Actor, given: &Registration) -> Resul
 }
 
 /// Everything that can be said without the database's rows; `web` says whether there must be a web port.
-pub(super) async fn check(
-    core: &Core,
-    actor: &Actor,
-    given: &Registration,
-    web: bool,
-) -> Result<Checked> {
+pub(super) async fn check(core: &Core, given: &Registration, web: bool) -> Result<Checked> {
     let mut fields = Fields::default();
     let hostname = given.hostname.trim().to_lowercase();
     let hostname = match hostname.strip_suffix(&format!(".{}", core.config.domain)) {
@@ -131,11 +158,6 @@ pub(super) async fn check(
         Err(_) => fields.add("ipv4Address", "Give an IPv4 address, such as 192.0.2.7."),
     }
     let username = check::owner(core, &given.username, &mut fields);
-    if !username.is_empty() && !actor.may_see(Some(&username)) {
-        return Err(Error::Forbidden(
-            "Only admins may register a container for somebody else.".to_owned(),
-        ));
-    }
     let os_release = given.os_release.trim().to_lowercase();
     if os_release.is_empty() || os_release.len() > 64 || os_release.chars().any(char::is_control) {
         fields.add("osRelease", "Give its operating system, such as `debian`.");
@@ -173,6 +195,7 @@ pub(super) async fn check(
         .filter(|name| !name.is_empty());
     Ok(Checked {
         node: whose(core, name, &ai_container, vmid).await?,
+        node_given: name.is_some(),
         address: address.ok(),
         hostname,
         username,
@@ -182,11 +205,12 @@ pub(super) async fn check(
         ai_container,
         services,
         sizes: Sizes::default(),
+        verified: false,
     })
 }
 
 /// Six pairs of hexadecimal digits; the lowest bit of the first marks a group, which no interface is.
-fn is_mac(text: &str) -> bool {
+pub(crate) fn is_mac(text: &str) -> bool {
     let pairs: Vec<&str> = text.split(':').collect();
     let byte = |pair: &&str| {
         let digits = pair.len() == 2 && pair.bytes().all(|b| b.is_ascii_hexdigit());
@@ -200,6 +224,7 @@ fn is_mac(text: &str) -> bool {
 /// The node as named; else the one with the label; else the one that has the VMID; else the only one.
 async fn whose(core: &Core, name: Option<&str>, label: &str, vmid: u32) -> Result<Node> {
     let mut nodes = node::all(core).await?;
+    cluster::learn_unknown(core, &nodes).await?;
     if let Some(name) = name {
         let named = nodes.into_iter().find(|node| node.name == name);
         return named
@@ -259,31 +284,92 @@ async fn shows(core: &Core, new: &Checked) -> bool {
     }
 }
 
-/// The row that this very container has already.
-async fn known(tx: &mut Tx, actor: &Actor, new: &Checked) -> Result<Option<i64>> {
-    let sql = r#"SELECT "id", "hostname", "macAddress", "username" FROM "Containers" WHERE "nodeId" = ? AND "containerId" = ?"#;
-    let Some(row) = tx.opt(sql, args![new.node.id, new.vmid]).await? else {
-        return Ok(None);
+/// Compares what is claimed with Proxmox VE. An error says that it is not true, without what is; a node that cannot be asked proves
+/// nothing, and leaves the claim unverified.
+pub(super) async fn verify(core: &Core, new: &mut Checked) -> Result<()> {
+    let Ok(pve) = core.pve(&new.node) else {
+        return Ok(());
     };
-    let (id, hostname): (i64, String) = (row.get("id")?, row.get("hostname")?);
-    let mac: Option<String> = row.get("macAddress")?;
-    let same_mac = mac.is_some_and(|mac| mac.eq_ignore_ascii_case(&new.mac));
-    let owner: String = row.get("username")?;
-    if hostname == new.hostname && same_mac && actor.may_see(Some(&owner)) {
-        return Ok(Some(id));
+    let asked = identity::find(&pve, &new.node, new.vmid);
+    let (vmid, named) = (new.vmid, new.node.name.clone());
+    let refused = |message: String| Error::conflict("containerId", message);
+    let (on, config) = match tokio::time::timeout(node::AWAY, asked).await {
+        Ok(Ok(Some(found))) => found,
+        Ok(Ok(None)) => return Err(refused(format!("Node {named} has no CT {vmid}."))),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, node = named, vmid, "a registration cannot be verified now");
+            return Ok(());
+        }
+        Err(_) => return Ok(()),
+    };
+    if config.lock.as_deref() == Some("create") {
+        return Ok(());
     }
-    let seen = if actor.may_see(Some(&owner)) {
-        format!("container {id}, `{hostname}`")
-    } else {
-        "another container".to_owned()
+    if on != named {
+        let nodes = node::all(core).await?;
+        let real = nodes.into_iter().find(|node| node.name == on);
+        new.node = real.filter(|_| !new.node_given).ok_or_else(|| {
+            refused(format!(
+                "CT {vmid} is not on node {named}. Give the node that it is on, or none."
+            ))
+        })?;
+    }
+    if config.template {
+        return Err(refused(format!("CT {vmid} is a template.")));
+    }
+    let hostname = config.hostname.as_deref().unwrap_or_default();
+    let mac = config.mac().unwrap_or_default();
+    if !hostname.eq_ignore_ascii_case(&new.hostname) || !mac.eq_ignore_ascii_case(&new.mac) {
+        return Err(refused(format!(
+            "CT {vmid} has another host name, or another MAC address on net0. Send the ones that it has in Proxmox VE."
+        )));
+    }
+    new.verified = true;
+    new.sizes = Sizes {
+        cores: config.cores,
+        memory: config.memory,
+        disk: config.disk_gib(),
     };
-    Err(Error::conflict(
-        "containerId",
-        format!(
-            "VMID {} of {} is {seen}, with another name or MAC address; delete that one first.",
-            new.vmid, new.node.name
-        ),
-    ))
+    Ok(())
+}
+
+/// The row that this very container has already; an error names the row that has its VMID in this cluster.
+async fn known(tx: &mut Tx, new: &Checked) -> Result<Option<i64>> {
+    let holders = cluster::holders(tx, new.node.id, new.vmid, None).await?;
+    let same = |holder: &&Holder| {
+        let mac = holder.mac_address.as_deref();
+        let place = holder.node_id == new.node.id || !new.node_given;
+        place
+            && holder.hostname == new.hostname
+            && mac.is_some_and(|mac| mac.eq_ignore_ascii_case(&new.mac))
+    };
+    if let Some(holder) = holders.iter().find(same) {
+        return Ok(Some(holder.id));
+    }
+    match holders.first() {
+        None => Ok(None),
+        Some(holder) => Err(Error::conflict(
+            "containerId",
+            format!(
+                "VMID {} is container {}, `{}`, in this cluster, with another name, MAC address or node. Delete that one first.",
+                new.vmid, holder.id, holder.hostname
+            ),
+        )),
+    }
+}
+
+/// A machine may not give anybody more than they may have; an admin may, and it is logged.
+async fn check_quota(tx: &mut Tx, core: &Core, actor: &Actor, new: &Checked) -> Result<()> {
+    let owner = Actor::new(&new.username, false);
+    let mut fields = Fields::default();
+    quota::check(tx, core, &owner, &new.username, new.amounts(), &mut fields).await?;
+    if *actor == Actor::local() {
+        return fields.into_result();
+    }
+    if !fields.0.is_empty() {
+        tracing::warn!(owner = new.username, %fields, "a registration exceeds a quota");
+    }
+    Ok(())
 }
 
 /// Whoever has the address in our books has lost it, if Proxmox VE says so; else it is taken.
@@ -319,11 +405,11 @@ pub(super) async fn insert(tx: &mut Tx, core: &Core, new: &Checked) -> Result<i6
     let id = tx
         .insert(
             r#"INSERT INTO "Containers" ("hostname", "ipv4Address", "username", "osRelease", "containerId", "macAddress",
-                                         "aiContainer", "nodeId", "cores", "memory", "disk", "createdAt", "updatedAt")
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#,
+                                         "aiContainer", "nodeId", "cores", "memory", "disk", "unverifiedSince", "createdAt", "updatedAt")
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#,
             args![
                 &new.hostname, new.address().as_deref(), &new.username, &new.os_release, new.vmid, &new.mac, &new.ai_container,
-                new.node.id, new.sizes.cores, new.sizes.memory, new.sizes.disk, now, now
+                new.node.id, new.sizes.cores, new.sizes.memory, new.sizes.disk, (!new.verified).then_some(now), now, now
             ],
         )
         .await
@@ -335,6 +421,9 @@ pub(super) async fn insert(tx: &mut Tx, core: &Core, new: &Checked) -> Result<i6
             }
             other => other.into(),
         })?;
+    cluster::claim(tx, id)
+        .await
+        .map_err(|error| cluster::taken(error, "containerId", new.vmid))?;
     tx.lock("ports").await?;
     service::create(tx, core, id, &new.services).await?;
     Ok(id)

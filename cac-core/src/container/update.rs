@@ -276,6 +276,7 @@ impl Checked {
             cores: more(container.cores, counted.cores),
             memory: more(container.memory, counted.memory),
             disk: more(container.disk, counted.disk),
+            ..Amounts::default()
         };
         let owner = given_away
             .as_ref()

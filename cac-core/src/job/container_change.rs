@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::container_access::{self, OwnerChange};
 use super::guest::{Guest, release};
-use super::identity::{identity, locate};
+use super::identity::{locate, prove, refuse_duplicates};
 use super::pve_task::{Ended, wait_for_task};
 use super::{Running, Stop};
 use crate::container::{self, Container};
@@ -81,6 +81,13 @@ impl Change {
             Self::RollBack { name } => format!("roll back to snapshot {name} of"),
             Self::DeleteSnapshot { name } => format!("delete snapshot {name} of"),
         }
+    }
+}
+
+impl Change {
+    /// Whether it ends or takes away something, so that the wrong container would suffer by it.
+    fn is_destructive(&self) -> bool {
+        !matches!(self, Self::Start | Self::Snapshot { .. })
     }
 }
 
@@ -221,8 +228,10 @@ async fn prepare<'a>(
             "CT {vmid} does not exist any more in Proxmox VE."
         )));
     };
-    identity(&job.core, container, &config)
-        .map_err(|mismatch| Stop::Failed(format!("{mismatch} Nothing was touched.")))?;
+    prove(job, container, &config, ".").await?;
+    if change.is_destructive() {
+        refuse_duplicates(job, container).await?;
+    }
     job.step(2, 2, &format!("{} CT {vmid}", change.words()))
         .await;
     Ok(Changing {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::identity::{has_marker, identity, locate};
+use super::identity::{has_marker, identity, locate, prove, refuse_duplicates};
 use super::pve_task::{Ended, wait_for_task};
 use super::{Running, Stop};
 use crate::container::{self, Admission, Container};
@@ -15,14 +15,14 @@ use crate::{args, transaction};
 
 /// `Jobs.kind`
 pub const KIND: &str = "container_delete";
-pub use super::identity::MISMATCH;
+pub use super::identity::{DUPLICATE, MISMATCH};
 /// How a reason begins when a row that is to be forgotten has its container.
 pub const OURS: &str = "The container still exists in Proxmox VE";
 
 /// Between two looks at a container that another job works on.
 const WAIT: Duration = Duration::from_secs(5);
 
-const ADVICE: &str = "an admin may forget the row (`DELETE /containers/{id}?forget=true`).";
+const ADVICE: &str = "; an admin may forget the row (`DELETE /containers/{id}?forget=true`).";
 
 /// `Jobs.payload`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -156,7 +156,7 @@ async fn check_foreign(job: &Running, container: &Container) -> Result<(), Stop>
     };
     match identity(&job.core, container, &config) {
         Err(mismatch) => {
-            job.line(mismatch).await;
+            job.line(mismatch.to_string()).await;
             Ok(())
         }
         Ok(()) => Err(Stop::Failed(format!(
@@ -196,8 +196,8 @@ async fn destroy(
             .await;
         return Ok(());
     };
-    identity(&job.core, container, &config)
-        .map_err(|mismatch| Stop::Failed(format!("{mismatch} Nothing was touched; {ADVICE}")))?;
+    prove(job, container, &config, ADVICE).await?;
+    refuse_duplicates(job, container).await?;
     job.go_on()?;
     let job = &last;
     job.step(2, 2, &format!("destroy CT {vmid} on {found_on}"))

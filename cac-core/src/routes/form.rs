@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
+use chrono::{DateTime, Utc};
+
 use crate::config::Config;
 use crate::db::Row;
 use crate::nginx::{
@@ -16,6 +18,8 @@ use crate::{Core, Result};
 pub(super) struct Stored {
     pub(super) id: i64,
     container: i64,
+    /// Another container stands under its container's VMID: its last good form is not kept, since it would lead there.
+    withdrawn: bool,
     /// Why it has none is a sentence fit for its owner.
     pub(super) form: Result<Service, String>,
 }
@@ -114,7 +118,8 @@ pub(super) fn choose(settings: &Settings, rows: &Rows, known: &HashMap<i64, Know
         let last = known.get(&stored.id).map(|known| &known.form);
         let last = last.filter(|form| {
             let mut owners = rows.addresses.get(&address(form)).into_iter().flatten();
-            nginx::unfit(settings, form).is_none()
+            !stored.withdrawn
+                && nginx::unfit(settings, form).is_none()
                 && !claims.contains(&claim(form))
                 && owners.all(|owner| *owner == stored.container)
         });
@@ -130,8 +135,12 @@ pub(super) fn choose(settings: &Settings, rows: &Rows, known: &HashMap<i64, Know
 
 /// What [`Rows`] are made of.
 pub(super) const ROWS: &str = r#"SELECT s."id", s."type", s."internalPort", s."externalPort", s."externalHostname", s."tls", s."https", s."maxBody",
-       s."timeout", c."id" AS "containerId", c."hostname", c."ipv4Address"
+       s."timeout", c."id" AS "containerId", c."hostname", c."ipv4Address", c."identityMismatchAt"
 FROM "Containers" c LEFT JOIN "Services" s ON c."id" = s."containerId" WHERE c."ipv4Address" IS NOT NULL ORDER BY s."id""#;
+
+/// Why a service of a container with a proved mismatch is not served.
+const MISMATCH: &str =
+    "In Proxmox VE another container has this one's VMID, so nothing leads there. Ask an admin.";
 
 pub(super) async fn read(core: &Core) -> Result<Rows> {
     Rows::read(&core.config, &core.db.all(ROWS, vec![]).await?)
@@ -144,6 +153,10 @@ impl Rows {
         for row in rows {
             let container = row.get("containerId")?;
             let text: Option<String> = row.get("ipv4Address")?;
+            let withdrawn = row
+                .get::<Option<DateTime<Utc>>>("identityMismatchAt")?
+                .is_some();
+            let text = text.filter(|_| !withdrawn);
             if let Some(address) = text.and_then(|text| text.parse().ok()) {
                 addresses.entry(address).or_default().insert(container);
             }
@@ -151,7 +164,11 @@ impl Rows {
                 services.push(Stored {
                     id,
                     container,
-                    form: form(config, row),
+                    withdrawn,
+                    form: match withdrawn {
+                        true => Err(MISMATCH.to_owned()),
+                        false => form(config, row),
+                    },
                 });
             }
         }

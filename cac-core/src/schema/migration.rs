@@ -66,6 +66,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(15, "audit_changes", "0015_audit_changes"),
     migration!(16, "deletion_requests", "0016_deletion_requests"),
     migration!(17, "proofs", "0017_proofs"),
+    migration!(18, "identity", "0018_identity"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

@@ -7,6 +7,7 @@ use crate::db::Tx;
 use crate::error::Fields;
 use crate::hostname;
 use crate::nginx::PublicName;
+use crate::quota::{self, Amounts};
 use crate::{Core, Error, Result, args, audit, transaction};
 
 /// Services of one container at most.
@@ -131,6 +132,10 @@ pub async fn add(core: &Core, actor: &Actor, container: i64, new: &NewOne) -> Re
                 published.must_be_free(tx, 0).await?;
             }
         }
+        let mut fields = Fields::default();
+        let more = Amounts::of_services(std::slice::from_ref(&new));
+        quota::check(tx, core, actor, &container.username, more, &mut fields).await?;
+        fields.into_result()?;
         tx.lock("ports").await?;
         let id = create(tx, core, container.id, std::slice::from_ref(&new)).await?[0];
         options.store(tx, id).await?;

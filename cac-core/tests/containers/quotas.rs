@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cac_core::container::{self, NewContainer};
 use cac_core::quota::{self, Limits};
 use cac_core::testing::databases;
-use cac_core::{Actor, Error};
+use cac_core::{Actor, Error, service};
 
 use crate::lab::{core_with, web};
 
@@ -150,5 +150,64 @@ async fn every_breach_is_told_at_once_and_admins_set_the_limits() {
             .map(|one| one.username)
             .collect();
         assert_eq!(names, ["alice", "root"]);
+    }
+}
+
+/// C1d: 775 registrations of one user took all ports, and none of them counted.
+#[tokio::test]
+async fn what_is_registered_counts_and_no_user_takes_all_ports() {
+    for database in databases().await {
+        let settings = [("QUOTA_PORTS", "7"), ("QUOTA_SERVICES", "9")];
+        let core = core_with(&database, &[("pve1", None)], &settings).await;
+        let (alice, admin) = (Actor::new("alice", false), Actor::new("root", true));
+        // A web service, ssh, rdp and dns each.
+        let local = Actor::local();
+        let first = container::register(&core, &local, &web(1)).await.unwrap();
+        container::register(&core, &local, &web(2)).await.unwrap();
+        let refused = container::register(&core, &local, &web(3)).await;
+        let Err(Error::Invalid(fields)) = refused else {
+            panic!("{}: {refused:?}", database.name);
+        };
+        let told: Vec<_> = fields.0.keys().copied().collect();
+        assert_eq!(told, ["ports", "services"]);
+        assert!(fields.0["ports"].contains("7 external ports are allowed, 6 are used"));
+        // The same container again takes nothing more.
+        container::register(&core, &local, &web(2)).await.unwrap();
+        let add = |port| service::NewOne {
+            protocol: Some(format!("{port}/tcp")),
+            ..service::NewOne::default()
+        };
+        service::add(&core, &alice, first.id, &add(9000))
+            .await
+            .unwrap();
+        let refused = service::add(&core, &alice, first.id, &add(9001)).await;
+        let Err(Error::Invalid(fields)) = refused else {
+            panic!("{}: {refused:?}", database.name);
+        };
+        assert!(fields.0.contains_key("ports"), "{fields}");
+        let refused = container::create(&core, &alice, &wanted("another"), None).await;
+        let Err(Error::Invalid(fields)) = refused else {
+            panic!("{}: {refused:?}", database.name);
+        };
+        assert!(fields.0.contains_key("ports"), "{fields}");
+        // An admin may go beyond, and it shows.
+        assert_eq!(
+            quota::exceeded(&core, "alice").await.unwrap(),
+            Vec::<String>::new()
+        );
+        container::register(&core, &admin, &web(3)).await.unwrap();
+        let exceeded = quota::exceeded(&core, "alice").await.unwrap();
+        assert_eq!(exceeded, ["13 of 9 services", "10 of 7 external ports"]);
+        // More for one user is set as every other limit.
+        let limits = Limits {
+            ports: Some(20),
+            services: Some(20),
+            ..Limits::default()
+        };
+        let quota = quota::set(&core, &admin, "alice", limits).await.unwrap();
+        assert_eq!((quota.limits.ports, quota.used.ports), (Some(20), 10));
+        service::add(&core, &alice, first.id, &add(9001))
+            .await
+            .unwrap();
     }
 }

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod clone;
+mod cluster;
 mod create;
 mod delete;
 mod deletion_requests;
 mod faults;
+mod identity;
 mod import;
 mod lab;
 mod life;

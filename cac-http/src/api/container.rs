@@ -3,6 +3,7 @@
 use cac_core::Actor;
 use cac_core::audit::Via;
 use cac_core::container::{self, ContainerChange, Deletion};
+use cac_core::quota;
 use cac_core::token::Scope;
 use poem::http::StatusCode;
 use poem_openapi::param::{Header, Path, Query};
@@ -151,8 +152,9 @@ impl Api {
     /// Ask for a container, or register one
     ///
     /// With `init` in the query or the body a new one is made. Without, a container that exists already is registered, by
-    /// admins, by tokens with `containers:register` and by scripts on machines in `REGISTRATION_ALLOW` without a login. The same node, VMID, name and MAC address
-    /// again change the address and keep services and ports.
+    /// admins, by their tokens with `containers:register` and by scripts on machines in `REGISTRATION_ALLOW` without a login. VMID, name and
+    /// MAC address are compared with Proxmox VE; what is not so is refused (409), and what cannot be asked now is stored as unverified. The
+    /// same node, VMID, name and MAC address again change the address and keep services and ports.
     #[oai(
         path = "/containers",
         method = "post",
@@ -337,7 +339,7 @@ async fn register(who: &Anyone, body: &Input<ContainerRequest>) -> Result<Asked>
             .then(Actor::local)
     };
     who.needs(Scope::ContainersRegister)?;
-    // A token with this scope registers what its owner may register.
+    // The scope counts only while its owner is an admin.
     let token = who.token.as_ref();
     let token = token.map(|token| Actor::new(&token.username, token.admin));
     let admin = || who.actor.clone().filter(|actor| actor.admin);
@@ -347,7 +349,7 @@ async fn register(who: &Anyone, body: &Input<ContainerRequest>) -> Result<Asked>
         None => {
             return Err(ApiError::new(
                 StatusCode::FORBIDDEN,
-                "Containers are registered by admins, by tokens with `containers:register` and by machines in REGISTRATION_ALLOW. \
+                "Containers are registered by admins, by their tokens with `containers:register` and by machines in REGISTRATION_ALLOW. \
                  To ask for a new container, send `init=true`.",
             ));
         }
@@ -360,10 +362,17 @@ async fn register(who: &Anyone, body: &Input<ContainerRequest>) -> Result<Asked>
         });
     }
     let row = container::register(&who.core, &actor, &body.read_some()?.into()).await?;
+    let mut message = format!("Container {} is registered.", row.hostname);
+    if row.unverified_since.is_some() {
+        message.push_str(" Its node can't be asked now; it is verified as soon as it answers.");
+    }
+    for exceeded in quota::exceeded(&who.core, &row.username).await? {
+        message.push_str(&format!(" Quota of {} exceeded: {exceeded}.", row.username));
+    }
     Ok(Asked::Answered(Json(AtOnce::Registered(Registered {
         success: true,
         container_id: row.id,
-        message: format!("Container {} is registered.", row.hostname),
+        message,
         data: Container::of(&who.core, row),
     }))))
 }

@@ -24,6 +24,10 @@ pub(crate) struct Amounts {
     memory: Option<i64>,
     /// GiB
     disk: Option<i64>,
+    /// Of all containers.
+    services: Option<i64>,
+    /// External ports of all containers, tcp and udp.
+    ports: Option<i64>,
 }
 
 impl From<Limits> for Amounts {
@@ -33,6 +37,8 @@ impl From<Limits> for Amounts {
             cores: limits.cores.map(i64::from),
             memory: limits.memory.map(i64::from),
             disk: limits.disk.map(i64::from),
+            services: limits.services.map(i64::from),
+            ports: limits.ports.map(i64::from),
         }
     }
 }
@@ -60,6 +66,8 @@ impl From<quota::Quota> for Quota {
                 cores: left(quota.limits.cores, used.cores),
                 memory: left(quota.limits.memory, used.memory),
                 disk: left(quota.limits.disk, used.disk),
+                services: left(quota.limits.services, used.services),
+                ports: left(quota.limits.ports, used.ports),
             },
             username: quota.username,
             limits: quota.limits.into(),
@@ -69,6 +77,8 @@ impl From<quota::Quota> for Quota {
                 cores: Some(used.cores),
                 memory: Some(used.memory),
                 disk: Some(used.disk),
+                services: Some(used.services),
+                ports: Some(used.ports),
             },
         }
     }
@@ -84,6 +94,10 @@ pub(crate) struct QuotaRequest {
     memory: Option<i64>,
     /// GiB
     disk: Option<i64>,
+    /// Of all containers.
+    services: Option<i64>,
+    /// External ports of all containers, tcp and udp.
+    ports: Option<i64>,
 }
 
 #[derive(ApiResponse)]
@@ -213,6 +227,8 @@ async fn set(who: &Signed, username: &str, body: &Input<QuotaRequest>) -> Result
         cores: limit("cores", asked.cores),
         memory: limit("memory", asked.memory),
         disk: limit("disk", asked.disk),
+        services: limit("services", asked.services),
+        ports: limit("ports", asked.ports),
     };
     fields.into_result()?;
     Ok(quota::set(&who.core, &who.actor, username, limits).await?)

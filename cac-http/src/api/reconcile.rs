@@ -14,8 +14,9 @@ use crate::page;
 
 pub(crate) struct Api;
 
-/// What differs: `gone` a row whose container is nowhere; `stranger` somebody else's container under its number; `moved` on another
-/// node; `address` another address; `orphan` a container with our marker that no row knows; `unknown` a node that cannot be asked.
+/// What differs: `gone` a row whose container is nowhere; `stranger` somebody else's container under its number, or a number that another
+/// row has, too; `moved` on another node; `address` another address; `orphan` a container with our marker that no row knows; `unknown` a
+/// node that cannot be asked, or a container that was registered while it could not.
 #[derive(Enum, Clone, Copy)]
 #[oai(rename_all = "lowercase")]
 pub(crate) enum FindingKind {
@@ -46,11 +47,12 @@ impl From<reconcile::Finding> for Finding {
         Self {
             kind: match finding.kind {
                 Kind::Gone => FindingKind::Gone,
-                Kind::Stranger => FindingKind::Stranger,
+                // Clients of the released contract know no other words.
+                Kind::Stranger | Kind::Duplicate => FindingKind::Stranger,
                 Kind::Moved => FindingKind::Moved,
                 Kind::Address => FindingKind::Address,
                 Kind::Orphan => FindingKind::Orphan,
-                Kind::Unknown => FindingKind::Unknown,
+                Kind::Unknown | Kind::Unverified => FindingKind::Unknown,
             },
             container_id: finding.container,
             node: finding.node,

@@ -29,8 +29,8 @@ pub(crate) struct Token {
     name: String,
     /// Its first characters, to tell it apart.
     beginning: String,
-    /// `containers:read`, `containers:write` (includes reading), `containers:register`, `jobs`, `nginx:read`, `nginx:report`, or
-    /// `admin` for everything that the owner may do.
+    /// `containers:read`, `containers:write` (includes reading), `containers:register` (only while the owner is an admin), `jobs`,
+    /// `nginx:read`, `nginx:report`, or `admin` for everything that the owner may do.
     scopes: Vec<String>,
     /// Absent: it has no end yet, and gets one.
     expires: Option<DateTime<Utc>>,

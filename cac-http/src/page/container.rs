@@ -230,6 +230,8 @@ fn meters(quota: &Quota) -> Vec<Value> {
         ("cores", "cores", limits.cores, used.cores),
         ("memory", "MiB of memory", limits.memory, used.memory),
         ("disk", "GiB of disk", limits.disk, used.disk),
+        ("services", "services", limits.services, used.services),
+        ("ports", "external ports", limits.ports, used.ports),
     ]
     .into_iter()
     .filter_map(|(name, unit, limit, used)| {
@@ -245,7 +247,7 @@ fn line(config: &Config, row: &Container, live: Option<&LxcStatus>) -> Value {
     json!({
         "id": row.id, "hostname": row.hostname, "username": row.username, "os_release": row.os_release, "state": row.state,
         "shown_state": state(row, live), "job_id": row.job_id, "sites": sites(&reach, row), "ssh": reach.ssh(row),
-        "code": reach.code(row),
+        "code": reach.code(row), "unverified": row.unverified_since.is_some(), "mismatch": row.identity_mismatch_at.is_some(),
     })
 }
 
@@ -298,5 +300,6 @@ pub(super) fn shape(config: &Config, row: &Container, live: Option<&LxcStatus>) 
         "deletion_requested_at": row.deletion_requested_at, "deletion_requested_by": row.deletion_requested_by,
         "deletion_job_id": row.deletion_job_id, "deletion_error": row.deletion_error, "change_error": row.change_error,
         "sites": sites(&reach, row), "ssh": reach.ssh(row), "code": reach.code(row), "services": services,
+        "unverified": row.unverified_since, "mismatch": row.identity_mismatch_at,
     })
 }

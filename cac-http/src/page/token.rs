@@ -81,7 +81,9 @@ fn may(scope: Scope) -> &'static str {
         Scope::ContainersWrite => {
             "Ask for containers, change and delete them, and see what the first one shows."
         }
-        Scope::ContainersRegister => "Register containers that exist already.",
+        Scope::ContainersRegister => {
+            "Register containers that exist already, for anybody; only while you are an admin."
+        }
         Scope::Jobs => "See jobs and their output, add and cancel them.",
         Scope::NginxRead => "Read the configuration of the proxies.",
         Scope::NginxReport => "Say which configuration a proxy has.",

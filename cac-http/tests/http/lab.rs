@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use cac_core::config::{Config, Program, Vars};
 use cac_core::node::{self, NewNode};
+use cac_core::pve::NewLxc;
 use cac_core::testing::{self, TestDb};
 use cac_core::{Actor, Core, args, job};
 use cac_simulator::Simulator;
@@ -153,6 +154,33 @@ impl Lab {
             answer["id"].as_i64().unwrap(),
             answer["jobId"].as_i64().unwrap(),
         )
+    }
+
+    /// A container that scripts made on a node themselves, with this MAC address.
+    pub(crate) async fn foreign(&self, node: &str, vmid: u32, name: &str, mac: &str) {
+        let row = node::find_named(&self.core, &Actor::new("admin", true), node);
+        let pve = self.core.pve(&row.await.unwrap()).unwrap();
+        let new = NewLxc {
+            vmid,
+            hostname: name.to_owned(),
+            ostemplate: "local:vztmpl/debian-12-standard_12.12-1_amd64.tar.zst".to_owned(),
+            storage: "local".to_owned(),
+            disk_gib: 4,
+            cores: 1,
+            memory_mib: 256,
+            swap_mib: 0,
+            bridge: "vmbr0".to_owned(),
+            description: String::new(),
+            tags: Vec::new(),
+            ssh_public_keys: None,
+            onboot: false,
+            pool: None,
+        };
+        let upid = pve.lxc_create(node, &new).await.unwrap();
+        let ended = pve.task_wait(&upid, PATIENCE, |_| ()).await.unwrap();
+        assert!(ended.is_success(), "{ended}");
+        let net = format!("name=eth0,bridge=vmbr0,hwaddr={mac},ip=dhcp,type=veth");
+        self.simulator.set_option(vmid, "net0", Some(&net));
     }
 
     /// Waits until a job has ended; its status.

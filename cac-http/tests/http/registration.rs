@@ -13,6 +13,7 @@ const KIND: (&str, &str) = ("content-type", "application/x-www-form-urlencoded")
 #[tokio::test]
 async fn a_script_registers_by_a_form_and_reads_services_and_row_id() {
     let lab = Lab::idle(&[]).await;
+    lab.foreign("pve1", 4711, "tool", "BC:24:11:00:09:01").await;
     let send = |form: String| {
         lab.post("/containers", "")
             .header(KIND.0, KIND.1)
@@ -59,6 +60,7 @@ async fn a_script_registers_by_a_form_and_reads_services_and_row_id() {
 #[tokio::test]
 async fn only_local_machines_and_admins_register() {
     let lab = Lab::idle(&[("REGISTRATION_ALLOW", "127.0.0.9/32")]).await;
+    lab.foreign("pve1", 4711, "tool", "BC:24:11:00:09:01").await;
     let body = json!({"hostname": "tool", "ipv4Address": "127.9.1.1", "username": "alice", "osRelease": "debian",
                       "containerId": 4711, "macAddress": "BC:24:11:00:09:01", "httpPort": 8080, "node": "pve1"});
     let ask = |session: &str| lab.post("/containers", session).json(&body).send();
@@ -88,6 +90,7 @@ async fn only_local_machines_and_admins_register() {
 #[tokio::test]
 async fn proxmox_says_which_node_and_whose_address() {
     let lab = Lab::new().await;
+    lab.foreign("pve1", 999, "old", "BC:24:11:00:09:09").await;
     let alice = lab.login("alice").await;
     let (id, job) = lab.create(&alice, "made").await;
     assert_eq!(lab.ended(job).await, "success");
@@ -148,4 +151,101 @@ async fn proxmox_says_which_node_and_whose_address() {
         .await
         .unwrap();
     assert_eq!(old.ipv4_address, None);
+}
+
+/// C1: an ordinary user made himself a registrar by a token, and so the owner of anybody's container.
+#[tokio::test]
+async fn a_user_has_no_token_that_registers() {
+    let lab = Lab::idle(&[("REGISTRATION_ALLOW", "198.51.100.0/24")]).await;
+    lab.foreign("pve1", 4711, "tool", "BC:24:11:00:09:01").await;
+    let (alice, admin) = (lab.login("alice").await, lab.login("admin").await);
+    let wish = json!({"name": "reg", "scopes": ["containers:register"]});
+    let refused = lab.post("/tokens", &alice).json(&wish).send().await;
+    let refused = expect(refused.unwrap(), 400).await;
+    assert!(
+        refused["errors"]["scopes"]
+            .as_str()
+            .unwrap()
+            .contains("Only admins"),
+        "{refused}"
+    );
+    let body = json!({"hostname": "tool", "ipv4Address": "127.9.1.1", "username": "alice", "osRelease": "debian",
+                      "containerId": 4711, "macAddress": "BC:24:11:00:09:01", "httpPort": 8080});
+    let ask = |token: &str| lab.post("/containers", token).json(&body).send();
+    // One that she made before the rule, and an admin's whose owner is none any more.
+    let old = lab.token(&alice, &["containers:write"]).await;
+    let former = lab.token(&admin, &["containers:register"]).await;
+    let db = &lab.core.db;
+    let sql = r#"UPDATE "Tokens" SET "scopes" = 'containers:register' WHERE "username" = 'alice'"#;
+    db.exec(sql, vec![]).await.unwrap();
+    let sql = r#"UPDATE "Tokens" SET "admin" = ? WHERE "username" = 'admin'"#;
+    db.exec(sql, cac_core::args![false]).await.unwrap();
+    for token in [&old, &former] {
+        expect(ask(token).await.unwrap(), 403).await;
+    }
+    db.exec(sql, cac_core::args![true]).await.unwrap();
+    let good = lab.token(&admin, &["containers:register"]).await;
+    let made = expect(ask(&good).await.unwrap(), 200).await;
+    assert_eq!(made["data"]["username"], "alice");
+}
+
+/// What Proxmox VE could not be asked about is stored and shown as such, and a false claim gives nothing away.
+#[tokio::test]
+async fn an_unverified_registration_is_shown_as_such() {
+    let lab = Lab::idle(&[]).await;
+    lab.foreign("pve1", 4711, "tool", "BC:24:11:00:09:01").await;
+    let alice = lab.login("alice").await;
+    lab.simulator.set_online("pve1", false);
+    let made = expect(
+        lab.post("/containers", "")
+            .header(KIND.0, KIND.1)
+            .body(FORM)
+            .send()
+            .await
+            .unwrap(),
+        200,
+    )
+    .await;
+    assert!(made["data"]["unverifiedSince"].is_string(), "{made}");
+    assert!(
+        made["message"]
+            .as_str()
+            .unwrap()
+            .contains("verified as soon"),
+        "{made}"
+    );
+    let at = format!("/containers/{}", made["containerId"]);
+    let page = async |path: &str| {
+        let page = lab.get(path, &alice).header("accept", crate::lab::HTML);
+        page.send().await.unwrap().text().await.unwrap()
+    };
+    assert!(page(&at).await.contains("unverified"));
+    assert!(page("/containers").await.contains("unverified"));
+    lab.simulator.set_online("pve1", true);
+    cac_core::container::verify(&lab.core).await.unwrap();
+    let row = expect(lab.get(&at, &alice).send().await.unwrap(), 200).await;
+    assert!(row["unverifiedSince"].is_null(), "{row}");
+    assert!(!page(&at).await.contains("unverified"));
+    // Somebody else's container has the VMID now.
+    lab.simulator.set_option(4711, "hostname", Some("ledger"));
+    let net = "name=eth0,bridge=vmbr0,hwaddr=BC:24:11:AA:BB:CC,ip=dhcp,type=veth";
+    lab.simulator.set_option(4711, "net0", Some(net));
+    let refused = lab.get(&format!("{at}/snapshots"), &alice).send().await;
+    let refused = expect(refused.unwrap(), 409).await.to_string();
+    let row = expect(lab.get(&at, &alice).send().await.unwrap(), 200).await;
+    assert!(row["identityMismatchAt"].is_string(), "{row}");
+    assert_eq!(row["services"][0]["state"], "refused", "{row}");
+    let shown = [
+        refused,
+        row.to_string(),
+        page(&at).await,
+        page("/containers").await,
+    ];
+    assert!(shown[2].contains("another container"));
+    for text in shown {
+        assert!(
+            !text.contains("ledger") && !text.contains("AA:BB:CC"),
+            "{text}"
+        );
+    }
 }

@@ -195,20 +195,21 @@ async fn bad_wishes_are_told_by_field() {
 }
 
 #[tokio::test]
-async fn a_token_registers_what_its_owner_may_register() {
+async fn an_admins_token_registers_for_anybody() {
     let lab = Lab::idle(&[("REGISTRATION_ALLOW", "198.51.100.0/24")]).await;
     let (alice, admin) = (lab.login("alice").await, lab.login("admin").await);
     let (mine, theirs) = (
-        lab.token(&alice, &["containers:register"]).await,
+        lab.token(&alice, &["containers:write"]).await,
         lab.token(&admin, &["containers:register"]).await,
     );
+    lab.foreign("pve1", 503, "made3", "BC:24:11:00:00:03").await;
     let wish = |number: u8, owner: &str| {
         json!({"hostname": format!("made{number}"), "ipv4Address": format!("127.9.9.{number}"), "username": owner,
                "osRelease": "debian", "containerId": 500 + u32::from(number), "httpPort": 8080, "aiContainer": "N",
                "macAddress": format!("BC:24:11:00:00:0{number}"), "node": "pve1"})
     };
     for (who, body, expected) in [
-        (&mine, wish(1, "alice"), 200),
+        (&mine, wish(1, "alice"), 403),
         (&mine, wish(2, "bob"), 403),
         (&theirs, wish(3, "bob"), 200),
     ] {

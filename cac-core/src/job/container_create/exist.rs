@@ -8,6 +8,7 @@ use super::super::pve_task::wait_for_task;
 use super::super::running::Asked;
 use super::{Making, Placed};
 use crate::job::Stop;
+use crate::node::cluster;
 use crate::pve::{NewClone, NewLxc, Pve, TaskStatus, Upid};
 use crate::service::ServiceType;
 use crate::{args, transaction};
@@ -86,6 +87,7 @@ impl Making<'_> {
         let source = placed.source();
         let lane = source.map(|source| format!("{}/{source}", placed.node));
         let vmid = transaction!(core.db, tx => {
+            tx.lock("names").await?;
             tx.lock("vmids").await?;
             let sql = r#"SELECT COUNT(*) AS "n" FROM "Containers"
                          WHERE "state" = 'creating' AND "nodeId" = ? AND "containerId" IS NOT NULL AND "id" <> ?"#;
@@ -111,7 +113,9 @@ impl Making<'_> {
                    WHERE "id" = ?"#,
                 args![placed.node, vmid, true, template, lane.as_deref(), core.clock.now(), container],
             )
-            .await?;
+            .await
+            .map_err(|error| cluster::taken(error, "vmid", vmid))?;
+            cluster::claim(tx, container).await.map_err(|error| cluster::taken(error, "vmid", vmid))?;
             Ok(vmid)
         })
         .map_err(|error: crate::Error| Stop::from(error))?;

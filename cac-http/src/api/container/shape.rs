@@ -172,6 +172,10 @@ pub(crate) struct Container {
     pub(super) disk: Option<u32>,
     /// Whether it may not be deleted.
     pub(super) protected: bool,
+    /// Since when it is registered without a look in Proxmox VE; absent once it was looked at.
+    pub(super) unverified_since: Option<DateTime<Utc>>,
+    /// When it was found that another container has its VMID in Proxmox VE; it is not served then. Absent while that is not so.
+    pub(super) identity_mismatch_at: Option<DateTime<Utc>>,
     /// Where its first site is reached.
     pub(super) url: Option<String>,
     /// The command that opens a shell in it.
@@ -214,6 +218,8 @@ impl Container {
             memory: row.memory,
             disk: row.disk,
             protected: row.protected,
+            unverified_since: row.unverified_since,
+            identity_mismatch_at: row.identity_mismatch_at,
             created_at: row.created_at,
             updated_at: row.updated_at,
         }
