@@ -4,7 +4,8 @@ use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use cac_core::audit::{NewEntry, Via};
+use cac_core::Actor;
+use cac_core::audit::{NewEntry, Origin, Via};
 use cac_core::config::{Config, Program, environment};
 use cac_core::{Core, program};
 use clap::{Args, Parser, Subcommand};
@@ -148,11 +149,18 @@ async fn core() -> Result<Core, Failure> {
     Ok(Core::start(config()?).await?)
 }
 
-/// Keeps in the audit log what was done on this machine, past every portal.
-async fn record(core: &Core, action: &str, target: String) {
+/// Whoever runs this command, as the audit log names them.
+fn local() -> Actor {
     let user = |name| std::env::var(name).ok().filter(|name| !name.is_empty());
     // Whoever may do this could write anything here: it is a help, not a proof.
     let who = user("SUDO_USER").or_else(|| user("USER"));
+    let mut origin = Origin::new(Via::Local);
+    origin.note = who.map(|who| format!("by the operating system's user {who}"));
+    Actor::local().from_origin(origin)
+}
+
+/// Keeps in the audit log what was done on this machine, past every portal, by a command whose change has no entry of its own.
+async fn record(core: &Core, action: &str, target: String) {
     let entry = NewEntry {
         username: None,
         via: Via::Local,
@@ -161,7 +169,7 @@ async fn record(core: &Core, action: &str, target: String) {
         action: action.to_owned(),
         target,
         status: 200,
-        detail: who.map(|who| format!("by the operating system's user {who}")),
+        detail: local().origin.note,
         request: None,
     };
     cac_core::audit::record(core, &entry).await;

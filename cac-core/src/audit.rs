@@ -213,6 +213,15 @@ impl Change {
         }
     }
 
+    /// Something is gone, and nothing is left to say of it.
+    #[must_use]
+    pub fn deleted(self) -> Self {
+        Self {
+            status: 204,
+            ..self
+        }
+    }
+
     /// A job will do the work: the entry says which.
     #[must_use]
     pub fn job(self, id: i64) -> Self {

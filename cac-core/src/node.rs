@@ -406,6 +406,7 @@ pub async fn delete(core: &Core, actor: &Actor, id: i64) -> Result<()> {
         let node = in_transaction(tx, core, id).await?;
         tx.exec(r#"DELETE FROM "Nodes" WHERE "id" = ?"#, args![id]).await?;
         audit::Change::new("node_delete", format!("/nodes/{id}"))
+            .deleted()
             .altered(Some(&node), None)
             .write(tx, core, actor)
             .await?;

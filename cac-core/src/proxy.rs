@@ -212,6 +212,6 @@ pub async fn delete(core: &Core, actor: &Actor, name: &str) -> Result<()> {
         if tx.exec(sql, args![name]).await? == 0 {
             return Err(Error::NotFound(format!("There is no proxy {name}.")));
         }
-        audit::Change::new("proxy_delete", format!("/proxies/{name}")).write(tx, core, actor).await?;
+        audit::Change::new("proxy_delete", format!("/proxies/{name}")).deleted().write(tx, core, actor).await?;
     })
 }

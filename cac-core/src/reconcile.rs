@@ -12,7 +12,7 @@ use crate::container::{self, Container, Filter, check};
 use crate::job::identity;
 use crate::node::{self, Node, cluster};
 use crate::pve::{Interface, LxcConfig, Pve};
-use crate::{Core, Error, Result, args, transaction};
+use crate::{Core, Error, Result, args, audit, transaction};
 
 /// Calls to Proxmox VE at once.
 const AT_ONCE: usize = 8;
@@ -316,6 +316,11 @@ pub async fn refresh(core: &Core, actor: &Actor, id: i64) -> Result<Container> {
             return Err(Error::conflict("id", "Something works on this container; wait until it has ended."));
         }
         cluster::claim(tx, id).await.map_err(|error| cluster::taken(error, "id", vmid))?;
+        audit::Change::new("container_refresh", format!("/containers/{id}"))
+            .field("node", &old.name, &new.name)
+            .field("ipv4Address", &row.ipv4_address, &address)
+            .write(tx, core, actor)
+            .await?;
     })?;
     core.wake.routes();
     container::find(core, actor, id).await

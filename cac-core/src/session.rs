@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::Sha256;
 
-use crate::actor::Actor;
+use crate::actor::{Actor, Origin, Via};
 use crate::cipher::Cipher;
 use crate::pve::Secret;
 use crate::{Core, Error, Result, args, audit, secret, transaction};
@@ -36,6 +36,19 @@ pub struct Client {
     pub address: Option<IpAddr>,
     /// What it says of itself, as in the header `User-Agent`.
     pub user_agent: Option<String>,
+    /// Names the request of the sign-in in the server's log.
+    #[serde(skip)]
+    pub request: Option<String>,
+}
+
+impl Client {
+    /// What the audit log says of a sign-in by it.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        let mut origin = Origin::new(Via::Session).at(self.address);
+        origin.request.clone_from(&self.request);
+        origin
+    }
 }
 
 /// Starts a session; returns the id for the cookie, which is shown only here.
@@ -43,8 +56,9 @@ pub async fn create(core: &Core, actor: &Actor, client: &Client) -> Result<Strin
     let id = secret::random();
     let cut = |agent: &String| agent.chars().take(AGENT).collect();
     let client = Client {
+        address: client.address,
         user_agent: client.user_agent.as_ref().map(cut),
-        ..*client
+        request: None,
     };
     let data = json!(client).to_string();
     let now = core.clock.now();
@@ -56,6 +70,7 @@ pub async fn create(core: &Core, actor: &Actor, client: &Client) -> Result<Strin
             args![key(core, &id), now + LIFETIME, &data, &actor.username, actor.admin, now, now, now, now],
         )
         .await?;
+        audit::Change::new("login_create", "/login").write(tx, core, actor).await?;
     })?;
     Ok(id)
 }
@@ -180,7 +195,7 @@ pub async fn delete_listed(core: &Core, actor: &Actor, id: &str) -> Result<()> {
         if tx.exec(sql, args![&actor.username, format!("{id}%")]).await? == 0 {
             return Err(missing());
         }
-        audit::Change::new("session_delete", format!("/sessions/{id}")).write(tx, core, actor).await?;
+        audit::Change::new("session_delete", format!("/sessions/{id}")).deleted().write(tx, core, actor).await?;
     })
 }
 

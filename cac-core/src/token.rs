@@ -356,6 +356,7 @@ pub async fn delete(core: &Core, actor: &Actor, id: i64) -> Result<Token> {
             return Err(Error::NotFound(format!("There is no token {id}.")));
         }
         audit::Change::new("token_delete", format!("/tokens/{id}"))
+            .deleted()
             .old_field("username", &token.username)
             .old_field("name", &token.name)
             .old_field("scopes", &token.scopes)

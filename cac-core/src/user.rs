@@ -124,7 +124,7 @@ pub async fn sign_in(
     };
     remember_login_node(core, &login_node).await?;
     let admin = is_admin(core, &login_node, &pve, &ticket, &userid).await;
-    let actor = Actor::new(username, admin);
+    let actor = Actor::new(username, admin).from_origin(client.origin());
     // It is told of, but nobody is kept out for it.
     if let Err(error) = device::notify(core, &actor, client).await {
         tracing::warn!(%error, "a sign-in from a new place cannot be mailed");

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cac_core::Actor;
 use cac_core::container::{self, Outcome, Taken};
 use clap::Args;
 
@@ -28,11 +27,7 @@ impl Import {
             .map_err(|error| Exit::usage(&format!("{}: {error}", self.file.display())))?;
         let core = super::core().await?;
         let node = self.node.as_deref();
-        let taken = container::take(&core, &Actor::local(), &text, node, self.dry_run).await?;
-        let imported = taken.iter().filter(|one| one.outcome == Outcome::Imported);
-        for id in imported.filter_map(|one| one.id) {
-            super::record(&core, "container_import", format!("/containers/{id}")).await;
-        }
+        let taken = container::take(&core, &super::local(), &text, node, self.dry_run).await?;
         if common.json {
             print::json(&taken)?;
         } else {

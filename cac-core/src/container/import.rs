@@ -216,7 +216,9 @@ pub async fn import(core: &Core, actor: &Actor, node: i64, wanted: &Wanted) -> R
         }
         // Proxmox VE has just shown it there.
         take_address(tx, core, &new, None, true).await?;
-        insert(tx, core, &new).await?
+        let id = insert(tx, core, &new).await?;
+        new.entry("node_import", id).write(tx, core, actor).await?;
+        id
     })?;
     core.wake.routes();
     let owner = core.proxmox_user(&new.username);

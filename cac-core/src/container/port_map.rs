@@ -86,7 +86,15 @@ pub async fn take(
             continue;
         }
         let ways = (node, dry_run);
-        if let Err(error) = one(core, (&hostname, entry), ways, (&mut seen, &mut taken)).await {
+        if let Err(error) = one(
+            core,
+            actor,
+            (&hostname, entry),
+            ways,
+            (&mut seen, &mut taken),
+        )
+        .await
+        {
             taken.outcome = Outcome::Refused;
             taken.reason = Some(error.to_string());
             // The database is away, or something is broken: the next entries fare no better.
@@ -101,6 +109,7 @@ pub async fn take(
 
 async fn one(
     core: &Core,
+    actor: &Actor,
     (hostname, entry): (&str, Value),
     (node, dry_run): (Option<&str>, bool),
     (seen, taken): (&mut BTreeSet<String>, &mut Taken),
@@ -142,7 +151,7 @@ async fn one(
     twice(&new, seen)?;
     let mut retry = Retry::default();
     loop {
-        match store(core, &new, dry_run, taken).await {
+        match store(core, actor, &new, dry_run, taken).await {
             Err(Error::Busy { .. }) if retry.again().await => {}
             outcome => return outcome,
         }
@@ -284,7 +293,13 @@ fn twice(new: &Checked, seen: &mut BTreeSet<String>) -> Result<()> {
     Ok(())
 }
 
-async fn store(core: &Core, new: &Checked, dry_run: bool, taken: &mut Taken) -> Result<()> {
+async fn store(
+    core: &Core,
+    actor: &Actor,
+    new: &Checked,
+    dry_run: bool,
+    taken: &mut Taken,
+) -> Result<()> {
     let mut tx = core.db.write().await?;
     tx.lock("names").await?;
     let sql = r#"SELECT "id", "containerId", "macAddress" FROM "Containers" WHERE "hostname" = ?"#;
@@ -305,6 +320,9 @@ async fn store(core: &Core, new: &Checked, dry_run: bool, taken: &mut Taken) -> 
     }
     take_address(&mut tx, core, new, None, false).await?;
     let id = insert(&mut tx, core, new).await?;
+    new.entry("container_import", id)
+        .write(&mut tx, core, actor)
+        .await?;
     if dry_run {
         tx.rollback().await;
         return Ok(());

@@ -16,7 +16,7 @@ use crate::node::{self, Node};
 use crate::pve::Interface;
 use crate::quota::{self, Amounts};
 use crate::service::{self, NewService};
-use crate::{Core, Error, Result, args, db, transaction};
+use crate::{Core, Error, Result, args, audit, db, transaction};
 
 /// What a script says of its container.
 #[derive(Debug, Clone, Default)]
@@ -72,6 +72,21 @@ impl Checked {
         self.address.map(|address| address.to_string())
     }
 
+    /// The audit entry of the row that it became.
+    pub(super) fn entry(&self, action: &'static str, id: i64) -> audit::Change {
+        let services: Vec<String> = self.services.iter().map(NewService::summary).collect();
+        audit::Change::new(action, format!("/containers/{id}"))
+            .created()
+            .new_field("hostname", &self.hostname)
+            .new_field("username", &self.username)
+            .new_field("node", &self.node.name)
+            .new_field("vmid", self.vmid)
+            .new_field("macAddress", &self.mac)
+            .new_field("ipv4Address", self.address())
+            .new_field("verified", self.verified)
+            .new_field("services", services)
+    }
+
     fn amounts(&self) -> Amounts {
         let size = |size: Option<u32>| size.map_or(0, i64::from);
         Amounts {
@@ -112,6 +127,12 @@ pub async fn register(core: &Core, actor: &Actor, given: &Registration) -> Resul
         take_address(tx, core, &new, known, confirmed).await?;
         match known {
             Some(id) => {
+                let sql = r#"SELECT "ipv4Address" FROM "Containers" WHERE "id" = ?"#;
+                let before: Option<String> = tx.one(sql, args![id]).await?.get("ipv4Address")?;
+                audit::Change::new("container_create", format!("/containers/{id}"))
+                    .field("ipv4Address", before, new.address())
+                    .write(tx, core, actor)
+                    .await?;
                 let sql = r#"UPDATE "Containers" SET "ipv4Address" = ?, "updatedAt" = ? WHERE "id" = ?"#;
                 tx.exec(sql, args![new.address().as_deref(), core.clock.now(), id]).await?;
                 if new.verified {
@@ -120,7 +141,11 @@ pub async fn register(core: &Core, actor: &Actor, given: &Registration) -> Resul
                 }
                 id
             }
-            None => insert(tx, core, &new).await?,
+            None => {
+                let id = insert(tx, core, &new).await?;
+                new.entry("container_create", id).write(tx, core, actor).await?;
+                id
+            }
         }
     })?;
     core.wake.routes();

@@ -256,7 +256,7 @@ pub async fn remove(core: &Core, actor: &Actor, container: i64, id: i64) -> Resu
         if tx.exec(sql, args![id, container.id]).await? == 0 {
             return Err(missing(id));
         }
-        audit::Change::new("service_delete", path(container.id, id)).altered(before.as_ref(), None)
+        audit::Change::new("service_delete", path(container.id, id)).deleted().altered(before.as_ref(), None)
             .write(tx, core, actor).await?;
     })?;
     core.wake.routes();

@@ -292,13 +292,14 @@ async fn sign_in(who: &Anyone, headers: &HeaderMap, asked: Credentials) -> Resul
     let client = Client {
         address: who.source.ip,
         user_agent: agent.map(ToOwned::to_owned),
+        request: Some(who.request.0.clone()),
     };
     match user::sign_in(&who.core, &username, &password, second.as_ref(), &client).await? {
         SignIn::Done { session, actor } => {
             who.identity.tell(Told {
                 username: Some(actor.username.clone()),
                 via: Some(Via::Session),
-                origin: Some(who.origin.clone()),
+                origin: Some(actor.origin.clone()),
                 ..Told::default()
             });
             Ok((session, actor))

@@ -75,10 +75,10 @@ async fn every_change_is_kept_with_who_and_from_where() {
             ("admin", "session", "login_create", "/login", 200),
             ("alice", "nothing", "login_create", "/login", 401),
             ("-", "nothing", "login_create", "/login", 400),
-            ("alice", "session", "token_create", "/tokens", 201),
+            ("alice", "session", "token_create", "/tokens/1", 201),
             ("alice", "token", "container_create", one.as_str(), 202),
             ("alice", "session", "node_create", "/nodes", 403),
-            ("alice", "session", "container_delete", one.as_str(), 200),
+            ("alice", "session", "container_delete", one.as_str(), 202),
         ]
     );
     assert!(
@@ -162,9 +162,9 @@ async fn an_export_is_whole_and_no_formula() {
     assert_eq!(ids.len(), 2500);
 }
 
-/// What cannot be stored does not undo what was done.
+/// At 15a011d such a change was made, and nothing but a line in the program's log told of it.
 #[tokio::test]
-async fn a_log_that_is_away_fails_nobody() {
+async fn what_cannot_be_recorded_is_not_done() {
     let lab = Lab::idle(&[]).await;
     let alice = lab.login("alice").await;
     lab.core
@@ -172,8 +172,11 @@ async fn a_log_that_is_away_fails_nobody() {
         .exec(r#"DROP TABLE "AuditEntries""#, args![])
         .await
         .unwrap();
-    let token = lab.token(&alice, &["jobs"]).await;
-    assert!(token.starts_with("cac_"));
+    let body = json!({"name": "unseen", "scopes": ["jobs"]});
+    let answer = lab.post("/tokens", &alice).json(&body).send().await;
+    expect(answer.unwrap(), 503).await;
+    let sql = r#"SELECT "id" FROM "Tokens""#;
+    assert!(lab.core.db.all(sql, args![]).await.unwrap().is_empty());
 }
 
 /// Sends a request and resets the connection after a while, as a client does that is killed or does not want to be seen.

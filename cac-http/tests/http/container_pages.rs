@@ -177,7 +177,7 @@ async fn everything_is_done_on_the_page_of_a_container() {
             "Use over time",
             ">running<",
             "pattern=\"shop\"",
-            "<span>asked for</span>",
+            "<span>container create</span>",
             ">Stop<",
         ],
     );

@@ -6,7 +6,7 @@ use cac_core::node::{self, NewNode};
 use cac_core::{Actor, Core};
 
 use super::{Add, Row, secret, table, tested, trust, yes_no};
-use crate::cmd::record;
+use crate::cmd::local;
 use crate::print::{self, Exit, Failure};
 
 impl From<node::Node> for Row {
@@ -43,8 +43,7 @@ pub(super) async fn add(core: &Core, asked: Add, json: bool) -> Result<ExitCode,
         bridge: settings.bridge,
         templates: settings.templates,
     };
-    let node = node::create(core, &Actor::local(), new).await?;
-    record(core, "node_create", format!("/nodes/{}", node.id)).await;
+    let node = node::create(core, &local(), new).await?;
     if json {
         print::json(&node)?;
     } else {
