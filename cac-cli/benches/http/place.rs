@@ -143,6 +143,8 @@ fn vars(database: &str, proxmox: &Value, streams: usize) -> Vec<(&'static str, S
         // Where the load comes from; others are bounded as they are in production.
         ("TRUSTED_PROXIES", "127.0.0.1/32".to_owned()),
         ("STREAMS_PER_USER", streams.to_string()),
+        ("QUOTA_SERVICES", "1000000".to_owned()),
+        ("QUOTA_PORTS", "1000000".to_owned()),
         ("CAC_LOG", "warn".to_owned()),
     ]
 }

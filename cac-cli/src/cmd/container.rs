@@ -428,6 +428,7 @@ fn show(row: &types::Container, json: bool) -> Result<(), Failure> {
             "state",
             row.state.clone().or(row.status.clone()).unwrap_or_default(),
         ),
+        ("identity", identity(row)),
         ("site", shown(row.url.as_ref())),
         ("ssh", shown(row.ssh.as_ref())),
         ("address", shown(row.ipv4_address.as_ref())),
@@ -460,6 +461,21 @@ fn deletion(row: &types::Container) -> String {
         (Some(error), _) => format!("requested by {by}, failed: {error}"),
         (None, Some(job)) => format!("requested by {by}, job {job}"),
         (None, None) => format!("requested by {by}"),
+    }
+}
+
+/// Whether Proxmox VE has shown that it is this container, where that is in doubt.
+fn identity(row: &types::Container) -> String {
+    match (&row.identity_mismatch_at, &row.unverified_since) {
+        (Some(at), _) => format!(
+            "another container has its VMID since {}; it is not served",
+            time(Some(at))
+        ),
+        (None, Some(since)) => format!(
+            "unverified since {}; its node could not be asked",
+            time(Some(since))
+        ),
+        (None, None) => String::new(),
     }
 }
 

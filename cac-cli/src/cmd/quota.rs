@@ -41,6 +41,12 @@ enum Command {
         /// At most this much disk, in GiB
         #[arg(long)]
         disk: Option<i64>,
+        /// At most this many services of all containers
+        #[arg(long)]
+        services: Option<i64>,
+        /// At most this many external ports of all containers
+        #[arg(long)]
+        ports: Option<i64>,
     },
 }
 
@@ -70,12 +76,16 @@ impl Quota {
                 cores,
                 memory,
                 disk,
+                services,
+                ports,
             } => {
                 let body = types::QuotaRequest {
                     containers,
                     cores,
                     memory,
                     disk,
+                    services,
+                    ports,
                 };
                 let request = client
                     .quota_update()
@@ -106,10 +116,20 @@ fn list(rows: &[types::Quota]) -> Result<(), Failure> {
             of(used.cores, limits.cores),
             of(used.memory, limits.memory),
             of(used.disk, limits.disk),
+            of(used.services, limits.services),
+            of(used.ports, limits.ports),
         ]
     });
     print::table(
-        ["USER", "CONTAINERS", "CORES", "MEMORY (MiB)", "DISK (GiB)"],
+        [
+            "USER",
+            "CONTAINERS",
+            "CORES",
+            "MEMORY (MiB)",
+            "DISK (GiB)",
+            "SERVICES",
+            "PORTS",
+        ],
         rows,
     )
 }

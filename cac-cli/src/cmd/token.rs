@@ -29,7 +29,7 @@ enum Command {
     Create {
         /// 1 to 64 characters, to know it by
         name: String,
-        /// What it may be used for: containers:read, containers:write, containers:register, jobs, nginx:read, nginx:report, or admin for everything
+        /// What it may be used for: containers:read, containers:write, containers:register (admins), jobs, nginx:read and nginx:report (admins), or admin for everything
         /// that you may do; several with commas
         #[arg(long, value_delimiter = ',', required = true)]
         scope: Vec<String>,

@@ -45,8 +45,8 @@ pub(crate) async fn learn(core: &Core, node: &Node) -> Result<Option<String>> {
 pub(crate) async fn learn_all(core: &Core, nodes: &[Node]) -> Result<()> {
     let asked = nodes.iter().map(|node| learn(core, node).boxed());
     let asked: Vec<BoxFuture<'_, _>> = asked.collect();
-    let learned = join_all(asked).await.into_iter();
-    learned.map(|outcome| outcome.map(drop)).collect()
+    let mut learned = join_all(asked).await.into_iter();
+    learned.try_for_each(|outcome| outcome.map(drop))
 }
 
 /// [`learn_all`] of the nodes whose cluster is not known yet.

@@ -330,7 +330,12 @@ async fn a_stranger_under_the_number_is_not_touched() {
         );
         let row = lab.row(id).await.unwrap();
         assert!(row.state.is_none() && row.ipv4_address.is_some(), "{row:?}");
-        assert_eq!(status(&lab, &row).await, "running");
+        // Nor is it told what the stranger does.
+        assert_eq!(container::live_status(&lab.core, &row).await, None);
+        let vmid = row.container_id.unwrap();
+        let all = lab.simulator.containers();
+        let stranger = all.iter().find(|one| one.vmid == vmid).unwrap();
+        assert_eq!(stranger.status, "running");
         lab.end().await;
     }
 }
