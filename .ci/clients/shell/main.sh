@@ -11,6 +11,23 @@ curl -fsS -c jar -o signed.json -d username="$PORTAL_ADMIN" -d password="$PORTAL
 node=$(curl -fsS -b jar "$portal/nodes" | jq -er '.[0].name')
 step "signed in by a cookie, node $node"
 
+# The container that the script registers: made in Proxmox VE, as a script on a hypervisor does.
+pve=$(curl -fsS -b jar "$portal/nodes" | jq -er '.[0].apiUrl')/api2/json
+proxmox() { # further options, then a path
+    curl -fsSk -b "PVEAuthCookie=$ticket" -H "CSRFPreventionToken: $csrf" "${@:1:$#-1}" "$pve${*: -1}"
+}
+login=$(curl -fsSk --data-urlencode username="$PORTAL_ADMIN@pve" --data-urlencode password="$PORTAL_ADMIN_PASSWORD" "$pve/access/ticket")
+ticket=$(jq -er .data.ticket <<<"$login") csrf=$(jq -er .data.CSRFPreventionToken <<<"$login")
+template=$(proxmox "/nodes/$node/storage/local/content" | jq -er '[.data[].volid | select(test("debian-12-standard"))][0]')
+proxmox --data-urlencode vmid=64001 --data-urlencode hostname=sh-seed --data-urlencode ostemplate="$template" \
+    --data-urlencode rootfs=local:4 --data-urlencode net0=name=eth0,bridge=vmbr0,hwaddr=BC:24:11:00:64:01,ip=dhcp \
+    "/nodes/$node/lxc" >made.json
+for _ in $(seq 100); do
+    ! proxmox "/nodes/$node/lxc/64001/config" 2>/dev/null | jq -e '.data.lock == null' >/dev/null || break
+    sleep 0.1
+done
+step "made CT 64001 on $node"
+
 pull() { # the HTTP status; nginx.conf stays when nothing is new
     curl -fsS --etag-save etag --etag-compare etag -o nginx.conf -w '%{http_code}' "$portal/nginx.conf"
 }
@@ -50,8 +67,8 @@ size=$(stat -c %s nginx.conf)
 [ "$(stat -c %s nginx.conf)" = "$size" ] || fail "304 changed the file"
 step "nginx.conf: 200, 200 with news, 304 without"
 
-curl -fsS -b jar -X DELETE "$portal/containers/$id?forget=true" | jq -e .success >forgotten.json
+curl -fsS -b jar -X DELETE -H 'Accept: application/json' "$portal/containers/$id" | jq -e .success >deleted.json
 [ "$(pull)" = 200 ] || fail "the last pull"
 ! grep -q '127\.9\.0\.64:8080' nginx.conf || fail "the container is still in nginx.conf"
 curl -fsS -b jar -X POST -H 'Accept: application/json' "$portal/logout" | jq -e .success >signed.json
-step "let go of the container, signed out"
+step "deleted the container, signed out"

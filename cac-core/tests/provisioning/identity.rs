@@ -47,6 +47,7 @@ pub(crate) async fn reachable(lab: &Lab, reachable: bool) {
     for node in node::all(&lab.core).await.unwrap() {
         let change = NodeChange {
             api_url: Some(reachable.then(|| lab.simulator.url())),
+            secret: Some(Some(lab.secret.clone())),
             ..NodeChange::default()
         };
         node::update(&lab.core, &admin(), node.id, change)

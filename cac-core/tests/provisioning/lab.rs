@@ -21,6 +21,8 @@ pub(crate) struct Lab {
     pub(crate) core: Core,
     pub(crate) simulator: Simulator,
     pub(crate) database: TestDb,
+    /// Of the token that all nodes are asked with.
+    pub(crate) secret: String,
     runners: Vec<CancellationToken>,
 }
 
@@ -90,6 +92,7 @@ impl Lab {
             core,
             simulator,
             database,
+            secret,
             runners: Vec::new(),
         }
     }

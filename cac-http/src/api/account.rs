@@ -186,6 +186,10 @@ pub(crate) enum One {
 }
 
 #[derive(ApiResponse)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "an answer is made once and sent at once"
+)]
 pub(crate) enum Decided {
     /// The request
     #[oai(status = 200)]

@@ -195,8 +195,8 @@ async fn ask_and_reset(lab: &Lab, path: &str, session: &str, after: Duration) {
 /// At 15a011d the entry was written after the handler, in the connection's own future: a reset dropped it, and the change went on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_reset_at_any_moment_leaves_every_change_with_its_entry() {
-    const RESETS: u64 = 500;
-    const LANES: u64 = 10;
+    const RESETS: usize = 500;
+    const LANES: usize = 10;
     let limits = [("RATE_LIMIT_USER", "100000")];
     let delay = cac_simulator::Delay {
         shutdown: Duration::from_millis(300),
@@ -216,14 +216,14 @@ async fn a_connection_that_is_reset_at_any_moment_leaves_every_change_with_its_e
     let lanes = containers.iter().zip(0..).map(|(&(id, _), lane)| {
         let (lab, admin) = (&lab, &admin);
         async move {
-            for turn in (lane..RESETS).step_by(LANES as usize) {
-                let what = if turn / LANES % 2 == 0 {
+            for turn in (lane..RESETS).step_by(LANES) {
+                let what = if (turn / LANES).is_multiple_of(2) {
                     "stop"
                 } else {
                     "start"
                 };
                 let path = format!("/containers/{id}/{what}");
-                ask_and_reset(lab, &path, admin, Duration::from_millis(turn)).await;
+                ask_and_reset(lab, &path, admin, Duration::from_millis(turn as u64)).await;
                 lab.settled(id).await;
             }
         }
@@ -248,9 +248,9 @@ async fn a_connection_that_is_reset_at_any_moment_leaves_every_change_with_its_e
     }
     assert_eq!(
         details.len(),
-        jobs.len() + LANES as usize,
+        jobs.len() + LANES,
         "an entry without its change"
     );
     // Most resets come after the request was read; the very first ones may cut it off.
-    assert!(jobs.len() as u64 > RESETS / 2, "{}", jobs.len());
+    assert!(jobs.len() > RESETS / 2, "{}", jobs.len());
 }
