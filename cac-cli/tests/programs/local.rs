@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use cac_core::pve::{Auth, NewLxc, Pve, Secret, Target, Tls};
 use cac_core::testing::{self, TestDb};
 
 use crate::lab::{bad, good, simulator};
@@ -334,9 +335,39 @@ async fn the_port_map_is_imported_and_the_audit_log_says_so() {
     let (simulator, proxmox) = simulator(&[]);
     let told = |field: &str| proxmox[field].as_str().unwrap().to_owned();
     let secret = simulator_secret(&told("tokenSecret"));
+    let pve = Pve::new(Target {
+        api_url: told("url"),
+        tls: Tls::Off,
+        auth: Auth::Token {
+            id: told("tokenId"),
+            secret: Secret::new(told("tokenSecret")),
+        },
+    })
+    .unwrap();
+    let shop = NewLxc {
+        vmid: 4001,
+        hostname: "shop".to_owned(),
+        ostemplate: "local:vztmpl/debian-12-standard_12.12-1_amd64.tar.zst".to_owned(),
+        storage: "local".to_owned(),
+        disk_gib: 4,
+        cores: 1,
+        memory_mib: 256,
+        swap_mib: 0,
+        bridge: "vmbr0".to_owned(),
+        description: String::new(),
+        tags: Vec::new(),
+        ssh_public_keys: None,
+        onboot: false,
+        pool: None,
+    };
+    let upid = pve.lxc_create("pve1", &shop).await.unwrap();
+    let made = pve.task_wait(&upid, testing::PATIENCE, |_| ()).await;
+    assert!(made.unwrap().is_success());
+    let mac = pve.lxc_config("pve1", 4001).await.unwrap();
+    let mac = mac.mac().unwrap().to_owned();
     let map = tempfile::NamedTempFile::new().unwrap();
     let entries = serde_json::json!({
-        "shop": {"ip": "127.9.0.1", "user": "alice", "os_release": "debian", "ctid": 4001, "mac": "BC:24:11:00:40:01",
+        "shop": {"ip": "127.9.0.1", "user": "alice", "os_release": "debian", "ctid": 4001, "mac": mac,
                  "ports": {"ssh": 2344, "http": 8080}},
         "odd_name": {"ip": "127.9.0.2", "user": "alice", "os_release": "debian", "ctid": 4002, "mac": "BC:24:11:00:40:02"},
     });
