@@ -178,7 +178,8 @@ const filter = { username, target: `/containers/${id}`, newest: true };
 const entries = got(await admin.GET("/audit", { params: { query: filter } }));
 const entry = entries.find((e) => e.action === "container_delete") ?? assert.fail("not in the audit log");
 assert.deepEqual([entry.username, entry.via, entry.tokenId], [username, "token", user.id]);
-assert.equal(entry.status, deletion.response.status);
+// The entry is as old as the request: a job was begun, whatever the answer waited for.
+assert.equal(entry.status, 202);
 step(`admin: ${entries.length} audit entries about container ${id}`);
 
 const whose = { params: { path: { username } } };
