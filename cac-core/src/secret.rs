@@ -47,8 +47,8 @@ pub(crate) fn file_mode(dir: &Path) -> u32 {
     if shared { 0o660 } else { 0o600 }
 }
 
-/// The secret kept in `path`; made there at the first call, with the mode of [`file_mode`]. Safe when several processes start at
-/// once.
+/// The secret kept in `path`; made there at the first call, readable for its owner alone, or for the group of a shared directory.
+/// Safe when several processes start at once.
 pub fn in_file(path: &Path) -> std::io::Result<Secret> {
     let parent = path.parent().unwrap_or(Path::new(""));
     std::fs::create_dir_all(parent)?;

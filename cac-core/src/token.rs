@@ -119,7 +119,7 @@ pub struct Token {
     /// Its first characters.
     pub beginning: String,
     pub scopes: Vec<Scope>,
-    /// Absent: it has none yet, and gets one ([`look_after`]).
+    /// Absent: it has none yet, and gets one in the next round of the portal.
     pub expires: Option<DateTime<Utc>>,
     /// To the minute.
     pub last_used_at: Option<DateTime<Utc>>,

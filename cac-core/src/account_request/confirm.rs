@@ -25,7 +25,7 @@ const SAME_EMAIL: i64 = 3;
 pub struct Limits {
     /// Of one address (with IPv6: of its /64) within an hour.
     pub per_address: u32,
-    /// That wait, confirmed or not, from one network ([`network`]).
+    /// That wait, confirmed or not, from one network (its /24, or with IPv6 its /64).
     pub waiting: u32,
 }
 
