@@ -108,6 +108,8 @@ pub struct Containers {
     pub lowest_web_port: (u16, Option<String>),
     /// Networks in which upstream addresses must lie.
     pub networks: Vec<IpNet>,
+    /// Networks in which they must not lie (`CONTAINER_NETWORKS_EXCEPT`).
+    pub networks_except: Vec<IpNet>,
     pub reserved_hostnames: Vec<String>,
     pub protocols: Protocols,
     pub cores: u32,

@@ -10,6 +10,7 @@
 //!   ([`credential`]); [`audit`] what they did; [`account_request`] who wants to become
 //!   one, [`mail`] what is written to people
 //! - [`job`] durable work: the queue, its runner, one file per kind of work; [`task`] programs that admins describe
+//! - [`infrastructure`] what belongs to the installation itself and is never an upstream
 //! - [`reach`] where containers are reached; [`nginx`] the configuration from typed data, and the loop that keeps an nginx on it; [`routes`] what it serves now,
 //!   [`proxy`] who pulls it
 //! - [`doctor`] a look at everything an installation stands on; [`overview`] counts for metrics
@@ -29,6 +30,7 @@ pub mod db;
 pub mod doctor;
 pub mod error;
 mod idempotency;
+pub mod infrastructure;
 pub mod job;
 pub mod login_failure;
 pub mod mail;
@@ -80,6 +82,7 @@ pub struct Parts {
     pub(crate) credentials: credential::Recent,
     pub(crate) live: container::Live,
     pub(crate) newest: routes::Newest,
+    pub(crate) infrastructure: infrastructure::Memory,
 }
 
 impl std::fmt::Debug for Core {
@@ -123,6 +126,7 @@ impl Core {
             credentials: credential::Recent::default(),
             live: container::Live::default(),
             newest: routes::Newest::default(),
+            infrastructure: infrastructure::Memory::default(),
         })))
     }
 }

@@ -1,6 +1,7 @@
 //! Reverse proxies that pull the configuration, and what they report: which revision is live there, or why one is not.
 //! What the revision holds is [`crate::routes`]'s matter.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -79,6 +80,8 @@ pub struct Report {
     pub live: Option<String>,
     /// Ports that other programs have there.
     pub taken: TakenPorts,
+    /// Where the report came from: nothing is passed on to this address. Absent for an nginx of the portal itself.
+    pub address: Option<IpAddr>,
 }
 
 impl Report {
@@ -91,6 +94,7 @@ impl Report {
             down: false,
             live: None,
             taken: TakenPorts::default(),
+            address: None,
         }
     }
 }
@@ -128,6 +132,7 @@ pub async fn report(core: &Core, name: &str, report: &Report) -> Result<Proxy> {
         }
     });
     let now = core.clock.now();
+    let address = report.address.map(|ip| ip.to_canonical().to_string());
     transaction!(core.db, tx => {
         tx.lock("routes").await?;
         // The first two reports of a new proxy may come at once.
@@ -166,8 +171,11 @@ pub async fn report(core: &Core, name: &str, report: &Report) -> Result<Proxy> {
         };
         tx.exec(
             r#"UPDATE "Proxies" SET "revision" = ?, "liveSince" = ?, "refused" = ?, "reason" = ?, "taken" = ?, "reportedAt" = ?,
-               "updatedAt" = ? WHERE "id" = ?"#,
-            args![&after.revision, after.live_since, &after.refused, &after.reason, after.taken.to_string(), now, now, after.id],
+               "address" = COALESCE(?, "address"), "updatedAt" = ? WHERE "id" = ?"#,
+            args![
+                &after.revision, after.live_since, &after.refused, &after.reason, after.taken.to_string(), now, address.as_deref(), now,
+                after.id
+            ],
         )
         .await?;
         routes::note(tx, after.id, after.revision.as_deref(), now).await?;

@@ -140,6 +140,16 @@ pub enum NewService {
     },
 }
 
+impl NewService {
+    /// The port in the container.
+    #[must_use]
+    pub fn internal_port(&self) -> u16 {
+        match self {
+            Self::Http { internal_port, .. } | Self::Port { internal_port, .. } => *internal_port,
+        }
+    }
+}
+
 /// Adds services to a container, giving each its external port. The caller holds the lock `ports`
 /// (so that a hundred requests at once get a hundred ports) and, for names, the lock `names`.
 pub async fn create(

@@ -108,6 +108,8 @@ pub(crate) struct Signed {
     /// Absent for a session.
     pub token: Option<Held>,
     pub request: RequestId,
+    /// Where the request comes from.
+    pub source: Source,
     pub html: bool,
 }
 
@@ -309,6 +311,7 @@ impl<'a> ApiExtractor<'a> for Signed {
             credential,
             token: who.token,
             request: who.request,
+            source: who.source,
             html: who.html,
         })
     }

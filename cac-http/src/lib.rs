@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cac_core::wake::{self, Channel};
-use cac_core::{Core, user};
+use cac_core::{Core, infrastructure, user};
 use poem::endpoint::BoxEndpoint;
 use poem::listener::TcpAcceptor;
 use poem::{EndpointExt as _, Response, Route, Server};
@@ -77,6 +77,8 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let listening = wake::listen(&core, Channel::Output).await;
     let looking = tokio::spawn(user::keep_looking_up(core.clone(), stop.clone()));
+    let at = listener.local_addr().ok();
+    let publishing = tokio::spawn(infrastructure::publish(core.clone(), at, stop.clone()));
     let served = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
         .run_with_graceful_shutdown(
             stoppable(core, stop.clone()),
@@ -85,6 +87,7 @@ pub async fn serve(
         )
         .await;
     looking.abort();
+    publishing.abort();
     listening.end().await;
     served
 }

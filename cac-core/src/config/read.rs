@@ -306,6 +306,7 @@ fn containers(r: &mut Reader<'_>) -> Containers {
             "CONTAINER_NETWORKS",
             "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7",
         ),
+        networks_except: r.networks("CONTAINER_NETWORKS_EXCEPT", ""),
         reserved_hostnames: r.list(
             "RESERVED_HOSTNAMES",
             "www,admin,api,mail,smtp,ns1,ns2",

@@ -16,7 +16,7 @@ use super::output::Output;
 use super::queue::{self, Claim};
 use super::{Running, Status, Stop, retention};
 use crate::wake::{Channel, listen};
-use crate::{Core, secret};
+use crate::{Core, infrastructure, secret};
 
 /// The first pause before another try, and the longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
@@ -122,6 +122,8 @@ impl Runner {
         ));
         let removing = at_work.core.clone();
         let removing = tokio::spawn(async move { retention::keep(&removing).await });
+        let publishing = infrastructure::publish(at_work.core.clone(), None, at_work.stop.clone());
+        let publishing = tokio::spawn(publishing);
         at_work.claim_and_run().await;
         at_work.tasks.close();
         at_work.tasks.wait().await;
@@ -129,6 +131,7 @@ impl Runner {
         finishing.wait().await;
         renewing.abort();
         removing.abort();
+        publishing.abort();
         listening.end().await;
     }
 }

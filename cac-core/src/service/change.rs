@@ -5,6 +5,7 @@ use crate::actor::Actor;
 use crate::container::{self, Container, check};
 use crate::db::Tx;
 use crate::error::Fields;
+use crate::infrastructure;
 use crate::nginx::PublicName;
 use crate::{Core, Error, Result, args, transaction};
 
@@ -116,6 +117,7 @@ pub async fn add(core: &Core, actor: &Actor, container: i64, new: &NewOne) -> Re
     let container = container::find(core, actor, container).await?;
     let options = new.options;
     let new = check_new(core, actor, &container, new)?;
+    permit(core, &container, new.internal_port()).await?;
     let id = transaction!(core.db, tx => {
         hold(tx, container.id).await?;
         let sql = r#"SELECT COUNT(*) AS "n" FROM "Services" WHERE "containerId" = ?"#;
@@ -174,6 +176,7 @@ pub async fn update(
     };
     change.options.check(old.r#type, &mut fields);
     fields.into_result()?;
+    permit(core, &container, port).await?;
     transaction!(core.db, tx => {
         hold(tx, container.id).await?;
         if let Some(name) = &name {
@@ -186,6 +189,22 @@ pub async fn update(
     })?;
     core.wake.routes();
     find(core, container.id, id).await
+}
+
+/// Refuses a port at which not the container answers but a part of the installation, such as the portal on a loopback network. Routes are
+/// looked at again when they are made: the container may get another address.
+async fn permit(core: &Core, container: &Container, port: u16) -> Result<()> {
+    let address = container.ipv4_address.as_deref();
+    let Some(address) = address.and_then(|text| text.parse().ok()) else {
+        return Ok(());
+    };
+    let known = infrastructure::load(core).await?;
+    known.permit(address, Some(port)).map_err(|denial| {
+        Error::invalid(
+            "internalPort",
+            format!("Port {port} of this container's address cannot be published: {denial}"),
+        )
+    })
 }
 
 /// Removes a service: its name or port is free again.

@@ -142,6 +142,7 @@ impl Api {
             refused: asked.refused,
             down: asked.down,
             live: asked.live,
+            address: who.source.ip,
             taken: taken.map_err(|error: BadValue| Error::invalid("taken", error.to_string()))?,
         };
         let kept = proxy::report(&who.core, &name.0, &report).await?;
