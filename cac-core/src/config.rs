@@ -110,6 +110,8 @@ pub struct Containers {
     pub networks: Vec<IpNet>,
     /// Networks in which they must not lie (`CONTAINER_NETWORKS_EXCEPT`).
     pub networks_except: Vec<IpNet>,
+    /// How many containers' addresses are read each second in turn.
+    pub address_reads: usize,
     pub reserved_hostnames: Vec<String>,
     pub protocols: Protocols,
     pub cores: u32,

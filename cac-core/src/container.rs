@@ -4,6 +4,7 @@
 //! `container/live.rs`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -14,6 +15,7 @@ use crate::job::{container_change, container_delete};
 use crate::service::{self, Service};
 use crate::{Core, Error, Result, args, db};
 
+pub(crate) mod address;
 mod change;
 pub(crate) mod check;
 mod create;
@@ -25,6 +27,7 @@ mod register;
 mod size;
 mod suggest;
 
+pub use address::{AddressProblem, Refusal};
 pub use change::{Changed, ContainerChange, TIMEFRAMES, change, snapshots, update, usage};
 pub use create::{Created, NewContainer, Preflight, create, preflight};
 pub(crate) use delete::add_undo;
@@ -52,6 +55,9 @@ pub struct Container {
     pub mac_address: Option<String>,
     /// Absent until it runs.
     pub ipv4_address: Option<String>,
+    /// What is wrong with its address, for its owner.
+    #[serde(skip)]
+    pub address_problem: Option<AddressProblem>,
     /// The label of the node that was asked for; `N` for none.
     pub ai_container: String,
     pub node_id: Option<i64>,
@@ -88,6 +94,7 @@ impl Container {
             container_id: row.get("containerId")?,
             mac_address: row.get("macAddress")?,
             ipv4_address: row.get("ipv4Address")?,
+            address_problem: AddressProblem::from_row(row)?,
             ai_container: row.get("aiContainer")?,
             node_id: row.get("nodeId")?,
             state: row.get("state")?,
@@ -133,13 +140,23 @@ pub struct Filter {
 
 /// The conditions of a [`Filter`].
 macro_rules! matching {
-    ($before:literal, $after:literal) => {
+    ($before:expr, $after:literal) => {
         concat!(
             $before,
             r#" FROM "Containers" c WHERE (? OR c."username" = ?)
                 AND (? OR LOWER(c."hostname") LIKE ? ESCAPE '!' OR LOWER(c."username") LIKE ? ESCAPE '!' OR LOWER(c."osRelease") LIKE ? ESCAPE '!'
                      OR c."ipv4Address" LIKE ? ESCAPE '!'
                      OR EXISTS (SELECT 1 FROM "Services" s WHERE s."containerId" = c."id" AND LOWER(s."externalHostname") LIKE ? ESCAPE '!'))"#,
+            $after
+        )
+    };
+}
+
+/// The columns that [`Container::from_row`] reads.
+macro_rules! columns {
+    ($after:literal) => {
+        concat!(
+            r#"SELECT c.*, (SELECT COUNT(*) FROM "Containers" o WHERE o."refusedAddress" = c."ipv4Address" AND o."id" <> c."id") AS "contested""#,
             $after
         )
     };
@@ -172,7 +189,7 @@ pub async fn list(core: &Core, actor: &Actor, filter: &Filter) -> Result<(Vec<Co
         .db
         .one(matching!(r#"SELECT COUNT(*) AS "n""#, ""), wanted())
         .await?;
-    let sql = matching!("SELECT c.*", r#" ORDER BY c."id" LIMIT ? OFFSET ?"#);
+    let sql = matching!(columns!(""), r#" ORDER BY c."id" LIMIT ? OFFSET ?"#);
     let rows = core.db.all(sql, page).await?;
     let mut containers = rows
         .iter()
@@ -208,7 +225,10 @@ pub async fn names(core: &Core, actor: &Actor, ids: Vec<i64>) -> Result<BTreeMap
 pub async fn find_any(core: &Core, id: i64) -> Result<Option<Container>> {
     let Some(row) = core
         .db
-        .opt(r#"SELECT * FROM "Containers" WHERE "id" = ?"#, args![id])
+        .opt(
+            columns!(r#" FROM "Containers" c WHERE c."id" = ?"#),
+            args![id],
+        )
         .await?
     else {
         return Ok(None);
@@ -219,6 +239,14 @@ pub async fn find_any(core: &Core, id: i64) -> Result<Option<Container>> {
         .remove(&id)
         .unwrap_or_default();
     Ok(Some(container))
+}
+
+/// Whether some container has this address, or shows it and was refused it.
+pub async fn has_address(core: &Core, address: IpAddr) -> Result<bool> {
+    let sql =
+        r#"SELECT "id" FROM "Containers" WHERE "ipv4Address" = ? OR "refusedAddress" = ? LIMIT 1"#;
+    let text = address.to_canonical().to_string();
+    Ok(core.db.opt(sql, args![&text, &text]).await?.is_some())
 }
 
 /// Why a job on a container did not do what was asked, from its reason.

@@ -12,6 +12,7 @@ use crate::idempotency::{Key, Made};
 use crate::{Core, Error, Result, args, transaction};
 
 pub mod account_mail;
+pub(crate) mod address_mail;
 pub mod container_change;
 pub mod container_create;
 pub mod container_delete;
@@ -33,7 +34,7 @@ pub mod task;
 
 pub(crate) use follow::Feeds;
 pub use follow::{Follower, Happening, follow};
-pub(crate) use identity::identity;
+pub(crate) use identity::{MISMATCH, identity};
 pub use runner::Runner;
 pub use running::{Running, Stop};
 

@@ -83,6 +83,7 @@ pub struct Parts {
     pub(crate) live: container::Live,
     pub(crate) newest: routes::Newest,
     pub(crate) infrastructure: infrastructure::Memory,
+    pub(crate) suspects: reconcile::Suspects,
 }
 
 impl std::fmt::Debug for Core {
@@ -127,6 +128,7 @@ impl Core {
             live: container::Live::default(),
             newest: routes::Newest::default(),
             infrastructure: infrastructure::Memory::default(),
+            suspects: reconcile::Suspects::default(),
         })))
     }
 }

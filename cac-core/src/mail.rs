@@ -62,7 +62,9 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
         "approved.txt",
         "approved.html",
         "test.txt",
-        "test.html"
+        "test.html",
+        "address.txt",
+        "address.html"
     );
     templates
 });

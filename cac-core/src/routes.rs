@@ -298,7 +298,11 @@ pub async fn away(core: &Core, name: &str) -> Result<Away> {
     Ok(match live {
         Some(live) if live.status == "stopped" => Away::Stopped,
         Some(live) if live.uptime.is_some_and(|seconds| seconds < STARTS) => Away::Starting,
-        _ => Away::Down { port },
+        _ => {
+            // It may have another address by now.
+            core.suspects.add(row.id);
+            Away::Down { port }
+        }
     })
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cac_core::wake::{self, Channel};
-use cac_core::{Core, infrastructure, user};
+use cac_core::{Core, infrastructure, reconcile, user};
 use poem::endpoint::BoxEndpoint;
 use poem::listener::TcpAcceptor;
 use poem::{EndpointExt as _, Response, Route, Server};
@@ -69,7 +69,7 @@ fn stoppable(core: Core, stop: CancellationToken) -> BoxEndpoint<'static, Respon
     edge.boxed()
 }
 
-/// Serves until `stop`, then ends in well under a second, event streams included; looks admin rights up meanwhile.
+/// Serves until `stop`, then ends in well under a second, event streams included; looks admin rights up and watches containers meanwhile.
 pub async fn serve(
     core: Core,
     listener: tokio::net::TcpListener,
@@ -77,6 +77,7 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let listening = wake::listen(&core, Channel::Output).await;
     let looking = tokio::spawn(user::keep_looking_up(core.clone(), stop.clone()));
+    let watching = tokio::spawn(reconcile::watch(core.clone(), stop.clone()));
     let at = listener.local_addr().ok();
     let publishing = tokio::spawn(infrastructure::publish(core.clone(), at, stop.clone()));
     let served = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
@@ -87,6 +88,7 @@ pub async fn serve(
         )
         .await;
     looking.abort();
+    watching.abort();
     publishing.abort();
     listening.end().await;
     served

@@ -193,7 +193,7 @@ impl Changing<'_> {
         if start {
             self.guest().start().await?;
             let address = self.guest().address().await?;
-            self.guest().write_down(container.id, &address).await?;
+            self.guest().write_down(container.id, address).await?;
         }
         Ok(())
     }
@@ -325,7 +325,8 @@ impl Changing<'_> {
     async fn forget_address(&self, id: i64) -> Result<(), Stop> {
         self.job.allowed()?;
         let core = &self.job.core;
-        let sql = r#"UPDATE "Containers" SET "ipv4Address" = NULL, "updatedAt" = ? WHERE "id" = ?"#;
+        let sql = r#"UPDATE "Containers" SET "ipv4Address" = NULL, "refusedAddress" = NULL, "addressRefusal" = NULL, "updatedAt" = ?
+                     WHERE "id" = ?"#;
         core.db.exec(sql, args![core.clock.now(), id]).await?;
         core.wake.routes();
         Ok(())

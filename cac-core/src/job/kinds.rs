@@ -6,7 +6,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::{
-    Running, Stop, account_mail, container_change, container_create, container_delete, shell, task,
+    Running, Stop, account_mail, address_mail, container_change, container_create,
+    container_delete, shell, task,
 };
 
 type Work = Arc<dyn Fn(Running) -> BoxFuture<'static, Result<(), Stop>> + Send + Sync>;
@@ -29,6 +30,9 @@ impl Kinds {
         });
         kinds.add(account_mail::KIND, |job| async move {
             account_mail::run(&job).await
+        });
+        kinds.add(address_mail::KIND, |job| async move {
+            address_mail::run(&job).await
         });
         kinds.add(task::KIND, |job| async move { task::run(&job).await });
         kinds

@@ -11,19 +11,19 @@ use serde_json::{Value, json};
 use crate::lab::{HTML, Lab, expect};
 
 /// A mail server that keeps what it takes in a Maildir.
-struct MailServer {
+pub(crate) struct MailServer {
     child: Child,
-    port: u16,
+    pub(crate) port: u16,
     folder: tempfile::TempDir,
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
 impl MailServer {
-    fn start(port: u16) -> Self {
+    pub(crate) fn start(port: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let child = Command::new("/usr/bin/python3")
             .args(["-m", "aiosmtpd", "-n", "-l", &format!("127.0.0.1:{port}")])
@@ -40,7 +40,7 @@ impl MailServer {
         }
     }
 
-    fn mails(&self) -> Vec<String> {
+    pub(crate) fn mails(&self) -> Vec<String> {
         let new = self.folder.path().join("mail/new");
         let Ok(entries) = std::fs::read_dir(Path::new(&new)) else {
             return Vec::new();
@@ -54,7 +54,7 @@ impl MailServer {
     }
 
     /// Waits for the mail that is about this.
-    async fn mail(&self, subject: &str) -> String {
+    pub(crate) async fn mail(&self, subject: &str) -> String {
         let find = || self.mails().into_iter().find(|mail| mail.contains(subject));
         until(subject, async || find().is_some()).await;
         find().unwrap()

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod account;
+mod address;
 mod admin_pages;
 mod audit;
 mod browse;
