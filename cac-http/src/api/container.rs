@@ -312,11 +312,9 @@ impl Api {
 }
 
 async fn register(who: &Anyone, body: &Input<ContainerRequest>) -> Result<Asked> {
-    let local = || {
-        who.source
-            .is_in(&who.core.config.registration_allow)
-            .then(Actor::local)
-    };
+    let allowed = &who.core.config.registration_allow;
+    let local = origin::is_machine(&who.core, who.source, allowed).await?;
+    let local = || local.then(Actor::local);
     who.needs(Scope::ContainersRegister)?;
     // A token with this scope registers what its owner may register.
     let token = who.token.as_ref();
