@@ -213,6 +213,12 @@ impl Change {
         }
     }
 
+    /// What came about is not what was wanted: the status says how.
+    #[must_use]
+    pub(crate) fn status(self, status: u16) -> Self {
+        Self { status, ..self }
+    }
+
     /// A job will do the work: the entry says which.
     #[must_use]
     pub fn job(self, id: i64) -> Self {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::import;
-use super::register::{self, Checked, Registration, insert, take_address};
+use super::register::{self, Checked, Given, Registration, insert, take_address};
 use crate::actor::Actor;
 use crate::db::Retry;
 use crate::node::{self, cluster};
@@ -303,8 +303,9 @@ async fn store(core: &Core, new: &Checked, dry_run: bool, taken: &mut Taken) -> 
         let message = format!("VMID {} of {} is container {id}.", new.vmid, new.node.name);
         return Err(Error::conflict("ctid", message));
     }
-    take_address(&mut tx, core, new, None, false).await?;
     let id = insert(&mut tx, core, new).await?;
+    let given = new.address.map(Given::Unconfirmed);
+    take_address(&mut tx, core, id, given.as_ref()).await?;
     if dry_run {
         tx.rollback().await;
         return Ok(());

@@ -158,8 +158,9 @@ impl Lab {
 
     /// A container that scripts made on a node themselves, with this MAC address.
     pub(crate) async fn foreign(&self, node: &str, vmid: u32, name: &str, mac: &str) {
-        let row = node::find_named(&self.core, &Actor::new("admin", true), node);
-        let pve = self.core.pve(&row.await.unwrap()).unwrap();
+        let admin = Actor::new("admin", true);
+        let row = node::find_named(&self.core, &admin, node).await.unwrap();
+        let pve = self.core.pve(&row).unwrap();
         let new = NewLxc {
             vmid,
             hostname: name.to_owned(),
