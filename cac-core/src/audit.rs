@@ -178,7 +178,7 @@ impl FieldChange {
 }
 
 /// The entry of a change that is being made, written in the transaction that makes it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Change {
     action: &'static str,
     target: String,
@@ -220,6 +220,12 @@ impl Change {
             status: 204,
             ..self
         }
+    }
+
+    /// What came about is not what was wanted: the status says how.
+    #[must_use]
+    pub(crate) fn status(self, status: u16) -> Self {
+        Self { status, ..self }
     }
 
     /// A job will do the work: the entry says which.

@@ -132,6 +132,10 @@ pub struct Containers {
     pub lowest_web_port: (u16, Option<String>),
     /// Networks in which upstream addresses must lie.
     pub networks: Vec<IpNet>,
+    /// Networks in which they must not lie (`CONTAINER_NETWORKS_EXCEPT`).
+    pub networks_except: Vec<IpNet>,
+    /// How many containers' addresses are read each second in turn.
+    pub address_reads: usize,
     pub reserved_hostnames: Vec<String>,
     /// Whether names in other alphabets (`xn--…`) may be given.
     pub idn: bool,

@@ -6,6 +6,7 @@
 //! look `container/verify.rs`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -16,6 +17,17 @@ use crate::job::{container_change, container_delete};
 use crate::service::{self, Service};
 use crate::{Core, Error, Result, args, db};
 
+/// The columns that [`Container::from_row`] reads.
+macro_rules! columns {
+    ($after:literal) => {
+        concat!(
+            r#"SELECT c.*, (SELECT COUNT(*) FROM "Containers" o WHERE o."refusedAddress" = c."ipv4Address" AND o."id" <> c."id") AS "contested""#,
+            $after
+        )
+    };
+}
+
+pub(crate) mod address;
 mod change;
 pub(crate) mod check;
 mod create;
@@ -31,6 +43,7 @@ mod suggest;
 mod update;
 mod verify;
 
+pub use address::{AddressProblem, Refusal};
 pub use change::{Changed, TIMEFRAMES, change, snapshots, usage};
 pub use create::{Created, NewContainer, Preflight, create, preflight};
 pub use delete::{Deletion, delete, forget, keep};
@@ -64,6 +77,9 @@ pub struct Container {
     pub mac_address: Option<String>,
     /// Absent until it runs.
     pub ipv4_address: Option<String>,
+    /// What is wrong with its address, for its owner.
+    #[serde(skip)]
+    pub address_problem: Option<AddressProblem>,
     /// The label of the node that was asked for; `N` for none.
     pub ai_container: String,
     pub node_id: Option<i64>,
@@ -113,6 +129,7 @@ impl Container {
             container_id: row.get("containerId")?,
             mac_address: row.get("macAddress")?,
             ipv4_address: row.get("ipv4Address")?,
+            address_problem: AddressProblem::from_row(row)?,
             ai_container: row.get("aiContainer")?,
             node_id: row.get("nodeId")?,
             state: row.get("state")?,
@@ -165,7 +182,7 @@ pub struct Filter {
 
 /// The conditions of a [`Filter`].
 macro_rules! matching {
-    ($before:literal, $after:literal) => {
+    ($before:expr, $after:literal) => {
         concat!(
             $before,
             r#" FROM "Containers" c WHERE (? OR c."username" = ?)
@@ -204,7 +221,7 @@ pub async fn list(core: &Core, actor: &Actor, filter: &Filter) -> Result<(Vec<Co
         .db
         .one(matching!(r#"SELECT COUNT(*) AS "n""#, ""), wanted())
         .await?;
-    let sql = matching!("SELECT c.*", r#" ORDER BY c."id" LIMIT ? OFFSET ?"#);
+    let sql = matching!(columns!(""), r#" ORDER BY c."id" LIMIT ? OFFSET ?"#);
     let rows = core.db.all(sql, page).await?;
     let mut containers = rows
         .iter()
@@ -240,7 +257,10 @@ pub async fn names(core: &Core, actor: &Actor, ids: Vec<i64>) -> Result<BTreeMap
 pub async fn find_any(core: &Core, id: i64) -> Result<Option<Container>> {
     let Some(row) = core
         .db
-        .opt(r#"SELECT * FROM "Containers" WHERE "id" = ?"#, args![id])
+        .opt(
+            columns!(r#" FROM "Containers" c WHERE c."id" = ?"#),
+            args![id],
+        )
         .await?
     else {
         return Ok(None);
@@ -251,6 +271,14 @@ pub async fn find_any(core: &Core, id: i64) -> Result<Option<Container>> {
         .remove(&id)
         .unwrap_or_default();
     Ok(Some(container))
+}
+
+/// Whether some container has this address, or shows it and was refused it.
+pub async fn has_address(core: &Core, address: IpAddr) -> Result<bool> {
+    let sql =
+        r#"SELECT "id" FROM "Containers" WHERE "ipv4Address" = ? OR "refusedAddress" = ? LIMIT 1"#;
+    let text = address.to_canonical().to_string();
+    Ok(core.db.opt(sql, args![&text, &text]).await?.is_some())
 }
 
 /// Why a job on a container did not do what was asked, from its reason.

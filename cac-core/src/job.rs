@@ -12,6 +12,7 @@ use crate::idempotency::{Key, Made};
 use crate::{Core, Error, Result, args, audit, transaction};
 
 pub mod account_mail;
+pub(crate) mod address_mail;
 pub mod container_access;
 pub mod container_change;
 pub mod container_create;

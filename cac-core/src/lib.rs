@@ -10,6 +10,7 @@
 //!   ([`credential`]); [`audit`] what they did; [`account_request`] who wants to become
 //!   one, [`mail`] what is written to people
 //! - [`job`] durable work: the queue, its runner, one file per kind of work; [`task`] programs that admins describe
+//! - [`infrastructure`] what belongs to the installation itself and is never an upstream
 //! - [`reach`] where containers are reached; [`nginx`] the configuration from typed data, and the loop that keeps an nginx on it; [`routes`] what it serves now,
 //!   [`proxy`] who pulls it
 //! - [`supervise`] work in the background that begins again after a panic
@@ -31,6 +32,7 @@ pub mod doctor;
 pub mod error;
 pub mod hostname;
 mod idempotency;
+pub mod infrastructure;
 pub mod job;
 pub mod login_failure;
 pub mod mail;
@@ -87,6 +89,8 @@ pub struct Parts {
     /// What this process does in the background.
     pub background: supervise::Background,
     pub(crate) away: routes::Looks,
+    pub(crate) infrastructure: infrastructure::Memory,
+    pub(crate) suspects: reconcile::Suspects,
 }
 
 impl std::fmt::Debug for Core {
@@ -132,6 +136,8 @@ impl Core {
             newest: routes::Newest::default(),
             background: supervise::Background::default(),
             away: routes::Looks::default(),
+            infrastructure: infrastructure::Memory::default(),
+            suspects: reconcile::Suspects::default(),
         })))
     }
 }

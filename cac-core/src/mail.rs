@@ -90,7 +90,9 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
         "new_device.txt",
         "new_device.html",
         "test.txt",
-        "test.html"
+        "test.html",
+        "address.txt",
+        "address.html"
     );
     templates
 });

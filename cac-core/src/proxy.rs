@@ -1,6 +1,7 @@
 //! Reverse proxies that pull the configuration, and what they report: which revision is live there, or why one is not.
 //! What the revision holds is [`crate::routes`]'s matter.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -84,6 +85,8 @@ pub struct Report {
     pub taken: TakenPorts,
     /// When the API token expires that the report was sent with.
     pub token_expires: Option<DateTime<Utc>>,
+    /// Where the report came from: nothing is passed on to this address. Absent for an nginx of the portal itself.
+    pub address: Option<IpAddr>,
 }
 
 impl Report {
@@ -97,6 +100,7 @@ impl Report {
             live: None,
             taken: TakenPorts::default(),
             token_expires: None,
+            address: None,
         }
     }
 }
@@ -134,6 +138,7 @@ pub async fn report(core: &Core, name: &str, report: &Report) -> Result<Proxy> {
         }
     });
     let now = core.clock.now();
+    let address = report.address.map(|ip| ip.to_canonical().to_string());
     transaction!(core.db, tx => {
         tx.lock("routes").await?;
         // The first two reports of a new proxy may come at once.
@@ -173,8 +178,11 @@ pub async fn report(core: &Core, name: &str, report: &Report) -> Result<Proxy> {
         };
         tx.exec(
             r#"UPDATE "Proxies" SET "revision" = ?, "liveSince" = ?, "refused" = ?, "reason" = ?, "taken" = ?, "tokenExpires" = ?,
-               "reportedAt" = ?, "updatedAt" = ? WHERE "id" = ?"#,
-            args![&after.revision, after.live_since, &after.refused, &after.reason, after.taken.to_string(), after.token_expires, now, now, after.id],
+               "reportedAt" = ?, "address" = COALESCE(?, "address"), "updatedAt" = ? WHERE "id" = ?"#,
+            args![
+                &after.revision, after.live_since, &after.refused, &after.reason, after.taken.to_string(), after.token_expires, now,
+                address.as_deref(), now, after.id
+            ],
         )
         .await?;
         routes::note(tx, after.id, after.revision.as_deref(), now).await?;

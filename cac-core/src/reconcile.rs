@@ -1,18 +1,22 @@
 //! Our books and Proxmox VE compared: what differs, and what repairs it. Looking changes nothing; nothing is ever deleted unasked.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use serde::Serialize;
 
 use crate::actor::Actor;
-use crate::container::{self, Container, Filter, check};
-use crate::job::identity;
+use crate::container::{self, AddressProblem, Container, Filter, address};
+use crate::job::{Mismatch, identity};
 use crate::node::{self, Node, cluster};
 use crate::pve::{Interface, LxcConfig, Pve};
 use crate::{Core, Error, Result, args, audit, transaction};
+
+mod watch;
+
+pub(crate) use watch::Suspects;
+pub use watch::{LOOK, Watcher, watch};
 
 /// Calls to Proxmox VE at once.
 const AT_ONCE: usize = 8;
@@ -168,8 +172,13 @@ async fn compare(core: &Core, row: &Container, seen: &HashMap<i64, Seen>) -> Opt
         );
         return finding(Kind::Moved, message, refresh);
     }
-    let theirs = address(&seen.pve, on, vmid).await?;
+    let interfaces = seen.pve.lxc_interfaces(on, vmid).await.ok()??;
     let ours = row.ipv4_address.as_deref();
+    let theirs = address::of(core, &config, &interfaces, ours)?;
+    // What was refused is no news; the row says why.
+    if let Some(problem @ AddressProblem::Refused { .. }) = &row.address_problem {
+        return finding(Kind::Address, format!("{name}: {problem}"), refresh);
+    }
     if ours != Some(theirs.to_string().as_str()) {
         let ours = ours.unwrap_or("none");
         let message = format!("{name}: CT {vmid} has the address {theirs}, our books say {ours}.");
@@ -227,12 +236,6 @@ async fn duplicates(
     Ok(findings)
 }
 
-/// The address of a container that runs; of one that does not, nothing can be said.
-async fn address(pve: &Pve, node: &str, vmid: u32) -> Option<Ipv4Addr> {
-    let interfaces = pve.lxc_interfaces(node, vmid).await.ok()?;
-    interfaces.iter().flatten().find_map(Interface::ipv4)
-}
-
 /// Containers with a marker of ours that is no row's.
 async fn orphans(core: &Core, rows: &[Container], seen: &HashMap<i64, Seen>) -> Vec<Finding> {
     let known: Vec<u32> = rows.iter().filter_map(|row| row.container_id).collect();
@@ -276,9 +279,8 @@ fn own_marker(core: &Core, config: &LxcConfig) -> Option<String> {
     marker.map(ToOwned::to_owned)
 }
 
-/// Writes down where the container is, its address and its sizes, as Proxmox VE says; for admins.
+/// Stores where the container is, its address and its sizes, as Proxmox VE says; for its owner and for admins.
 pub async fn refresh(core: &Core, actor: &Actor, id: i64) -> Result<Container> {
-    actor.must_be_admin()?;
     let row = container::find(core, actor, id).await?;
     let (Some(vmid), Some(old)) = (row.container_id, row.node_id) else {
         let message = "This container is not made yet, or its node is not known.";
@@ -293,35 +295,106 @@ pub async fn refresh(core: &Core, actor: &Actor, id: i64) -> Result<Container> {
     let config = seen.pve.lxc_config(on, vmid).await.map_err(told)?;
     let outcome = identity(core, &row, &config);
     container::identity::store(core, &row, outcome.as_ref().map(|()| &config)).await?;
-    // For admins only.
-    outcome.map_err(|mismatch| Error::conflict("id", mismatch.detail()))?;
+    outcome.map_err(|mismatch| mismatch_for(actor, &mismatch))?;
     let Some(new) = nodes.iter().find(|node| node.name == *on) else {
         let message = format!("CT {vmid} is on {on}, which is no node here; add it first.");
         return Err(Error::conflict("node", message));
     };
-    let address = address(&seen.pve, on, vmid).await.map(|ip| ip.to_string());
-    let disk = config.disk_gib();
-    transaction!(core.db, tx => {
-        tx.lock("names").await?;
-        let now = core.clock.now();
-        if let Some(address) = &address {
-            check::lose_address(tx, core, address, id).await?;
-        }
-        let sql = r#"UPDATE "Containers" SET "nodeId" = ?, "ipv4Address" = ?, "cores" = COALESCE(?, "cores"),
-                            "memory" = COALESCE(?, "memory"), "disk" = COALESCE(?, "disk"), "updatedAt" = ?
-                     WHERE "id" = ? AND "state" IS NULL"#;
-        let given = args![new.id, address.as_deref(), config.cores, config.memory, disk, now, id];
-        let changed = tx.exec(sql, given).await.map_err(|error| cluster::taken(error, "id", vmid))?;
-        if changed == 0 {
-            return Err(Error::conflict("id", "Something works on this container; wait until it has ended."));
-        }
-        cluster::claim(tx, id).await.map_err(|error| cluster::taken(error, "id", vmid))?;
-        audit::Change::new("container_refresh", format!("/containers/{id}"))
-            .field("node", &old.name, &new.name)
-            .field("ipv4Address", &row.ipv4_address, &address)
-            .write(tx, core, actor)
-            .await?;
-    })?;
-    core.wake.routes();
+    let interfaces = seen.pve.lxc_interfaces(on, vmid).await.map_err(told)?;
+    let entry = audit::Change::new("container_refresh", format!("/containers/{id}"));
+    let entry = entry.field("node", &old.name, &new.name);
+    let found = FoundContainer {
+        node: new.id,
+        interfaces,
+        config,
+    };
+    let stored = found
+        .store(core, &row, Absent::Withdraw, Some((actor, entry)))
+        .await?;
+    if !stored {
+        let message = "Something works on this container; wait until it has ended.";
+        return Err(Error::conflict("id", message));
+    }
     container::find(core, actor, id).await
+}
+
+/// What stands behind a mismatch is the admins' business: it may be somebody else's container.
+fn mismatch_for(actor: &Actor, mismatch: &Mismatch) -> Error {
+    let message = match actor.admin {
+        true => mismatch.detail(),
+        false => mismatch.to_string(),
+    };
+    Error::conflict("id", message)
+}
+
+/// A container as Proxmox VE shows it. Identity holds.
+pub(crate) struct FoundContainer {
+    /// The row id of the node that it is on.
+    pub(crate) node: i64,
+    pub(crate) config: LxcConfig,
+    /// Absent where it does not run.
+    pub(crate) interfaces: Option<Vec<Interface>>,
+}
+
+/// What becomes of a stored address while `net0` shows none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// It is withdrawn, and so are the routes.
+    Withdraw,
+    /// It stays: a guest that boots, or renews its lease, has none for a moment.
+    Keep,
+}
+
+impl FoundContainer {
+    /// Stores node, sizes and address in the row as it was read; `false` where a job works on it by now, or it is gone.
+    /// The entry gets the change of the address.
+    pub(crate) async fn store(
+        &self,
+        core: &Core,
+        row: &Container,
+        absent: Absent,
+        entry: Option<(&Actor, audit::Change)>,
+    ) -> Result<bool> {
+        let interfaces = self.interfaces.as_deref().unwrap_or_default();
+        let before = row.ipv4_address.as_deref();
+        let shown = match &self.interfaces {
+            Some(_) => address::of(core, &self.config, interfaces, before),
+            // Not even a static address answers there.
+            None => None,
+        };
+        let claim = match shown {
+            Some(shown) => Some(address::claim(core, row.id, shown).await?),
+            None => None,
+        };
+        let (config, disk) = (&self.config, self.config.disk_gib());
+        let vmid = row.container_id.unwrap_or_default();
+        let stored = transaction!(core.db, tx => {
+            tx.lock("names").await?;
+            let sql = r#"UPDATE "Containers" SET "nodeId" = ?, "cores" = COALESCE(?, "cores"), "memory" = COALESCE(?, "memory"),
+                                "disk" = COALESCE(?, "disk"), "updatedAt" = ? WHERE "id" = ? AND "state" IS NULL"#;
+            let given = args![self.node, config.cores, config.memory, disk, core.clock.now(), row.id];
+            if tx.exec(sql, given).await.map_err(|error| cluster::taken(error, "id", vmid))? == 0 {
+                None
+            } else {
+                cluster::claim(tx, row.id).await.map_err(|error| cluster::taken(error, "id", vmid))?;
+                let stored = match &claim {
+                    None if absent == Absent::Keep => None,
+                    claim => Some(address::store(tx, core, row.id, claim.as_ref()).await?),
+                };
+                if let Some((actor, entry)) = &entry {
+                    let after = match &stored {
+                        Some(stored) => &stored.address,
+                        None => &row.ipv4_address,
+                    };
+                    let entry = entry.clone().field("ipv4Address", &row.ipv4_address, after);
+                    entry.write(tx, core, actor).await?;
+                }
+                Some(stored)
+            }
+        })?;
+        if let Some(Some(stored)) = &stored {
+            stored.announce(core);
+        }
+        Ok(stored.is_some())
+    }
 }

@@ -149,6 +149,14 @@ pub enum NewService {
 }
 
 impl NewService {
+    /// The port in the container.
+    #[must_use]
+    pub fn internal_port(&self) -> u16 {
+        match self {
+            Self::Http { internal_port, .. } | Self::Port { internal_port, .. } => *internal_port,
+        }
+    }
+
     /// The service in a few characters, such as `tcp 2222 → 22`.
     pub(crate) fn summary(&self) -> String {
         match self {

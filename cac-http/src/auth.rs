@@ -115,6 +115,8 @@ pub(crate) struct Signed {
     pub token: Option<Held>,
     pub limits: Arc<Limits>,
     pub request: RequestId,
+    /// Where the request comes from.
+    pub source: Source,
     pub html: bool,
 }
 
@@ -343,6 +345,7 @@ impl<'a> ApiExtractor<'a> for Signed {
             token: who.token,
             limits: who.limits,
             request: who.request,
+            source: who.source,
             html: who.html,
         })
     }

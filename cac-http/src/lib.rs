@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use cac_core::supervise::supervise;
 use cac_core::wake::{self, Channel};
-use cac_core::{Core, container, user};
+use cac_core::{Core, container, infrastructure, reconcile, user};
 use poem::endpoint::BoxEndpoint;
 use poem::{EndpointExt as _, Response, Route};
 use tokio_util::sync::CancellationToken;
@@ -75,7 +75,8 @@ fn app(
     edge::Detached(Arc::new(edge)).boxed()
 }
 
-/// Serves until `stop`, then ends in well under a second, event streams included; looks admin rights up and verifies containers meanwhile.
+/// Serves until `stop`, then ends in well under a second, event streams included; looks admin rights up, verifies and watches containers
+/// meanwhile.
 pub async fn serve(
     core: Core,
     listener: tokio::net::TcpListener,
@@ -92,6 +93,17 @@ pub async fn serve(
         let verify = || container::keep_verifying(verified.clone(), until.clone());
         supervise(&verified, "container verification", verify).await;
     });
+    let (watched, until) = (core.clone(), stop.clone());
+    let containers = tokio::spawn(async move {
+        let watch = || reconcile::watch(watched.clone(), until.clone());
+        supervise(&watched, "container watch", watch).await;
+    });
+    let at = listener.local_addr().ok();
+    let (published, until) = (core.clone(), stop.clone());
+    let publishing = tokio::spawn(async move {
+        let publish = || infrastructure::publish(published.clone(), at, until.clone());
+        supervise(&published, "own addresses", publish).await;
+    });
     let readiness = Arc::<readiness::Readiness>::default();
     readiness.look(&core).await;
     let bounds = server::Bounds::new(&core.config);
@@ -101,6 +113,8 @@ pub async fn serve(
     let ((), served) = tokio::join!(watching, serving);
     looking.abort();
     verifying.abort();
+    containers.abort();
+    publishing.abort();
     listening.end().await;
     served
 }

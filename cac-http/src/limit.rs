@@ -22,7 +22,7 @@ use poem::http::{HeaderMap, StatusCode};
 
 use crate::auth;
 use crate::error::ApiError;
-use crate::origin::Source;
+use crate::origin::{self, Source};
 use crate::slots::{Slot, Slots};
 use crate::well_known;
 
@@ -122,14 +122,18 @@ impl<K: Hash + Eq + Clone> Budget<K> {
 }
 
 /// Whether a request is of those that nobody counts: files, health, allowed pulls and scrapes.
-fn free(core: &Core, request: &Request, source: Source) -> bool {
+async fn free(core: &Core, request: &Request, source: Source) -> bool {
     let path = request.uri().path();
-    let pull = path == "/nginx.conf" && source.is_in(&core.config.nginx_conf_allow);
-    let scrape = path == "/metrics" && source.is_in(&core.config.metrics_allow);
-    pull || scrape
-        || path.starts_with("/assets/")
-        || well_known::is_one(path)
-        || matches!(path, "/healthz" | "/readyz" | "/unavailable")
+    let allowed = match path {
+        "/nginx.conf" => &core.config.nginx_conf_allow,
+        "/metrics" => &core.config.metrics_allow,
+        "/healthz" | "/readyz" | "/unavailable" => return true,
+        _ => return path.starts_with("/assets/") || well_known::is_one(path),
+    };
+    // What cannot be told is counted.
+    origin::is_machine(core, source, allowed)
+        .await
+        .unwrap_or(false)
 }
 
 impl Limits {
@@ -153,7 +157,7 @@ impl Limits {
         request: &Request,
         source: Source,
     ) -> Result<Option<Left>, (Left, ApiError)> {
-        if free(core, request, source) {
+        if free(core, request, source).await {
             return Ok(None);
         }
         let credential = auth::credential_of(&core.config, request);

@@ -3,7 +3,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use cac_core::{Config, one_time_link};
+use cac_core::infrastructure::{self, is_single};
+use cac_core::{Config, Core, container, one_time_link};
 use ipnet::IpNet;
 use poem::http::header::{HOST, ORIGIN, REFERER};
 use poem::http::{HeaderMap, Method, StatusCode};
@@ -38,12 +39,61 @@ impl Source {
         self.sure && self.ip.is_some_and(|ip| ip.is_loopback())
     }
 
-    /// Whether this is a machine of one of the networks; a request that an unknown proxy passed on never is.
-    pub(crate) fn is_in(&self, networks: &[IpNet]) -> bool {
+    /// Whether its address is proved and in one of the networks; whether it counts as a machine of theirs is [`is_machine`]'s.
+    fn is_in(&self, networks: &[IpNet]) -> bool {
         self.sure
             && self
                 .ip
                 .is_some_and(|ip| networks.iter().any(|net| net.contains(&ip)))
+    }
+}
+
+/// Whether the request comes from a machine of this allow list.
+///
+/// A request that arrives through a container's published service must never count as one. Three walls hold that together:
+///
+/// 1. The portal, the proxies and their machines are never an upstream (`cac_core::infrastructure`), neither when an address is stored nor
+///    when routes are made. It is the only wall for loopback, where a proxy's bytes and `curl` on the machine itself look the same, and for a
+///    service that leads to nginx itself, which would add the client's own words to `X-Forwarded-For`.
+/// 2. A reverse proxy passes TCP services on without a header, so what comes from a proxy or a machine of ours counts only where the list
+///    names that very address, as the machine of a proxy that fetches `/nginx.conf` by curl and cron is named.
+/// 3. In a container root may relay what visitors send. So the address of a container counts only where the list names it.
+///
+/// `sure` makes a request with a forwarding header from an unknown peer nobody's.
+pub(crate) async fn is_machine(core: &Core, source: Source, networks: &[IpNet]) -> Result<bool> {
+    let Some(ip) = source.ip.filter(|_| source.is_in(networks)) else {
+        return Ok(false);
+    };
+    if networks
+        .iter()
+        .any(|net| is_single(net) && net.contains(&ip))
+    {
+        return Ok(true);
+    }
+    let is_proxy = core
+        .config
+        .trusted_proxies
+        .iter()
+        .any(|net| net.contains(&ip));
+    let machine = Machine {
+        ip,
+        is_container: container::has_address(core, ip).await?,
+        may_relay: is_proxy || infrastructure::known(core).await?.may_relay(ip),
+    };
+    Ok(machine.counts())
+}
+
+/// A machine of a network that an allow list names as a whole.
+struct Machine {
+    ip: IpAddr,
+    is_container: bool,
+    /// Whether it passes on what strangers send.
+    may_relay: bool,
+}
+
+impl Machine {
+    fn counts(&self) -> bool {
+        !self.is_container && (self.ip.is_loopback() || !self.may_relay)
     }
 }
 
@@ -275,6 +325,26 @@ mod tests {
         ] {
             assert!(!at(peer, &pairs).is_in(&all), "{peer} {pairs:?}");
         }
+    }
+
+    /// A stranger's bytes came through a published TCP service and counted as the proxy's own (C1c).
+    #[test]
+    fn what_passes_bytes_on_counts_only_where_it_is_listed_singly() {
+        let counts = |ip: &str, is_container, may_relay| {
+            let ip = ip.parse().expect("an address");
+            Machine {
+                ip,
+                is_container,
+                may_relay,
+            }
+            .counts()
+        };
+        assert!(counts("192.0.2.9", false, false));
+        assert!(!counts("192.0.2.9", false, true));
+        assert!(!counts("192.0.2.9", true, false));
+        // On loopback there is no telling; no route leads to the portal there.
+        assert!(counts("127.0.0.1", false, true));
+        assert!(!counts("127.80.0.5", true, false));
     }
 
     #[test]

@@ -61,6 +61,8 @@ enum Command {
     Restart(Named),
     /// Change sizes, delete protection or the owner
     Resize(Resize),
+    /// Check a container's address: ask Proxmox VE where it is now, and store its node, address and sizes
+    Refresh(Named),
     /// Show what the job wrote that works on the container, or did last; see also `cac job follow`
     Logs {
         #[command(flatten)]
@@ -210,6 +212,11 @@ impl Container {
                 let id = portal.container(&one.name).await?.id;
                 let answer = portal.client.container_restart().id(id).send().await;
                 changed(&portal, id, answer, json).await?;
+            }
+            Command::Refresh(one) => {
+                let id = portal.container(&one.name).await?.id;
+                let answer = portal.client.container_refresh().id(id).send().await;
+                show(&answer.told()?, json)?;
             }
             Command::Resize(resize) => resize.run(&portal, json).await?,
             Command::Logs { container, follow } => {
@@ -432,6 +439,7 @@ fn show(row: &types::Container, json: bool) -> Result<(), Failure> {
         ("site", shown(row.url.as_ref())),
         ("ssh", shown(row.ssh.as_ref())),
         ("address", shown(row.ipv4_address.as_ref())),
+        ("address problem", shown(row.address_problem.as_ref())),
         ("MAC", shown(row.mac_address.as_ref())),
         ("VMID", shown(row.container_id.as_ref())),
         ("system", shown(row.os_release.as_ref())),

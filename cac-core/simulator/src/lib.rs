@@ -37,3 +37,4 @@ mod world;
 pub use config::{Config, Delay, Error};
 pub use faults::{Action, Fault, Faults, Moment};
 pub use simulator::{ContainerView, Simulator};
+pub use world::GuestInterface;

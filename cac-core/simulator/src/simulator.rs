@@ -12,7 +12,9 @@ use crate::certificate::Identity;
 use crate::core::{Core, Fixed};
 use crate::faults::Faults;
 use crate::guest::Guests;
-use crate::world::{AclEntry, AclKind, Token, User, World, hash_password, now, random_uuid};
+use crate::world::{
+    AclEntry, AclKind, GuestInterface, Token, User, World, hash_password, now, random_uuid,
+};
 use crate::{Config, Error, api, server, store, task};
 
 /// A running simulator; it ends with `stop`.
@@ -224,6 +226,44 @@ impl Simulator {
                 Some(text) => container.config.insert(option.to_owned(), text.to_owned()),
                 None => container.config.remove(option),
             };
+        }
+    }
+
+    /// Gives a guest further interfaces, as Docker or a VPN in it does; none takes them away.
+    pub fn set_interfaces(&self, vmid: u32, interfaces: &[GuestInterface]) {
+        if let Some(container) = self.core.change().containers.get_mut(&vmid) {
+            container.network.interfaces = interfaces.to_vec();
+        }
+    }
+
+    /// Makes `net0` of a guest with DHCP show this address, whoever has it too, as root in the guest can; `None`: its own one again.
+    pub fn show_address(&self, vmid: u32, address: Option<Ipv4Addr>) {
+        if let Some(container) = self.core.change().containers.get_mut(&vmid) {
+            container.network.shown = address;
+        }
+    }
+
+    /// Withholds the lease of a guest with DHCP, or gives it.
+    pub fn set_leased(&self, vmid: u32, leased: bool) {
+        if let Some(container) = self.core.change().containers.get_mut(&vmid) {
+            container.network.without_lease = !leased;
+        }
+    }
+
+    /// Moves a container to another node as a migration does, without a task; its uptime begins anew, as after a restart migration.
+    pub fn migrate(&self, vmid: u32, node: &str) {
+        if let Some(container) = self.core.change().containers.get_mut(&vmid) {
+            node.clone_into(&mut container.node);
+        }
+        self.set_uptime(vmid, 0);
+    }
+
+    /// Makes a running container look as if it had started so many seconds ago.
+    pub fn set_uptime(&self, vmid: u32, seconds: u64) {
+        let mut world = self.core.change();
+        let running = world.containers.get_mut(&vmid);
+        if let Some(running) = running.and_then(|container| container.running.as_mut()) {
+            running.since = crate::world::now_ms().saturating_sub(seconds * 1000);
         }
     }
 

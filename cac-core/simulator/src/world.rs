@@ -116,6 +116,30 @@ pub(crate) struct Container {
     /// The snapshot that the current state comes from.
     #[serde(default)]
     pub(crate) parent: Option<String>,
+    #[serde(default)]
+    pub(crate) network: GuestNetwork,
+}
+
+/// What root in a guest made of its network. It changes only what `/interfaces` shows: the guest goes on answering where it did.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct GuestNetwork {
+    /// Interfaces beside those of the configuration, such as `docker0`. They come first, which no order forbids.
+    pub(crate) interfaces: Vec<GuestInterface>,
+    /// The address that `net0` shows instead of its own.
+    pub(crate) shown: Option<Ipv4Addr>,
+    /// Whether DHCP gives `net0` no address for now.
+    pub(crate) without_lease: bool,
+}
+
+/// An interface that only the guest knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestInterface {
+    /// Such as `docker0`, `tailscale0`, `eth0.10`.
+    pub name: String,
+    /// Its MAC; interfaces on top of another one often carry that one's.
+    pub mac: String,
+    /// Its address with the prefix length, such as `172.17.0.1/16`.
+    pub address: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -329,6 +329,14 @@ fn containers(r: &mut Reader<'_>) -> Containers {
             "CONTAINER_NETWORKS",
             "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7",
         ),
+        address_reads: r
+            .parse(
+                "ADDRESS_READS_PER_SECOND",
+                5_usize,
+                "a number of containers",
+            )
+            .clamp(1, 1000),
+        networks_except: r.networks("CONTAINER_NETWORKS_EXCEPT", ""),
         reserved_hostnames: r.list(
             "RESERVED_HOSTNAMES",
             "www,admin,api,mail,smtp,ns1,ns2",

@@ -119,7 +119,7 @@ async fn work(
     let id = container.id;
     let job_id = transaction!(core.db, tx => {
         tx.lock("names").await?;
-        let sql = r#"SELECT * FROM "Containers" WHERE "id" = ?"#;
+        let sql = columns!(r#" FROM "Containers" c WHERE c."id" = ?"#);
         let row = tx.opt(sql, args![id]).await?.map(|row| Container::from_row(&row)).transpose()?;
         let Some(row) = row.filter(|row| actor.may_see(Some(&row.username))) else {
             return Err(Error::NotFound(format!("There is no container {id}.")));

@@ -149,10 +149,3 @@ pub(crate) fn taken(field: &'static str, name: &str) -> Error {
         format!("`{name}` is already taken; choose another name."),
     )
 }
-
-/// Whoever else has this address in our books has lost it: Proxmox VE shows it on the container with the row id `by`.
-pub(crate) async fn lose_address(tx: &mut Tx, core: &Core, address: &str, by: i64) -> Result<()> {
-    let sql = r#"UPDATE "Containers" SET "ipv4Address" = NULL, "updatedAt" = ? WHERE "ipv4Address" = ? AND "id" <> ?"#;
-    tx.exec(sql, args![core.clock.now(), address, by]).await?;
-    Ok(())
-}

@@ -159,9 +159,11 @@ struct Requested {
 
 impl Requested {
     async fn read(tx: &mut Tx, actor: &Actor, id: i64) -> Result<Self> {
-        let sql = r#"SELECT c.*, j."id" AS "active", d."id" AS "deletion" FROM "Containers" c
-                     LEFT JOIN "Jobs" j ON j."id" = c."jobId" AND j."status" IN ('pending', 'running')
-                     LEFT JOIN "Jobs" d ON d."id" = c."deletionJobId" AND d."status" IN ('pending', 'running') WHERE c."id" = ?"#;
+        let sql = columns!(
+            r#", j."id" AS "active", d."id" AS "deletion" FROM "Containers" c
+               LEFT JOIN "Jobs" j ON j."id" = c."jobId" AND j."status" IN ('pending', 'running')
+               LEFT JOIN "Jobs" d ON d."id" = c."deletionJobId" AND d."status" IN ('pending', 'running') WHERE c."id" = ?"#
+        );
         let Some(row) = tx.opt(sql, args![id]).await? else {
             return Err(Error::NotFound(format!("There is no container {id}.")));
         };

@@ -4,13 +4,13 @@
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 
-use super::register::{Checked, Sizes, insert, take_address};
-use super::{Container, check, find_any};
+use super::register::{Checked, Sizes, insert};
+use super::{Container, address, check, find_any};
 use crate::actor::Actor;
 use crate::error::Fields;
 use crate::job::container_create;
 use crate::node::{self, Node, cluster};
-use crate::pve::{Interface, LxcStatus, Pve};
+use crate::pve::{LxcStatus, Pve};
 use crate::{Core, Error, Result, args, transaction};
 
 /// Calls to Proxmox VE at once.
@@ -96,7 +96,8 @@ pub(super) async fn look(
 ) -> Option<Importable> {
     let config = pve.lxc_config(&node.name, one.vmid).await.ok()?;
     let interfaces = pve.lxc_interfaces(&node.name, one.vmid).await;
-    let address = interfaces.ok().flatten().into_iter().flatten();
+    let interfaces = interfaces.ok().flatten();
+    let address = interfaces.and_then(|all| address::of(core, &config, &all, None));
     let hostname = config.hostname.clone().unwrap_or_default();
     let mut fields = Fields::default();
     check::label(core, "hostname", &hostname, &mut fields);
@@ -126,10 +127,7 @@ pub(super) async fn look(
         vmid: one.vmid,
         hostname,
         status: one.status,
-        ipv4_address: address
-            .filter_map(|interface| Interface::ipv4(&interface))
-            .map(|address| address.to_string())
-            .next(),
+        ipv4_address: address.map(|address| address.to_string()),
         mac_address: config.mac().map(ToOwned::to_owned),
         disk: config.disk_gib(),
         os_release: config.ostype,
@@ -208,19 +206,23 @@ pub async fn import(core: &Core, actor: &Actor, node: i64, wanted: &Wanted) -> R
         verified: true,
     };
     cluster::learn(core, &new.node).await?;
-    let id = transaction!(core.db, tx => {
+    // Proxmox VE has just shown it there.
+    let claim = match new.address {
+        Some(address) => Some(address::claim(core, 0, address).await?),
+        None => None,
+    };
+    let (id, stored) = transaction!(core.db, tx => {
         tx.lock("names").await?;
         if let Some(holder) = cluster::holders(tx, new.node.id, new.vmid, None).await?.first() {
             let id = holder.id;
             return Err(Error::conflict("vmid", format!("CT {} is container {id} already.", new.vmid)));
         }
-        // Proxmox VE has just shown it there.
-        take_address(tx, core, &new, None, true).await?;
         let id = insert(tx, core, &new).await?;
-        new.entry("node_import", id).write(tx, core, actor).await?;
-        id
+        let stored = address::store(tx, core, id, claim.as_ref()).await?;
+        new.entry("node_import", id, &stored).write(tx, core, actor).await?;
+        (id, stored)
     })?;
-    core.wake.routes();
+    stored.announce(core);
     let owner = core.proxmox_user(&new.username);
     let path = format!("/vms/{}", new.vmid);
     if let Err(error) = pve.acl_grant(&path, container_create::ROLE, &owner).await {

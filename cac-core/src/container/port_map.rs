@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::import;
-use super::register::{self, Checked, Registration, insert, take_address};
+use super::register::{self, Checked, Given, Registration, insert, take_address};
 use crate::actor::Actor;
 use crate::db::Retry;
 use crate::node::{self, cluster};
@@ -318,9 +318,10 @@ async fn store(
         let message = format!("VMID {} of {} is container {id}.", new.vmid, new.node.name);
         return Err(Error::conflict("ctid", message));
     }
-    take_address(&mut tx, core, new, None, false).await?;
     let id = insert(&mut tx, core, new).await?;
-    new.entry("container_import", id)
+    let given = new.address.map(Given::Unconfirmed);
+    let stored = take_address(&mut tx, core, id, given.as_ref()).await?;
+    new.entry("container_import", id, &stored)
         .write(&mut tx, core, actor)
         .await?;
     if dry_run {

@@ -7,13 +7,14 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::future::join_all;
 
+use super::address::{self, Claim, Stored};
 use super::{Container, check, find_any, identity};
 use crate::actor::Actor;
 use crate::db::Tx;
 use crate::error::Fields;
+use crate::infrastructure;
 use crate::node::cluster::{self, Holder};
 use crate::node::{self, Node};
-use crate::pve::Interface;
 use crate::quota::{self, Amounts};
 use crate::service::{self, NewService};
 use crate::{Core, Error, Result, args, audit, db, transaction};
@@ -73,7 +74,12 @@ impl Checked {
     }
 
     /// The audit entry of the row that it became.
-    pub(super) fn entry(&self, action: &'static str, id: i64) -> audit::Change {
+    pub(super) fn entry(
+        &self,
+        action: &'static str,
+        id: i64,
+        stored: &address::Stored,
+    ) -> audit::Change {
         let services: Vec<String> = self.services.iter().map(NewService::summary).collect();
         audit::Change::new(action, format!("/containers/{id}"))
             .created()
@@ -82,7 +88,7 @@ impl Checked {
             .new_field("node", &self.node.name)
             .new_field("vmid", self.vmid)
             .new_field("macAddress", &self.mac)
-            .new_field("ipv4Address", self.address())
+            .new_field("ipv4Address", &stored.address)
             .new_field("verified", self.verified)
             .new_field("services", services)
     }
@@ -108,47 +114,39 @@ pub async fn register(core: &Core, actor: &Actor, given: &Registration) -> Resul
         ));
     }
     let mut new = check(core, given, true).await?;
-    known(&mut core.db.read().await?, &new).await?;
+    let row = known(&mut core.db.read().await?, &new).await?;
     verify(core, &mut new).await?;
-    let held = core
-        .db
-        .opt(
-            r#"SELECT "id" FROM "Containers" WHERE "ipv4Address" = ?"#,
-            args![new.address().as_deref()],
-        )
-        .await?;
-    let confirmed = held.is_some() && shows(core, &new).await;
-    let id = transaction!(core.db, tx => {
+    let claim = claim(core, &new, row).await?;
+    let (id, stored) = transaction!(core.db, tx => {
         tx.lock("names").await?;
         let known = known(tx, &new).await?;
         if known.is_none() {
             check_quota(tx, core, actor, &new).await?;
         }
-        take_address(tx, core, &new, known, confirmed).await?;
         match known {
             Some(id) => {
                 let sql = r#"SELECT "ipv4Address" FROM "Containers" WHERE "id" = ?"#;
                 let before: Option<String> = tx.one(sql, args![id]).await?.get("ipv4Address")?;
-                audit::Change::new("container_create", format!("/containers/{id}"))
-                    .field("ipv4Address", before, new.address())
-                    .write(tx, core, actor)
-                    .await?;
-                let sql = r#"UPDATE "Containers" SET "ipv4Address" = ?, "updatedAt" = ? WHERE "id" = ?"#;
-                tx.exec(sql, args![new.address().as_deref(), core.clock.now(), id]).await?;
                 if new.verified {
                     let sql = r#"UPDATE "Containers" SET "unverifiedSince" = NULL, "identityMismatchAt" = NULL WHERE "id" = ?"#;
                     tx.exec(sql, args![id]).await?;
                 }
-                id
+                let stored = take_address(tx, core, id, claim.as_ref()).await?;
+                audit::Change::new("container_create", format!("/containers/{id}"))
+                    .field("ipv4Address", before, &stored.address)
+                    .write(tx, core, actor)
+                    .await?;
+                (id, stored)
             }
             None => {
                 let id = insert(tx, core, &new).await?;
-                new.entry("container_create", id).write(tx, core, actor).await?;
-                id
+                let stored = take_address(tx, core, id, claim.as_ref()).await?;
+                new.entry("container_create", id, &stored).write(tx, core, actor).await?;
+                (id, stored)
             }
         }
     })?;
-    core.wake.routes();
+    stored.announce(core);
     let row = find_any(core, id).await?;
     row.ok_or_else(|| Error::NotFound("The container was deleted meanwhile.".to_owned()))
 }
@@ -173,13 +171,14 @@ pub(super) async fn check(core: &Core, given: &Registration, web: bool) -> Resul
         check::label(core, "hostname", &hostname, &mut fields);
     }
     let address = given.ipv4_address.trim().parse::<Ipv4Addr>();
-    let networks = &core.config.containers.networks;
+    let infrastructure = infrastructure::load(core).await?;
     match &address {
-        Ok(ip) if networks.iter().any(|net| net.contains(&IpAddr::V4(*ip))) => {}
-        Ok(_) => fields.add(
-            "ipv4Address",
-            "This address is outside of CONTAINER_NETWORKS, so nothing would be passed on to it.",
-        ),
+        Ok(ip) => {
+            if let Err(denial) = infrastructure.permit(IpAddr::V4(*ip), None) {
+                let message = format!("{denial} Nothing would be passed on to it.");
+                fields.add("ipv4Address", message);
+            }
+        }
         Err(_) => fields.add("ipv4Address", "Give an IPv4 address, such as 192.0.2.7."),
     }
     let username = check::owner(core, &given.username, &mut fields);
@@ -211,6 +210,15 @@ pub(super) async fn check(core: &Core, given: &Registration, web: bool) -> Resul
         .then(|| check::port(core, "httpPort", given.http_port, &mut fields));
     let words = &given.additional_protocols;
     let services = check::services(core, &hostname, http_port, words, &mut fields);
+    if let Ok(ip) = address {
+        for service in &services {
+            let port = service.internal_port();
+            if let Err(denial) = infrastructure.permit(IpAddr::V4(ip), Some(port)) {
+                let message = format!("Port {port} there: {denial}");
+                fields.add("ipv4Address", message);
+            }
+        }
+    }
     fields.into_result()?;
     let vmid = vmid.unwrap_or_default();
     let name = given
@@ -293,20 +301,57 @@ async fn at(core: &Core, node: &Node, vmid: u32) -> Option<String> {
         .node
 }
 
-/// Whether Proxmox VE itself shows this address on this VMID.
-async fn shows(core: &Core, new: &Checked) -> bool {
-    let Ok(pve) = core.pve(&new.node) else {
-        return false;
+/// What is to become of the address that was given.
+pub(super) enum Given {
+    /// Proxmox VE shows it on this container.
+    Confirmed(Claim),
+    /// Proxmox VE cannot be asked, or shows no address there yet: good only where nobody has it.
+    Unconfirmed(Ipv4Addr),
+}
+
+/// `row` is the id of the row that this container has already.
+async fn claim(core: &Core, new: &Checked, row: Option<i64>) -> Result<Option<Given>> {
+    let Some(address) = new.address else {
+        return Ok(None);
     };
-    let asked = pve.lxc_interfaces(&new.node.name, new.vmid);
-    match tokio::time::timeout(node::AWAY, asked).await {
-        Ok(Ok(interfaces)) => interfaces
-            .iter()
-            .flatten()
-            .filter_map(Interface::ipv4)
-            .any(|address| Some(address) == new.address),
-        _ => false,
+    let shown = shown(core, new).await;
+    if shown.contains(&address) {
+        let claim = address::claim(core, row.unwrap_or_default(), address).await?;
+        return Ok(Some(Given::Confirmed(claim)));
     }
+    if shown.is_empty() {
+        return Ok(Some(Given::Unconfirmed(address)));
+    }
+    let message = format!(
+        "Proxmox VE shows another address than {address} on net0 of this container. Give that one."
+    );
+    Err(Error::conflict("ipv4Address", message))
+}
+
+/// The addresses that Proxmox VE itself shows on `net0` of this VMID inside `CONTAINER_NETWORKS`, as far as it answers at once.
+async fn shown(core: &Core, new: &Checked) -> Vec<Ipv4Addr> {
+    let Ok(pve) = core.pve(&new.node) else {
+        return Vec::new();
+    };
+    let asked = async {
+        let config = pve.lxc_config(&new.node.name, new.vmid).await?;
+        let interfaces = pve.lxc_interfaces(&new.node.name, new.vmid).await?;
+        let interfaces = interfaces.unwrap_or_default();
+        // Another container's addresses say nothing of this one.
+        let same = config
+            .mac()
+            .is_some_and(|mac| mac.eq_ignore_ascii_case(&new.mac));
+        Ok::<_, crate::pve::Error>(if same {
+            config.net0_ipv4(&interfaces)
+        } else {
+            Vec::new()
+        })
+    };
+    let asked = tokio::time::timeout(node::AWAY, asked).await;
+    let mut shown = asked.ok().and_then(Result::ok).unwrap_or_default();
+    let networks = &core.config.containers.networks;
+    shown.retain(|ip| infrastructure::is_listed(networks, IpAddr::V4(*ip)));
+    shown
 }
 
 /// Compares what is claimed with Proxmox VE. An error says that it is not true, without what is; a node that cannot be asked proves
@@ -397,49 +442,51 @@ async fn check_quota(tx: &mut Tx, core: &Core, actor: &Actor, new: &Checked) -> 
     Ok(())
 }
 
-/// Whoever has the address in our books has lost it, if Proxmox VE says so; else it is taken.
+/// Gives the row its address: a confirmed one as Proxmox VE shows it, an unconfirmed one where no other row has it.
 pub(super) async fn take_address(
     tx: &mut Tx,
     core: &Core,
-    new: &Checked,
-    by: Option<i64>,
-    confirmed: bool,
-) -> Result<()> {
-    let Some(address) = new.address() else {
-        return Ok(());
+    id: i64,
+    given: Option<&Given>,
+) -> Result<Stored> {
+    let unconfirmed = match given {
+        None => return address::store(tx, core, id, None).await,
+        Some(Given::Confirmed(claim)) => return address::store(tx, core, id, Some(claim)).await,
+        Some(Given::Unconfirmed(address)) => *address,
     };
     let sql = r#"SELECT "id" FROM "Containers" WHERE "ipv4Address" = ? AND "id" <> ?"#;
-    let by = by.unwrap_or_default();
-    if tx.opt(sql, args![&address, by]).await?.is_none() {
-        return Ok(());
-    }
-    if !confirmed {
+    if tx
+        .opt(sql, args![unconfirmed.to_string(), id])
+        .await?
+        .is_some()
+    {
         return Err(Error::conflict(
             "ipv4Address",
             format!(
-                "Another container has the address {address}, and Proxmox VE does not show it on this one."
+                "Another container has the address {unconfirmed}, and Proxmox VE does not show it on this one."
             ),
         ));
     }
-    check::lose_address(tx, core, &address, by).await
+    address::store(tx, core, id, Some(&Claim::unconfirmed(unconfirmed))).await
 }
 
+/// Adds the row, its services and ports; the address is [`take_address`]'s.
 pub(super) async fn insert(tx: &mut Tx, core: &Core, new: &Checked) -> Result<i64> {
     check::name_is_free(tx, core, "hostname", &new.hostname, (0, 0)).await?;
     let now = core.clock.now();
     let id = tx
         .insert(
-            r#"INSERT INTO "Containers" ("hostname", "ipv4Address", "username", "osRelease", "containerId", "macAddress",
+            r#"INSERT INTO "Containers" ("hostname", "username", "osRelease", "containerId", "macAddress",
                                          "aiContainer", "nodeId", "cores", "memory", "disk", "unverifiedSince", "createdAt", "updatedAt")
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#,
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#,
             args![
-                &new.hostname, new.address().as_deref(), &new.username, &new.os_release, new.vmid, &new.mac, &new.ai_container,
+                &new.hostname, &new.username, &new.os_release, new.vmid, &new.mac, &new.ai_container,
                 new.node.id, new.sizes.cores, new.sizes.memory, new.sizes.disk, (!new.verified).then_some(now), now, now
             ],
         )
         .await
         .map_err(|error| match error {
-            // Names, VMID and address were looked at under the lock.
+            // Names and VMID were looked at under the lock.
             db::Error::Unique(_) => {
                 let message = format!("Another container has the MAC address {}.", new.mac);
                 Error::conflict("macAddress", message)

@@ -61,7 +61,7 @@ async fn store(
     id: i64,
     change: &ContainerChange,
 ) -> Result<Option<i64>> {
-    let sql = r#"SELECT * FROM "Containers" WHERE "id" = ?"#;
+    let sql = columns!(r#" FROM "Containers" c WHERE c."id" = ?"#);
     let row = tx.opt(sql, args![id]).await?;
     let row = row.map(|row| Container::from_row(&row)).transpose()?;
     let Some(container) = row.filter(|row| actor.may_see(Some(&row.username))) else {

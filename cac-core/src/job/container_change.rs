@@ -278,7 +278,7 @@ impl Changing<'_> {
         if start {
             self.guest().start().await?;
             let address = self.guest().address().await?;
-            self.guest().write_down(container.id, &address).await?;
+            self.guest().write_down(container.id, address).await?;
         }
         Ok(())
     }

@@ -2,12 +2,13 @@
 //! stored checkpoint, so a job whose runner died looks at the world first and then goes on. What fails is undone. How the
 //! container comes to exist is `container_create/exist.rs`, how a clone gets its sizes and network `container_create/shape.rs`.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::container_delete;
-use super::guest::Guest;
+use super::guest::{Guest, Written};
 use super::running::Asked;
 use super::{Running, Stop};
 use crate::container::{self, Container};
@@ -166,7 +167,7 @@ impl Making<'_> {
         guest.start().await?;
         self.step(6, "wait for its address").await?;
         let address = guest.address().await?;
-        self.publish(&guest, &address).await
+        self.publish(&guest, address).await
     }
 
     async fn save(&self) -> Result<(), Stop> {
@@ -253,12 +254,13 @@ impl Making<'_> {
         }
     }
 
-    async fn publish(&mut self, guest: &Guest<'_>, address: &str) -> Result<(), Stop> {
+    async fn publish(&mut self, guest: &Guest<'_>, address: Ipv4Addr) -> Result<(), Stop> {
         self.job.go_on()?;
         self.step(7, "publish its name and ports").await?;
-        guest.write_down(self.container.id, address).await?;
-        for line in self.reached_by(address) {
-            self.job.line(line).await;
+        if guest.write_down(self.container.id, address).await? == Written::Published {
+            for line in self.reached_by(&address.to_string()) {
+                self.job.line(line).await;
+            }
         }
         Ok(())
     }

@@ -1,11 +1,13 @@
 //! What jobs do with a container that exists: start it, learn its address, write that down.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use super::identity::identity;
 use super::pve_task::wait_for_task;
 use super::{Running, Stop};
-use crate::container::{self, check};
-use crate::pve::{Interface, Pve, is_lock_text};
+use crate::container::{self, address};
+use crate::pve::{Pve, is_lock_text};
 use crate::{Core, args, db, transaction};
 
 /// A container on its node, in a job's hands.
@@ -96,61 +98,99 @@ impl Guest<'_> {
         }
     }
 
-    /// The address that Proxmox VE shows, once there is one.
-    pub(super) async fn address(&self) -> Result<String, Stop> {
+    /// The address that Proxmox VE shows on `net0`, once there is one in `CONTAINER_NETWORKS`.
+    pub(super) async fn address(&self) -> Result<Ipv4Addr, Stop> {
         let limit = self.job.limits().address;
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(30);
+        let mut outside = None;
         while Instant::now() < deadline {
             self.job.go_on()?;
+            // Asked each time: `net0` may be changed while it is waited for.
+            let config = self.job.ask(|| self.pve.lxc_config(self.node, self.vmid));
+            let config = config.await?;
             let interfaces = self
                 .job
                 .ask(|| self.pve.lxc_interfaces(self.node, self.vmid));
-            let interfaces = interfaces.await?;
-            if let Some(address) = interfaces.iter().flatten().find_map(Interface::ipv4) {
-                self.job.line(format!("{address}")).await;
-                return Ok(address.to_string());
+            if let Some(interfaces) = interfaces.await? {
+                let core = &self.job.core;
+                if let Some(address) = address::of(core, &config, &interfaces, None) {
+                    self.job.line(format!("{address}")).await;
+                    return Ok(address);
+                }
+                outside = config.net0_ipv4(&interfaces).first().copied();
             }
             self.job.pause(pause).await?;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
-        Err(Stop::Failed(format!(
-            "CT {} got no IPv4 address in {} s; is there a DHCP server on its bridge?",
-            self.vmid,
-            limit.as_secs()
-        )))
+        Err(Stop::Failed(match outside {
+            Some(address) => format!(
+                "CT {} has the address {address}, which is not in CONTAINER_NETWORKS, so nothing can be passed on to it; an admin can add \
+                 its network there, or connect its bridge to another one.",
+                self.vmid
+            ),
+            None => format!(
+                "CT {} got no IPv4 address in {} s on net0; is there a DHCP server on its bridge?",
+                self.vmid,
+                limit.as_secs()
+            ),
+        }))
     }
 
-    /// Writes down address and MAC of the container with this row id, and that nothing works on it any more. Proxmox VE has just
-    /// shown the address on this VMID: whoever has it in our books has lost it.
-    pub(super) async fn write_down(&self, id: i64, address: &str) -> Result<(), Stop> {
+    /// Stores address and MAC of the container with this row id, and that nothing works on it any more. An address that somebody else's
+    /// container still shows is refused: the row then says so instead, and the job has done its work.
+    pub(super) async fn write_down(&self, id: i64, address: Ipv4Addr) -> Result<Written, Stop> {
         let config = self.job.ask(|| self.pve.lxc_config(self.node, self.vmid));
         let config = config.await?;
+        let core = &self.job.core;
+        let Some(row) = container::find_any(core, id).await? else {
+            return Err(Stop::Failed("The container is gone.".to_owned()));
+        };
+        // Only what is proved to be this container may take an address from another one.
+        let outcome = identity(core, &row, &config);
+        container::identity::store(core, &row, outcome.as_ref().map(|()| &config)).await?;
+        outcome.map_err(|mismatch| Stop::Failed(mismatch.to_string()))?;
+        let claim = address::claim(core, id, address).await?;
         self.job.allowed()?;
-        let (core, mac) = (&self.job.core, config.mac());
-        let handed_over = transaction!(core.db, tx => {
+        let mac = config.mac();
+        let (stored, handed_over) = transaction!(core.db, tx => {
             tx.lock("names").await?;
             let now = core.clock.now();
-            check::lose_address(tx, core, address, id).await?;
+            let stored = address::store(tx, core, id, Some(&claim)).await?;
             tx.exec(
-                r#"UPDATE "Containers" SET "ipv4Address" = ?, "macAddress" = ?, "state" = NULL, "jobId" = NULL, "updatedAt" = ?
-                   WHERE "id" = ?"#,
-                args![address, mac, now, id],
+                r#"UPDATE "Containers" SET "macAddress" = ?, "state" = NULL, "jobId" = NULL, "updatedAt" = ? WHERE "id" = ?"#,
+                args![mac, now, id],
             )
             .await
             .map_err(|error| match error {
                 db::Error::Unique(_) => crate::Error::conflict("macAddress", "Another container has this MAC address already."),
                 other => other.into(),
             })?;
-            container::hand_over(tx, core, id).await?
+            (stored, container::hand_over(tx, core, id).await?)
         })
         .map_err(|error: crate::Error| Stop::from(error))?;
-        core.wake.routes();
         if handed_over {
             core.wake.jobs();
         }
-        Ok(())
+        stored.announce(core);
+        if stored.address.is_some() {
+            return Ok(Written::Published);
+        }
+        let row = container::find_any(core, id).await?;
+        let problem = row.and_then(|row| row.address_problem);
+        let problem = problem.map_or_else(String::new, |problem| problem.to_string());
+        self.job.line(&problem).await;
+        Ok(Written::Refused)
     }
+}
+
+/// What became of a container's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    /// The row has it; routes lead there.
+    Published,
+    /// The row has none, and says why.
+    Refused,
 }
 
 /// The job works on the container no longer: it is free, or goes to the deletion that was requested meanwhile.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::{
-    Running, Stop, account_mail, container_access, container_change, container_create,
-    container_delete, shell, task, user_mail,
+    Running, Stop, account_mail, address_mail, container_access, container_change,
+    container_create, container_delete, shell, task, user_mail,
 };
 
 type Work = Arc<dyn Fn(Running) -> BoxFuture<'static, Result<(), Stop>> + Send + Sync>;
@@ -38,6 +38,9 @@ impl Kinds {
             user_mail::KIND,
             |job| async move { user_mail::run(&job).await },
         );
+        kinds.add(address_mail::KIND, |job| async move {
+            address_mail::run(&job).await
+        });
         kinds.add(task::KIND, |job| async move { task::run(&job).await });
         kinds
     }

@@ -17,7 +17,7 @@ use super::queue::{self, Claim};
 use super::{Running, Status, Stop, retention};
 use crate::supervise::supervise;
 use crate::wake::{Channel, listen};
-use crate::{Core, container, secret};
+use crate::{Core, container, infrastructure, secret};
 
 /// The first pause before another try, and the longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
@@ -136,6 +136,11 @@ impl Runner {
             })
             .await;
         });
+        let (core, stop) = (at_work.core.clone(), at_work.stop.clone());
+        let publishing = tokio::spawn(async move {
+            let publish = || infrastructure::publish(core.clone(), None, stop.clone());
+            supervise(&core, "own addresses", publish).await;
+        });
         at_work.claim_and_run().await;
         at_work.tasks.close();
         at_work.tasks.wait().await;
@@ -144,6 +149,7 @@ impl Runner {
         renewing.abort();
         removing.abort();
         settling.abort();
+        publishing.abort();
         listening.end().await;
     }
 }

@@ -157,7 +157,11 @@ async fn look(core: &Core, service: i64) -> Result<Away> {
     Ok(match live {
         Some(live) if live.status == "stopped" => Away::Stopped,
         Some(live) if live.uptime.is_some_and(|seconds| seconds < STARTS) => Away::Starting,
-        _ => Away::Down,
+        _ => {
+            // It may have another address by now.
+            core.suspects.add(row.id);
+            Away::Down
+        }
     })
 }
 

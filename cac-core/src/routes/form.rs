@@ -1,13 +1,15 @@
 //! From rows to what nginx can serve. Each service is looked at by itself; one that cannot be valid keeps its last good form for as long
-//! as nobody else has a claim on it, and does no harm to the others.
+//! as nobody else has a claim on it and its address is still one that containers may have, and does no harm to the others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
 use crate::config::Config;
 use crate::db::Row;
+use crate::infrastructure::{self, Infrastructure};
 use crate::nginx::{
     self, HttpOptions, HttpService, Protocol, PublicName, Service, Settings, StreamService,
 };
@@ -29,6 +31,7 @@ pub(super) struct Rows {
     pub(super) services: Vec<Stored>,
     /// Whose address it is.
     addresses: HashMap<IpAddr, BTreeSet<i64>>,
+    infrastructure: Arc<Infrastructure>,
 }
 
 /// The last good form of a service, and the revision that it is part of since.
@@ -77,10 +80,10 @@ fn claim(service: &Service) -> Claim {
     }
 }
 
-fn address(service: &Service) -> IpAddr {
+fn upstream(service: &Service) -> SocketAddr {
     match service {
-        Service::Http(service) => service.upstream.ip(),
-        Service::Stream(service) => service.upstream.ip(),
+        Service::Http(service) => service.upstream,
+        Service::Stream(service) => service.upstream,
     }
 }
 
@@ -117,8 +120,12 @@ pub(super) fn choose(settings: &Settings, rows: &Rows, known: &HashMap<i64, Know
     for (stored, reason) in bad {
         let last = known.get(&stored.id).map(|known| &known.form);
         let last = last.filter(|form| {
-            let mut owners = rows.addresses.get(&address(form)).into_iter().flatten();
+            let at = upstream(form);
+            let mut owners = rows.addresses.get(&at.ip()).into_iter().flatten();
+            // What was good before an upgrade, or before a node or proxy got this address, is not served any longer either.
+            let permitted = rows.infrastructure.permit(at.ip(), Some(at.port())).is_ok();
             !stored.withdrawn
+                && permitted
                 && nginx::unfit(settings, form).is_none()
                 && !claims.contains(&claim(form))
                 && owners.all(|owner| *owner == stored.container)
@@ -143,11 +150,20 @@ const MISMATCH: &str =
     "In Proxmox VE another container has this one's VMID, so nothing leads there. Ask an admin.";
 
 pub(super) async fn read(core: &Core) -> Result<Rows> {
-    Rows::read(&core.config, &core.db.all(ROWS, vec![]).await?)
+    let infrastructure = infrastructure::known(core).await?;
+    Rows::read(
+        &core.config,
+        infrastructure,
+        &core.db.all(ROWS, vec![]).await?,
+    )
 }
 
 impl Rows {
-    pub(super) fn read(config: &Config, rows: &[Row]) -> Result<Self> {
+    pub(super) fn read(
+        config: &Config,
+        infrastructure: Arc<Infrastructure>,
+        rows: &[Row],
+    ) -> Result<Self> {
         let mut services = Vec::with_capacity(rows.len());
         let mut addresses: HashMap<IpAddr, BTreeSet<i64>> = HashMap::new();
         for row in rows {
@@ -158,7 +174,11 @@ impl Rows {
                 .is_some();
             let text = text.filter(|_| !withdrawn);
             if let Some(address) = text.and_then(|text| text.parse().ok()) {
-                addresses.entry(address).or_default().insert(container);
+                let address: IpAddr = address;
+                addresses
+                    .entry(address.to_canonical())
+                    .or_default()
+                    .insert(container);
             }
             if let Some(id) = row.get("id")? {
                 services.push(Stored {
@@ -167,7 +187,7 @@ impl Rows {
                     withdrawn,
                     form: match withdrawn {
                         true => Err(MISMATCH.to_owned()),
-                        false => form(config, row),
+                        false => form(config, &infrastructure, row),
                     },
                 });
             }
@@ -175,11 +195,12 @@ impl Rows {
         Ok(Self {
             services,
             addresses,
+            infrastructure,
         })
     }
 }
 
-fn form(config: &Config, row: &Row) -> Result<Service, String> {
+fn form(config: &Config, infrastructure: &Infrastructure, row: &Row) -> Result<Service, String> {
     let text = |name: &str| row.get::<Option<String>>(name).map_err(|e| e.to_string());
     let number = |name: &str| row.get::<Option<i64>>(name).map_err(|e| e.to_string());
     let flag = |name: &str| row.get::<Option<bool>>(name).map_err(|e| e.to_string());
@@ -193,10 +214,8 @@ fn form(config: &Config, row: &Row) -> Result<Service, String> {
     let address: IpAddr = address
         .parse()
         .map_err(|_| format!("`{address}` is not an address."))?;
-    let mut networks = config.containers.networks.iter();
-    if !networks.any(|net| net.contains(&address)) {
-        return Err(format!("{address} is not in CONTAINER_NETWORKS."));
-    }
+    // As it is reached: `::ffff:127.0.0.1` is 127.0.0.1.
+    let address = address.to_canonical();
     let port = |name: &str, what: &str| {
         number(name)?
             .and_then(|port| u16::try_from(port).ok())
@@ -204,6 +223,8 @@ fn form(config: &Config, row: &Row) -> Result<Service, String> {
             .ok_or_else(|| format!("The {what} port is not a port number."))
     };
     let upstream = SocketAddr::new(address, port("internalPort", "internal")?);
+    let permitted = infrastructure.permit(upstream.ip(), Some(upstream.port()));
+    permitted.map_err(|denial| denial.to_string())?;
     match text("type")?.unwrap_or_default().parse()? {
         ServiceType::Http => {
             let name = text("externalHostname")?

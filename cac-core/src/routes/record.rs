@@ -2,12 +2,14 @@
 //! whenever the form of a service changes, comes or goes; the entity tags of the files that show it are kept with it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
 use super::form::{self, Chosen, Known, Rows, Trouble};
 use super::live::{Without, note_all};
 use crate::db::{Row, Tx};
+use crate::infrastructure::{self, Infrastructure};
 use crate::nginx::Service;
 use crate::{Core, Result, args, transaction};
 
@@ -73,9 +75,11 @@ pub(super) async fn settle(core: &Core, memory: &mut Memory) -> Result<(Chosen, 
         memory.revision = last;
         return Ok((chosen, last));
     }
+    // Hosts may have to be resolved, which no transaction waits for.
+    let infrastructure = infrastructure::known(core).await?;
     let (chosen, known, revision) = transaction!(core.db, tx => {
         tx.lock("routes").await?;
-        write(tx, core).await?
+        write(tx, core, Arc::clone(&infrastructure)).await?
     })?;
     memory.known = Some(known);
     memory.revision = revision;
@@ -96,8 +100,13 @@ fn differences(chosen: &Chosen, known: &HashMap<i64, Known>) -> Option<Differenc
     (!new.is_empty() || !gone.is_empty()).then_some((new, gone))
 }
 
-async fn write(tx: &mut Tx, core: &Core) -> Result<(Chosen, HashMap<i64, Known>, i64)> {
-    let rows = Rows::read(&core.config, &tx.all(form::ROWS, args![]).await?)?;
+async fn write(
+    tx: &mut Tx,
+    core: &Core,
+    infrastructure: Arc<Infrastructure>,
+) -> Result<(Chosen, HashMap<i64, Known>, i64)> {
+    let rows = tx.all(form::ROWS, args![]).await?;
+    let rows = Rows::read(&core.config, infrastructure, &rows)?;
     let mut known = read(&tx.all(FORMS, args![]).await?)?;
     let last: i64 = tx.one(LAST, args![]).await?.get("n")?;
     let chosen = form::choose(&core.config.nginx, &rows, &known);

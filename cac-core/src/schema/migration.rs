@@ -67,6 +67,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(16, "deletion_requests", "0016_deletion_requests"),
     migration!(17, "proofs", "0017_proofs"),
     migration!(18, "identity", "0018_identity"),
+    migration!(19, "addresses", "0019_addresses"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

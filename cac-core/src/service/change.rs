@@ -6,6 +6,7 @@ use crate::container::{self, Container, check};
 use crate::db::Tx;
 use crate::error::Fields;
 use crate::hostname;
+use crate::infrastructure;
 use crate::nginx::PublicName;
 use crate::quota::{self, Amounts};
 use crate::{Core, Error, Result, args, audit, transaction};
@@ -118,6 +119,7 @@ pub async fn add(core: &Core, actor: &Actor, container: i64, new: &NewOne) -> Re
     let container = container::find(core, actor, container).await?;
     let options = new.options;
     let new = check_new(core, actor, &container, new)?;
+    permit(core, &container, new.internal_port()).await?;
     let id = transaction!(core.db, tx => {
         hold(tx, container.id).await?;
         let sql = r#"SELECT COUNT(*) AS "n" FROM "Services" WHERE "containerId" = ?"#;
@@ -181,6 +183,9 @@ pub async fn update(
     };
     change.options.check(old.r#type, &mut fields);
     fields.into_result()?;
+    if let Some(port) = port {
+        permit(core, &container, port).await?;
+    }
     transaction!(core.db, tx => {
         hold(tx, container.id).await?;
         if let Some(name) = &name {
@@ -244,6 +249,22 @@ fn keeps_its_range(core: &Core, old: &Service, internal_port: u16) -> Result<()>
         return Err(Error::conflict("internalPort", message));
     }
     Ok(())
+}
+
+/// Refuses a port at which not the container answers but a part of the installation, such as the portal on a loopback network. Routes are
+/// looked at again when they are made: the container may get another address.
+async fn permit(core: &Core, container: &Container, port: u16) -> Result<()> {
+    let address = container.ipv4_address.as_deref();
+    let Some(address) = address.and_then(|text| text.parse().ok()) else {
+        return Ok(());
+    };
+    let known = infrastructure::load(core).await?;
+    known.permit(address, Some(port)).map_err(|denial| {
+        Error::invalid(
+            "internalPort",
+            format!("Port {port} of this container's address cannot be published: {denial}"),
+        )
+    })
 }
 
 /// Removes a service: its name or port is free again.

@@ -1,6 +1,7 @@
 //! The main job without HTTP: a core, a runner and a simulated Proxmox VE on the wire, on all three databases.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod address;
 mod clone;
 mod cluster;
 mod create;

@@ -101,8 +101,9 @@ async fn every_difference_is_found_and_its_repair_works() {
             "{}",
             lab.database.name
         );
-        let refused = reconcile::refresh(&lab.core, &alice(), ids[5]).await;
-        assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
+        let bob = cac_core::Actor::new("bob", false);
+        let refused = reconcile::refresh(&lab.core, &bob, ids[5]).await;
+        assert!(matches!(refused, Err(Error::NotFound(_))), "{refused:?}");
         let refused = reconcile::look(&lab.core, &alice()).await;
         assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
         lab.end().await;

@@ -260,7 +260,22 @@ async fn addresses_appear_with_dhcp() {
     for file in ["476-", "478-", "479-", "320-", "302-"] {
         let (_server, pve) = with(file).await;
         let interfaces = pve.lxc_interfaces("pve1", 100).await.unwrap();
-        seen.push(interfaces.map(|list| list.iter().find_map(cac_core::pve::Interface::ipv4)));
+        // The configuration that belongs to it, as far as it matters here.
+        let mac = interfaces.iter().flatten().find(|one| one.name == "eth0");
+        let mac = mac
+            .and_then(|one| one.hwaddr.clone())
+            .map(|mac| mac.to_uppercase());
+        let net0 = cac_core::pve::Net {
+            name: Some("eth0".to_owned()),
+            hwaddr: mac,
+            ip: Some("dhcp".to_owned()),
+            ..cac_core::pve::Net::default()
+        };
+        let config = cac_core::pve::LxcConfig {
+            net0: Some(net0),
+            ..cac_core::pve::LxcConfig::default()
+        };
+        seen.push(interfaces.map(|list| config.net0_ipv4(&list).first().copied()));
     }
     let address = |last| Some(Some(Ipv4Addr::new(192, 0, 2, last)));
     // Only a link-local address, twice; DHCP done; a static one; stopped.

@@ -1,6 +1,7 @@
 //! From rows to the file and to a running nginx, on the three databases.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+mod infrastructure;
 mod standing;
 
 use std::collections::BTreeMap;
@@ -24,11 +25,18 @@ use tokio_util::sync::CancellationToken;
 const SEEN: Duration = Duration::from_secs(2);
 
 async fn core(database: &TestDb) -> Core {
+    core_with(database, &[]).await
+}
+
+async fn core_with(database: &TestDb, more: &[(&str, &str)]) -> Core {
     let mut vars = Vars(BTreeMap::new());
     vars.set("DATABASE_URL", &database.url);
     vars.set("SESSION_SECRET", "a secret for tests only");
     vars.set("CONTAINER_NETWORKS", "127.0.0.0/8");
     vars.set("CAC_DOMAIN", "cac.test");
+    for (name, value) in more {
+        vars.set(name, *value);
+    }
     let config = Config::load(&vars, Program::Http).unwrap();
     Core::start(config).await.unwrap()
 }

@@ -333,11 +333,9 @@ async fn must_be_proved_for(who: &Signed, id: i64) -> Result<()> {
 }
 
 async fn register(who: &Anyone, body: &Input<ContainerRequest>) -> Result<Asked> {
-    let local = || {
-        who.source
-            .is_in(&who.core.config.registration_allow)
-            .then(Actor::local)
-    };
+    let allowed = &who.core.config.registration_allow;
+    let local = origin::is_machine(&who.core, who.source, allowed).await?;
+    let local = || local.then(Actor::local);
     who.needs(Scope::ContainersRegister)?;
     // The scope counts only while its owner is an admin.
     let token = who.token.as_ref();

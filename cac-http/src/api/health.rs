@@ -6,6 +6,7 @@ use poem_openapi::{ApiResponse, Object, OpenApi};
 use super::Tag;
 use crate::auth::{Anyone, Carried};
 use crate::error::{ApiError, Result};
+use crate::origin;
 use cac_core::overview;
 use poem::web::Data;
 
@@ -82,7 +83,8 @@ impl Api {
         tag = "Tag::Health"
     )]
     async fn metrics(&self, who: Anyone) -> Result<Metrics> {
-        let local = who.source.is_in(&who.core.config.metrics_allow);
+        let allowed = &who.core.config.metrics_allow;
+        let local = origin::is_machine(&who.core, who.source, allowed).await?;
         if !local {
             let actor = who.actor.as_ref().ok_or_else(ApiError::unauthenticated)?;
             actor.must_be_admin()?;

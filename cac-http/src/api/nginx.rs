@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::Tag;
 use crate::auth::Anyone;
 use crate::error::{ApiError, Result};
-use crate::page;
+use crate::{origin, page};
 
 pub(crate) struct Api;
 
@@ -77,7 +77,7 @@ impl Api {
         /// Ports that other programs have on its machine, as a comma list: what would listen there is left out.
         taken: Query<Option<String>>,
     ) -> Result<Configuration> {
-        may_read(&who)?;
+        may_read(&who).await?;
         let variant = Variant::parse(
             &who.core,
             nginx.0.as_deref(),
@@ -138,8 +138,9 @@ impl Api {
     }
 }
 
-fn may_read(who: &Anyone) -> Result<()> {
-    let local = who.source.is_in(&who.core.config.nginx_conf_allow);
+async fn may_read(who: &Anyone) -> Result<()> {
+    let allowed = &who.core.config.nginx_conf_allow;
+    let local = origin::is_machine(&who.core, who.source, allowed).await?;
     match &who.actor {
         _ if local || who.token.is_some() => Ok(()),
         Some(actor) if actor.admin => Ok(()),

@@ -146,6 +146,7 @@ impl Api {
             down: asked.down,
             live: asked.live,
             token_expires: who.token.as_ref().and_then(|token| token.expires),
+            address: who.source.ip,
             taken: taken.map_err(|error: BadValue| Error::invalid("taken", error.to_string()))?,
         };
         let kept = proxy::report(&who.core, &name.0, &report).await?;

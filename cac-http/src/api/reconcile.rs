@@ -103,9 +103,10 @@ impl Api {
         Ok(Findings::Findings(Both::Json(Json(found)), total))
     }
 
-    /// Write down what Proxmox VE says
+    /// Check a container's address
     ///
-    /// Of one container: its node, address and sizes. For admins.
+    /// Asks Proxmox VE where the container is now, and for its address and sizes, and stores them. For its owner and for admins. An address
+    /// that another running container still shows is refused; `addressProblem` then says so.
     #[oai(
         path = "/containers/:id/refresh",
         method = "post",

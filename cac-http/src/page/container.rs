@@ -294,6 +294,7 @@ pub(super) fn shape(config: &Config, row: &Container, live: Option<&LxcStatus>) 
         .collect();
     json!({
         "id": row.id, "hostname": row.hostname, "username": row.username, "os_release": row.os_release,
+        "address_problem": row.address_problem.as_ref().map(ToString::to_string),
         "container_id": row.container_id, "ipv4_address": row.ipv4_address, "mac_address": row.mac_address,
         "state": row.state, "shown_state": state(row, live), "live": live, "job_id": row.job_id, "template": row.template,
         "cores": row.cores, "memory": row.memory, "disk": row.disk, "protected": row.protected, "created_at": row.created_at,

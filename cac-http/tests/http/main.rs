@@ -3,6 +3,7 @@
 
 mod account;
 mod account_flood;
+mod address;
 mod admin_pages;
 mod audit;
 mod browse;

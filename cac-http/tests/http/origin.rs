@@ -139,3 +139,97 @@ async fn every_answer_carries_its_protection() {
         }
     }
 }
+
+/// In a container root may relay what visitors of its published ports send (C1c), so its address is no allowed machine's, unless it is
+/// listed singly.
+#[tokio::test]
+async fn a_containers_address_is_no_allowed_machine_unless_listed_singly() {
+    const ADDRESS: &str = "127.9.7.7";
+    for (allow, registers, reads) in [
+        ("127.0.0.0/8", 401, 401),
+        ("127.0.0.0/8,127.9.7.7", 200, 200),
+        ("127.9.7.7/32", 200, 200),
+    ] {
+        let lab = Lab::idle(&[
+            ("REGISTRATION_ALLOW", allow),
+            ("NGINX_CONF_ALLOW", allow),
+            ("METRICS_ALLOW", allow),
+        ])
+        .await;
+        let now = chrono::Utc::now();
+        let sql = r#"INSERT INTO "Containers" ("hostname", "username", "ipv4Address", "createdAt", "updatedAt") VALUES ('relay', 'alice', ?, ?, ?)"#;
+        lab.core
+            .db
+            .exec(sql, cac_core::args![ADDRESS, now, now])
+            .await
+            .unwrap();
+        let from = |address: &str| {
+            let client = reqwest::Client::builder();
+            let address: std::net::IpAddr = address.parse().unwrap();
+            client.local_address(address).build().unwrap()
+        };
+        let client = from(ADDRESS);
+        for path in ["/nginx.conf", "/metrics"] {
+            let answer = client
+                .get(format!("{}{path}", lab.url))
+                .send()
+                .await
+                .unwrap();
+            assert_eq!(answer.status(), reads, "{allow} {path}");
+        }
+        let body = json!({"hostname": "tool", "ipv4Address": "127.9.1.1", "username": "alice", "osRelease": "debian",
+                          "containerId": 4711, "macAddress": "BC:24:11:00:09:01", "httpPort": 8080, "node": "pve1"});
+        let register = |client: &reqwest::Client| {
+            client
+                .post(format!("{}/containers", lab.url))
+                .json(&body)
+                .send()
+        };
+        let answer = register(&client).await.unwrap();
+        assert_eq!(
+            answer.status() == 401,
+            registers == 401,
+            "{allow}: {}",
+            answer.status()
+        );
+        // Behind a trusted proxy it is no other.
+        let behind = lab
+            .get("/nginx.conf", "")
+            .header("x-forwarded-for", ADDRESS)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(behind.status(), reads, "{allow}");
+        // A machine beside it is what it was.
+        let beside = from("127.9.7.8")
+            .get(format!("{}/nginx.conf", lab.url))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            beside.status(),
+            if allow.contains("/8") { 200 } else { 401 },
+            "{allow}"
+        );
+    }
+}
+
+/// C1b: whoever registers leads a public name to the portal itself, or to the API of a node.
+#[tokio::test]
+async fn neither_the_portal_nor_a_node_can_be_registered() {
+    let lab = Lab::idle(&[]).await;
+    let port = |url: &str| url.rsplit(':').next().unwrap().parse::<u16>().unwrap();
+    for port in [port(&lab.url), port(&lab.simulator.url())] {
+        let body = json!({"hostname": "ssrf", "ipv4Address": "127.0.0.1", "username": "alice", "osRelease": "debian",
+                          "containerId": 4711, "macAddress": "BC:24:11:00:09:01", "httpPort": port, "node": "pve1"});
+        let answer = lab
+            .post("/containers", "")
+            .json(&body)
+            .send()
+            .await
+            .unwrap();
+        let refused = expect(answer, 400).await;
+        let told = refused["errors"]["ipv4Address"].as_str().unwrap();
+        assert!(told.contains("belongs to this installation"), "{told}");
+    }
+}

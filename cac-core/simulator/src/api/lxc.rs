@@ -380,6 +380,13 @@ fn interfaces(call: &Call) -> Output {
     let dhcp_done = up >= call.core.delay.dhcp.as_millis();
     let local = ["127.0.0.1/8".to_owned(), "::1/128".to_owned()];
     let mut rows = vec![interface("lo", "00:00:00:00:00:00", &local)];
+    let guest = &container.network;
+    for extra in &guest.interfaces {
+        let mac = extra.mac.to_lowercase();
+        let addresses = [extra.address.clone(), link_local(&mac)];
+        rows.push(interface(&extra.name, &mac, &addresses));
+    }
+    let dhcp_done = dhcp_done && !guest.without_lease;
     for (number, (_, net)) in container.nets().into_iter().enumerate() {
         let mac = net
             .get("hwaddr")
@@ -389,7 +396,8 @@ fn interfaces(call: &Call) -> Output {
         let ip = match net.get("ip").map(String::as_str) {
             // Only the first network has the address the guest really answers on.
             Some("dhcp") if dhcp_done && number == 0 => {
-                container.address.map(|address| format!("{address}/16"))
+                let address = guest.shown.or(container.address);
+                address.map(|address| format!("{address}/16"))
             }
             Some("dhcp" | "manual") | None => None,
             Some(fixed) => Some(fixed.to_owned()),

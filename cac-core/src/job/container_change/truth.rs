@@ -38,7 +38,8 @@ impl Changing<'_> {
     pub(super) async fn forget_address(&self, id: i64) -> Result<(), Stop> {
         self.job.allowed()?;
         let core = &self.job.core;
-        let sql = r#"UPDATE "Containers" SET "ipv4Address" = NULL, "updatedAt" = ? WHERE "id" = ? AND "jobId" = ?"#;
+        let sql = r#"UPDATE "Containers" SET "ipv4Address" = NULL, "refusedAddress" = NULL, "addressRefusal" = NULL, "updatedAt" = ?
+                     WHERE "id" = ? AND "jobId" = ?"#;
         let given = args![core.clock.now(), id, self.job.id()];
         core.db.exec(sql, given).await?;
         core.wake.routes();
@@ -77,7 +78,7 @@ impl Changing<'_> {
             return Ok(());
         }
         match tokio::time::timeout(ADDRESS, guest.address()).await {
-            Ok(address) => guest.write_down(id, &address?).await,
+            Ok(address) => guest.write_down(id, address?).await.map(drop),
             // The regular look at all containers finds it.
             Err(_) => Ok(()),
         }

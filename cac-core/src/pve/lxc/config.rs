@@ -2,12 +2,14 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use serde::Deserialize;
 
 use super::super::http::Call;
 use super::super::wire;
+use super::interface::Interface;
 
 /// A container to be made: unprivileged, with nesting (templates with systemd want it; the only feature that others
 /// than root@pam may set), one disk and `eth0` with DHCP.
@@ -167,6 +169,31 @@ impl LxcConfig {
         self.net0.as_ref().and_then(|net| net.hwaddr.as_deref())
     }
 
+    /// The IPv4 addresses that a running container has on `net0`: the static one of its configuration, else those of the guest's
+    /// interface with the MAC of `net0`. The guest may have `docker0`, bridges, tunnels and further network cards beside it, listed in
+    /// any order; none of them is where the bridge of the node leads to.
+    ///
+    /// VLAN interfaces, macvlans and bridges of the guest carry the MAC of what they stand on, so where `net0` has its name in the
+    /// guest, that name decides between them.
+    pub fn net0_ipv4(&self, interfaces: &[Interface]) -> Vec<Ipv4Addr> {
+        let Some(net) = &self.net0 else {
+            return Vec::new();
+        };
+        let fixed = net.ip.as_deref().and_then(|ip| ip.split('/').next());
+        if let Some(fixed) = fixed.and_then(|ip| ip.parse().ok()) {
+            return vec![fixed];
+        }
+        let Some(mac) = &net.hwaddr else {
+            return Vec::new();
+        };
+        let own: Vec<&Interface> = interfaces.iter().filter(|one| one.has_mac(mac)).collect();
+        let named = own.iter().find(|one| Some(&one.name) == net.name.as_ref());
+        named
+            .or(own.first())
+            .map(|one| one.ipv4())
+            .unwrap_or_default()
+    }
+
     /// The size of the root disk in GiB, rounded up.
     pub fn disk_gib(&self) -> Option<u32> {
         let parts = self.rootfs.as_deref()?.split(',');
@@ -278,6 +305,40 @@ mod tests {
         assert_eq!(net.bridge.as_deref(), Some("vmbr0"));
         assert_eq!(net.to_string(), text);
         assert_eq!(Net::read(""), Net::default());
+    }
+
+    #[test]
+    fn the_address_is_that_of_net0() {
+        let config = |net0: &str| LxcConfig {
+            net0: Some(Net::read(net0)),
+            ..LxcConfig::default()
+        };
+        // As a container with Docker and a VLAN looks while DHCP is slow, and afterwards.
+        let interface = |name: &str, mac: &str, ip: &str| {
+            let json = format!(
+                r#"{{"name":"{name}","hwaddr":"{mac}","ip-addresses":[{{"ip-address":"{ip}","ip-address-type":"inet"}}]}}"#
+            );
+            serde_json::from_str::<Interface>(&json).expect("an interface")
+        };
+        let mut all = vec![
+            interface("lo", "00:00:00:00:00:00", "127.0.0.1"),
+            interface("docker0", "02:42:00:00:00:01", "172.17.0.1"),
+            interface("eth0.10", "bc:24:11:00:00:01", "192.0.2.210"),
+            interface("eth1", "bc:24:11:00:00:02", "192.0.2.99"),
+            interface("eth0", "bc:24:11:00:00:01", "fe80::1"),
+        ];
+        let dhcp = config("name=eth0,bridge=vmbr0,hwaddr=BC:24:11:00:00:01,ip=dhcp,type=veth");
+        assert!(dhcp.net0_ipv4(&all).is_empty());
+        all[4] = interface("eth0", "bc:24:11:00:00:01", "192.0.2.11");
+        assert_eq!(dhcp.net0_ipv4(&all), [Ipv4Addr::new(192, 0, 2, 11)]);
+        // Renamed in the guest.
+        all.remove(2);
+        all[3].name = "lan".to_owned();
+        assert_eq!(dhcp.net0_ipv4(&all), [Ipv4Addr::new(192, 0, 2, 11)]);
+        let fixed = config("name=eth0,hwaddr=BC:24:11:00:00:01,ip=192.0.2.7/24");
+        assert_eq!(fixed.net0_ipv4(&all), [Ipv4Addr::new(192, 0, 2, 7)]);
+        assert!(config("name=eth0,ip=dhcp").net0_ipv4(&all).is_empty());
+        assert!(LxcConfig::default().net0_ipv4(&all).is_empty());
     }
 
     #[test]

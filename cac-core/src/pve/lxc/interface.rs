@@ -60,20 +60,26 @@ impl From<Raw> for Interface {
 }
 
 impl Interface {
-    /// The first IPv4 address that others can reach: none on `lo`, none that is link-local.
-    pub fn ipv4(&self) -> Option<Ipv4Addr> {
-        if self.name == "lo" {
-            return None;
-        }
+    /// Its IPv4 addresses in the order in which the guest lists them, link-local ones included.
+    pub fn ipv4(&self) -> Vec<Ipv4Addr> {
         let listed = self
             .ip_addresses
             .iter()
             .map(|address| address.address.as_str());
         let short = self.inet.as_deref().and_then(|text| text.split('/').next());
-        listed
-            .chain(short)
-            .filter_map(|text| text.parse::<Ipv4Addr>().ok())
-            .find(|address| !address.is_link_local() && !address.is_unspecified())
+        let mut found: Vec<Ipv4Addr> = Vec::new();
+        for address in listed.chain(short).filter_map(|text| text.parse().ok()) {
+            if !found.contains(&address) {
+                found.push(address);
+            }
+        }
+        found
+    }
+
+    /// Whether it has this MAC, in any case of letters.
+    pub fn has_mac(&self, mac: &str) -> bool {
+        let own = self.hwaddr.as_deref();
+        own.is_some_and(|own| own.eq_ignore_ascii_case(mac))
     }
 }
 
@@ -82,20 +88,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_that_count() {
+    fn both_ways_to_write_addresses_are_read() {
         let ipv4 = |json: &str| {
             let interface: Interface = serde_json::from_str(json).expect(json);
             interface.ipv4()
         };
-        let address = Some(Ipv4Addr::new(192, 0, 2, 11));
-        assert_eq!(ipv4(r#"{"name":"eth0","inet":"192.0.2.11/24"}"#), address);
-        assert_eq!(ipv4(r#"{"name":"lo","inet":"127.0.0.1/8"}"#), None);
-        assert_eq!(ipv4(r#"{"name":"eth0","inet":"169.254.3.4/16"}"#), None);
-        assert_eq!(ipv4(r#"{"name":"eth0","ip-addresses":[]}"#), None);
-        let both = r#"{"name":"eth0","hwaddr":"a","hardware-address":"a","inet":"169.254.3.4/16","ip-addresses":
+        let address = Ipv4Addr::new(192, 0, 2, 11);
+        assert_eq!(ipv4(r#"{"name":"eth0","inet":"192.0.2.11/24"}"#), [address]);
+        assert!(ipv4(r#"{"name":"eth0","ip-addresses":[]}"#).is_empty());
+        let both = r#"{"name":"eth0","hwaddr":"a","hardware-address":"a","inet":"192.0.2.11/24","ip-addresses":
             [{"ip-address":"fe80::1","ip-address-type":"inet6","prefix":"64"},
              {"ip-address":"169.254.3.4","ip-address-type":"inet","prefix":16},
              {"ip-address":"192.0.2.11","ip-address-type":"inet","prefix":"24"}]}"#;
-        assert_eq!(ipv4(both), address);
+        assert_eq!(ipv4(both), [Ipv4Addr::new(169, 254, 3, 4), address]);
     }
 }

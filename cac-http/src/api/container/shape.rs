@@ -145,6 +145,8 @@ pub(crate) struct Container {
     pub(super) mac_address: Option<String>,
     /// Absent until it runs.
     pub(super) ipv4_address: Option<String>,
+    /// Why it does not get the address that Proxmox VE shows on it, or that another container shows its address, too; absent when neither is so.
+    pub(super) address_problem: Option<String>,
     /// The label of the node that was asked for; `N` for none.
     pub(super) ai_container: String,
     pub(super) node_id: Option<i64>,
@@ -203,6 +205,7 @@ impl Container {
             container_id: row.container_id,
             mac_address: row.mac_address,
             ipv4_address: row.ipv4_address,
+            address_problem: row.address_problem.map(|problem| problem.to_string()),
             ai_container: row.ai_container,
             node_id: row.node_id,
             state: row.state,
