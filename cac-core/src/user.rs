@@ -9,7 +9,8 @@ use crate::actor::Actor;
 use crate::node::{self, Node};
 use crate::pve::{self, Auth, Login, Pve, Secret, Target, Ticket, Tls};
 use crate::{
-    Core, Error, Result, account_request, login_failure, session, setting, token, transaction,
+    Core, Error, Result, account_request, audit, login_failure, session, setting, token,
+    transaction,
 };
 
 mod device;
@@ -280,10 +281,16 @@ pub async fn check_start(core: &Core) -> Result<()> {
 }
 
 /// Confirms that names mean the users of the login node that is configured now. For a local command.
-pub async fn confirm_login_node(core: &Core) -> Result<String> {
+pub async fn confirm_login_node(core: &Core, actor: &Actor) -> Result<String> {
     let node = login_node(core).await?;
     transaction!(core.db, tx => {
         tx.lock("settings").await?;
+        let before = (setting::find(tx, LOGIN_URL).await?, setting::find(tx, LOGIN_REALM).await?);
+        audit::Change::new("login_node_confirm", "/login-node")
+            .field("apiUrl", &before.0, Some(&node.url))
+            .field("realm", &before.1, Some(&core.config.proxmox.realm))
+            .write(tx, core, actor)
+            .await?;
         setting::update(tx, &core.clock, LOGIN_URL, &node.url).await?;
         setting::update(tx, &core.clock, LOGIN_REALM, &core.config.proxmox.realm).await?;
     })?;

@@ -26,8 +26,7 @@ impl LoginNode {
         match self.command {
             Command::Confirm => {
                 let core = super::core().await?;
-                let confirmed = user::confirm_login_node(&core).await?;
-                super::record(&core, "login_node_confirm", "/login-node".to_owned()).await;
+                let confirmed = user::confirm_login_node(&core, &super::local()).await?;
                 match common.json {
                     true => print::json(&serde_json::json!({"loginNode": confirmed}))?,
                     false => print::data(&format!("People sign in at {confirmed} from now on.\n"))?,

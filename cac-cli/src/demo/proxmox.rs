@@ -115,7 +115,7 @@ pub(crate) async fn nodes(core: &Core, simulator: &Simulator) -> Result<(), Fail
         }
     }
     // It has another port at each start and is the same cluster nevertheless.
-    user::confirm_login_node(core).await?;
+    user::confirm_login_node(core, &local).await?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use cac_core::error::Error;
 use cac_core::pve::Secret;
 use cac_core::session::Client;
 use cac_core::user::{self, SecondFactor, SignIn};
-use cac_core::{args, session, testing};
+use cac_core::{Actor, args, audit, session, testing};
 
 use crate::lab::Lab;
 
@@ -143,7 +143,15 @@ async fn a_changed_login_node_is_refused_until_confirmed() {
             Err(Error::Unreachable(_))
         ));
         assert!(user::check_start(&lab.core).await.is_err());
-        user::confirm_login_node(&lab.core).await.unwrap();
+        let local = Actor::local();
+        user::confirm_login_node(&lab.core, &local).await.unwrap();
+        let filter = audit::Filter::default();
+        let (entries, _) = audit::list(&lab.core, &local, &filter).await.unwrap();
+        let entry = entries.last().unwrap();
+        assert_eq!(
+            (entry.action.as_str(), entry.changes.len()),
+            ("login_node_confirm", 1)
+        );
         assert!(sign_in(&lab, "alice", "alice-demo").await.is_ok());
         other.stop().await;
         lab.end().await;
