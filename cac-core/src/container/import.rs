@@ -1,5 +1,5 @@
 //! Taking over containers that exist on a node already: what is there and not in our books, and the row that makes one of them ours.
-//! Nothing changes in Proxmox VE but the owner's role.
+//! Nothing changes in Proxmox VE but the owner's role, which a job gives.
 
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
@@ -8,7 +8,7 @@ use super::register::{Checked, Sizes, insert};
 use super::{Container, address, check, find_any};
 use crate::actor::Actor;
 use crate::error::Fields;
-use crate::job::container_create;
+use crate::job::container_access;
 use crate::node::{self, Node, cluster};
 use crate::pve::{LxcStatus, Pve};
 use crate::{Core, Error, Result, args, transaction};
@@ -220,15 +220,11 @@ pub async fn import(core: &Core, actor: &Actor, node: i64, wanted: &Wanted) -> R
         let id = insert(tx, core, &new).await?;
         let stored = address::store(tx, core, id, claim.as_ref()).await?;
         new.entry("node_import", id, &stored).write(tx, core, actor).await?;
+        container_access::add_for_import(tx, core, id, &new.username).await?;
         (id, stored)
     })?;
     stored.announce(core);
-    let owner = core.proxmox_user(&new.username);
-    let path = format!("/vms/{}", new.vmid);
-    if let Err(error) = pve.acl_grant(&path, container_create::ROLE, &owner).await {
-        // The container works without it; only Proxmox VE's own console is closed to the owner.
-        tracing::warn!(%owner, path, %error, "an imported container's owner gets no role");
-    }
+    core.wake.jobs();
     let row = find_any(core, id).await?;
     row.ok_or_else(|| Error::NotFound("The container was deleted meanwhile.".to_owned()))
 }

@@ -1,6 +1,6 @@
 //! Who has the owner's role on a container in Proxmox VE, after an owner change: the new owner gets it, the former one loses it. Both
-//! calls may be repeated. A change of owner applies them itself (`job/container_change.rs`); what Proxmox VE refuses then is left to a
-//! job of this kind, which works on no container and tries again until it is done.
+//! calls may be repeated. A change of owner applies them itself (`job/container_change.rs`); what Proxmox VE refuses then, and the role of
+//! an imported container's owner, is left to a job of this kind, which works on no container and tries again until it is done.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,9 +8,10 @@ use super::identity::{identity, locate};
 use super::running::Asked;
 use super::{NewJob, Running, Stop, container_create};
 use crate::container::{self, Container};
+use crate::db::Tx;
 use crate::node;
 use crate::pve::Pve;
-use crate::{args, transaction};
+use crate::{Core, Error, Result, args, transaction};
 
 /// `Jobs.kind`
 pub const KIND: &str = "container_access";
@@ -98,20 +99,9 @@ async fn revoke(job: &Running, pve: &Pve, vmid: u32, user: &str) -> Result<(), S
 pub(super) async fn add(job: &Running, container: i64, owner: &OwnerChange) -> Result<(), Stop> {
     job.allowed()?;
     let core = &job.core;
-    let payload = Payload {
-        container,
-        owner: owner.clone(),
-    };
-    let payload = serde_json::to_value(payload).map_err(|error| Stop::Failed(error.to_string()))?;
     let id = transaction!(core.db, tx => {
-        let new = NewJob {
-            kind: KIND,
-            title: format!("give container {container} of {} to {} in Proxmox VE", owner.former, owner.new),
-            payload: payload.clone(),
-            container_id: Some(container),
-            created_by: None,
-        };
-        super::create(tx, core, new).await?
+        let title = format!("give container {container} of {} to {} in Proxmox VE", owner.former, owner.new);
+        create(tx, core, container, owner.clone(), title).await?
     })
     .map_err(|error: crate::Error| Stop::from(error))?;
     core.wake.jobs();
@@ -120,6 +110,43 @@ pub(super) async fn add(job: &Running, container: i64, owner: &OwnerChange) -> R
     ))
     .await;
     Ok(())
+}
+
+/// Adds the job that gives the owner of an imported container the role; the caller wakes the runners after its commit.
+pub(crate) async fn add_for_import(
+    tx: &mut Tx,
+    core: &Core,
+    container: i64,
+    owner: &str,
+) -> Result<i64> {
+    let user = core.proxmox_user(owner);
+    // Nobody loses it: the former owner is the same one.
+    let change = OwnerChange {
+        former: owner.to_owned(),
+        former_user: user.clone(),
+        new: owner.to_owned(),
+        new_user: user,
+    };
+    let title = format!("give {owner} the role on imported container {container} in Proxmox VE");
+    create(tx, core, container, change, title).await
+}
+
+async fn create(
+    tx: &mut Tx,
+    core: &Core,
+    container: i64,
+    owner: OwnerChange,
+    title: String,
+) -> Result<i64> {
+    let payload = serde_json::to_value(Payload { container, owner });
+    let new = NewJob {
+        kind: KIND,
+        title,
+        payload: payload.map_err(|error| Error::Internal(error.to_string()))?,
+        container_id: Some(container),
+        created_by: None,
+    };
+    super::create(tx, core, new).await
 }
 
 pub(super) async fn run(job: &Running) -> Result<(), Stop> {

@@ -219,6 +219,32 @@ async fn a_role_that_proxmox_did_not_take_is_seen_and_taken_later() {
     }
 }
 
+/// The role was asked for once, in the request; one that Proxmox VE refused then was a line in the log.
+#[tokio::test]
+async fn an_imported_containers_owner_gets_the_role_that_proxmox_refused_at_first() {
+    for database in testing::databases().await {
+        let mut lab = Lab::new(database).await;
+        lab.runner();
+        lab.foreign("pve1", 556, "payroll").await;
+        lab.simulator.faults().add(refusal("PUT", "/access/acl", 2));
+        let nodes = node::all(&lab.core).await.unwrap();
+        let pve1 = nodes.iter().find(|node| node.name == "pve1").unwrap();
+        let wanted = container::Wanted {
+            vmid: 556,
+            username: "alice".to_owned(),
+            ..container::Wanted::default()
+        };
+        container::import(&lab.core, &admin(), pve1.id, &wanted)
+            .await
+            .unwrap();
+        until("the role follows", async || {
+            may(&lab, "alice", "/vms/556").await
+        })
+        .await;
+        lab.end().await;
+    }
+}
+
 /// Who owned it kept the role in Proxmox VE when the portal died between the two calls.
 #[tokio::test]
 async fn an_owner_change_survives_the_runner_that_carries_it_out() {
