@@ -10,6 +10,8 @@ use serde_json::json;
 use sha2::Sha256;
 
 use crate::actor::Actor;
+use crate::db::Tx;
+use crate::pve::Secret;
 use crate::{Core, Error, Result, args, secret, transaction};
 
 /// How long a session lasts.
@@ -30,6 +32,9 @@ pub struct Client {
     pub address: Option<IpAddr>,
     /// What it says of itself, as in the header `User-Agent`.
     pub user_agent: Option<String>,
+    /// The text of the cookie by which a device is known (see `sign_in_origin`); never stored.
+    #[serde(skip)]
+    pub device: Option<Secret>,
 }
 
 /// Starts a session; returns the id for the cookie, which is shown only here.
@@ -37,8 +42,9 @@ pub async fn create(core: &Core, actor: &Actor, client: &Client) -> Result<Strin
     let id = secret::random();
     let cut = |agent: &String| agent.chars().take(AGENT).collect();
     let client = Client {
+        address: client.address,
         user_agent: client.user_agent.as_ref().map(cut),
-        ..*client
+        device: None,
     };
     let data = json!(client).to_string();
     let now = core.clock.now();
@@ -166,15 +172,20 @@ pub(crate) async fn stale(core: &Core, age: Duration) -> Result<Vec<String>> {
     rows.iter().map(|row| Ok(row.get("username")?)).collect()
 }
 
-/// Stores the result of a look-up in every session of the user.
-pub(crate) async fn set_admin(core: &Core, username: &str, admin: bool) -> Result<()> {
-    let now = core.clock.now();
-    core.db
-        .exec(
-            r#"UPDATE "Sessions" SET "admin" = ?, "adminCheckedAt" = ?, "updatedAt" = ? WHERE "username" = ?"#,
-            args![admin, now, now, username],
-        )
-        .await?;
+/// Stores the result of a look-up in every session of the user: whether they are an admin. `None` ends the sessions.
+pub(crate) async fn set_admin(
+    tx: &mut Tx,
+    username: &str,
+    admin: Option<bool>,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let Some(admin) = admin else {
+        let sql = r#"DELETE FROM "Sessions" WHERE "username" = ?"#;
+        tx.exec(sql, args![username]).await?;
+        return Ok(());
+    };
+    let sql = r#"UPDATE "Sessions" SET "admin" = ?, "adminCheckedAt" = ?, "updatedAt" = ? WHERE "username" = ?"#;
+    tx.exec(sql, args![admin, now, now, username]).await?;
     Ok(())
 }
 

@@ -1,29 +1,48 @@
 //! Users are Proxmox VE's: names and realms, signing in, and who is an admin. Passwords are never kept.
 
-use std::time::Duration;
+mod directory;
+mod former;
+mod look_up;
+mod state;
 
-use tokio_util::sync::CancellationToken;
+pub use directory::{Person, User, find, list, update};
+pub use former::{NameUse, name_use};
+pub(crate) use former::{is_former, release_name};
+pub use look_up::{keep_looking_up, look_up};
+pub use state::State;
 
 use crate::actor::Actor;
 use crate::node::{self, Node};
 use crate::pve::{self, Auth, Login, Pve, Secret, Target, Ticket, Tls};
-use crate::{Core, Error, Result, login_failure, session, setting, token, transaction};
+use crate::sign_in_origin::{self, Origin};
+use crate::{Core, Error, Result, login_failure, session, setting, transaction};
 
 const LOGIN_URL: &str = "login.url";
 const LOGIN_REALM: &str = "login.realm";
-/// Admin rights are looked up again this often, well within their lifetime.
-const LOOK_UP_EVERY: chrono::Duration = chrono::Duration::minutes(5);
 
 /// What a right password leads to.
 #[derive(Debug)]
 pub enum SignIn {
     /// Signed in: the session's id for the cookie.
-    Done { session: String, actor: Actor },
+    Done {
+        session: String,
+        actor: Actor,
+        device: Device,
+    },
     /// Proxmox VE asks for a second factor; send `challenge` back with the code.
     SecondFactor {
         challenge: Secret,
         kinds: Vec<String>,
     },
+}
+
+/// The device that somebody signed in from.
+#[derive(Debug)]
+pub struct Device {
+    /// Whether this user had signed in from it before.
+    pub known: bool,
+    /// The text of the cookie by which it is known the next time; shown only here.
+    pub cookie: Secret,
 }
 
 /// The answer to a second factor's challenge.
@@ -90,7 +109,6 @@ pub async fn sign_in(
     second: Option<&SecondFactor>,
     client: &session::Client,
 ) -> Result<SignIn> {
-    let address = client.address;
     let username = canonical(core, typed)?;
     if password.expose().is_empty() && second.is_none() {
         return Err(Error::invalid("password", "Give your Proxmox VE password."));
@@ -104,24 +122,11 @@ pub async fn sign_in(
         auth: Auth::None,
     })
     .map_err(unreachable)?;
-    login_failure::attempt(core, &username, address).await?;
-    let answer = match second {
-        None => pve.login(&userid, password).await,
-        Some(second) => {
-            let code = second.code.expose().trim();
-            let response = if code.contains(':') {
-                code.to_owned()
-            } else {
-                format!("totp:{code}")
-            };
-            pve.login_second_factor(&userid, &second.challenge, &Secret::new(response))
-                .await
-        }
-    };
-    let ticket = match answer {
+    let attempt = login_failure::attempt(core, &username, client).await?;
+    let ticket = match ask(&pve, &userid, password, second).await {
         Ok(Login::Ticket(ticket)) => ticket,
         Ok(Login::SecondFactor { challenge, kinds }) => {
-            login_failure::undecided(core, &username, address).await?;
+            attempt.undecided(core).await?;
             return Ok(SignIn::SecondFactor { challenge, kinds });
         }
         Err(error) if error.is_unauthenticated() => {
@@ -133,16 +138,48 @@ pub async fn sign_in(
             return Err(Error::Unauthenticated(what.to_owned()));
         }
         Err(error) => {
-            login_failure::undecided(core, &username, address).await?;
+            attempt.undecided(core).await?;
             return Err(unreachable(error));
         }
     };
-    login_failure::passed(core, &username, address).await?;
+    attempt.passed(core).await?;
+    // As Proxmox VE spells it: in realms that ignore case the typed name would be another owner, whom no look-up finds.
+    let userid = ticket.user.clone();
+    let username = canonical(core, &userid)?;
     remember_login_node(core, &login_node).await?;
+    state::admit(core, &username).await?;
     let admin = is_admin(core, &login_node, &pve, &ticket, &userid).await;
+    let device = Device {
+        known: matches!(attempt.origin, Origin::KnownDevice(_)),
+        cookie: sign_in_origin::remember(core, &username, client, &attempt.origin).await?,
+    };
     let actor = Actor::new(username, admin);
     let session = session::create(core, &actor, client).await?;
-    Ok(SignIn::Done { session, actor })
+    Ok(SignIn::Done {
+        session,
+        actor,
+        device,
+    })
+}
+
+/// Asks Proxmox VE whether the password, or in the second step the code, is right.
+async fn ask(
+    pve: &Pve,
+    userid: &str,
+    password: &Secret,
+    second: Option<&SecondFactor>,
+) -> Result<Login, pve::Error> {
+    let Some(second) = second else {
+        return pve.login(userid, password).await;
+    };
+    let code = second.code.expose().trim();
+    let response = if code.contains(':') {
+        code.to_owned()
+    } else {
+        format!("totp:{code}")
+    };
+    pve.login_second_factor(userid, &second.challenge, &Secret::new(response))
+        .await
 }
 
 fn unreachable(error: pve::Error) -> Error {
@@ -285,54 +322,4 @@ pub async fn has_service_token(core: &Core) -> bool {
     login_node(core)
         .await
         .is_ok_and(|node| node.token.is_some())
-}
-
-/// Looks up everyone who has a session or a token, again and again: admin rights follow the group, and who was disabled, expired or
-/// deleted in Proxmox VE is signed out and has its tokens suspended. While Proxmox VE is away nothing is renewed, so admin rights lapse.
-pub async fn keep_looking_up(core: Core, stop: CancellationToken) {
-    loop {
-        if let Err(error) = look_up(&core).await {
-            tracing::warn!(%error, "admin rights cannot be looked up");
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_secs(60)) => {}
-        }
-    }
-}
-
-/// Somebody who may not sign in any more.
-async fn shut_out(core: &Core, username: &str) -> Result<()> {
-    session::delete_all(core, username).await?;
-    token::set_admin(core, username, None).await
-}
-
-/// One round of [`keep_looking_up`].
-pub async fn look_up(core: &Core) -> Result<()> {
-    let mut stale = session::stale(core, LOOK_UP_EVERY).await?;
-    stale.extend(token::stale(core, LOOK_UP_EVERY).await?);
-    stale.sort_unstable();
-    stale.dedup();
-    if stale.is_empty() {
-        return Ok(());
-    }
-    let Some(service) = service_client(&login_node(core).await?) else {
-        return Ok(());
-    };
-    let now = u64::try_from(core.clock.now().timestamp()).unwrap_or_default();
-    for username in stale {
-        match service.user(&core.proxmox_user(&username)).await {
-            Ok(user) if user.is_active(now) => {
-                let admin = user.groups.contains(&core.config.proxmox.admin_group);
-                session::set_admin(core, &username, admin).await?;
-                token::set_admin(core, &username, Some(admin)).await?;
-            }
-            Ok(_) => shut_out(core, &username).await?,
-            Err(error) if error.to_string().contains("no such user") => {
-                shut_out(core, &username).await?;
-            }
-            Err(error) => tracing::warn!(%error, username, "cannot be looked up"),
-        }
-    }
-    Ok(())
 }

@@ -18,6 +18,7 @@ pub(crate) mod reconcile;
 pub(crate) mod service;
 pub(crate) mod template;
 pub(crate) mod token;
+pub(crate) mod user;
 
 /// The chapters of the specification.
 #[derive(Tags)]
@@ -45,7 +46,8 @@ pub(crate) enum Tag {
 pub(crate) type Apis = (
     login::Api,
     token::Api,
-    account::Api,
+    // A tuple has at most sixteen.
+    (account::Api, user::Api),
     container::Api,
     life::Api,
     service::Api,
@@ -68,7 +70,7 @@ pub(crate) fn service() -> OpenApiService<Apis, ()> {
     let apis = (
         login::Api,
         token::Api,
-        account::Api,
+        (account::Api, user::Api),
         container::Api,
         life::Api,
         service::Api,

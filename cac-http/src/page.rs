@@ -24,6 +24,7 @@ mod part;
 pub(crate) mod quota;
 pub(crate) mod session;
 pub(crate) mod token;
+pub(crate) mod user;
 
 pub(crate) use part::ROWS;
 
@@ -33,7 +34,7 @@ macro_rules! templates {
     };
 }
 
-const TEXTS: [(&str, &str); 22] = templates!(
+const TEXTS: [(&str, &str); 23] = templates!(
     "base.html",
     "parts.html",
     "login.html",
@@ -50,6 +51,7 @@ const TEXTS: [(&str, &str); 22] = templates!(
     "requests.html",
     "request.html",
     "quotas.html",
+    "users.html",
     "jobs.html",
     "tokens.html",
     "sessions.html",

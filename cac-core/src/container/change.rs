@@ -12,7 +12,7 @@ use crate::job::container_change::{self, Change, Payload};
 use crate::job::{self, Status, container_create};
 use crate::pve::{Sample, Snapshot};
 use crate::quota::{self, Amounts};
-use crate::{Core, Error, Result, args, node, transaction};
+use crate::{Core, Error, Result, args, node, transaction, user};
 
 /// What an owner or an admin changes; absent fields stay.
 #[derive(Debug, Clone, Default)]
@@ -117,6 +117,10 @@ async fn give_role(core: &Core, container: &Container, owner: &str) -> Result<()
 
 /// Takes the role from the old owner. The container is somebody else's by now, whatever comes of it.
 async fn take_role(core: &Core, container: &Container) {
+    // Proxmox VE deleted the roles of a user with the account.
+    if user::is_former(&container.username) {
+        return;
+    }
     let Ok((node, vmid)) = made(container) else {
         return;
     };

@@ -1,8 +1,8 @@
 //! API tokens and browser sessions: what people prove themselves with.
 
 use cac_core::credential::Credential;
-use cac_core::session;
 use cac_core::token::{self, NewToken};
+use cac_core::{session, sign_in_origin};
 use chrono::{DateTime, Utc};
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::{Html, Json};
@@ -261,7 +261,7 @@ impl Api {
 
     /// Sign out everywhere
     ///
-    /// Ends all sessions of one's own; tokens stay.
+    /// Ends all sessions of one's own, and forgets the devices that one has signed in from; tokens stay.
     #[oai(
         path = "/sessions",
         method = "delete",
@@ -270,6 +270,7 @@ impl Api {
     )]
     async fn session_delete_all(&self, who: Signed) -> Result<AllEnded> {
         session::delete_all(&who.core, &who.actor.username).await?;
+        sign_in_origin::forget_devices(&who.core, &who.actor.username).await?;
         let cookie = set_cookie(&who.core.config, None);
         if who.html {
             return Ok(AllEnded::There(cookie, "/login".to_owned()));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use cac_core::Actor;
 use cac_core::account_request::{AccountRequest, STATUSES};
+use cac_core::user::NameUse;
 use poem_openapi::types::ToJSON as _;
 use serde_json::json;
 
@@ -70,10 +71,11 @@ pub(crate) fn list(
     )
 }
 
-/// One request, with the link that has to be handed over, or with the form that was refused.
+/// One request with what exists under its name, with the link that has to be handed over, or with the form that was refused.
 pub(crate) fn one(
     who: &Actor,
     row: &AccountRequest,
+    existing: Option<&NameUse>,
     link: Option<&str>,
     refused: Option<Refused<'_>>,
 ) -> String {
@@ -82,7 +84,8 @@ pub(crate) fn one(
         "request.html",
         Some(who),
         json!({
-            "here": "/account-requests", "r": row, "link": link, "sent": sent, "problem": problem.map(|problem| problem.to_json()),
+            "here": "/account-requests", "r": row, "existing": existing.map(NameUse::in_words),
+            "accept": existing.is_some_and(NameUse::needs_acceptance), "link": link, "sent": sent, "problem": problem.map(|problem| problem.to_json()),
         }),
     )
 }

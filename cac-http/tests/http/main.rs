@@ -19,6 +19,7 @@ mod nginx_attack;
 mod origin;
 mod own_pages;
 mod pages;
+mod people;
 mod registration;
 mod rights;
 mod spec;
