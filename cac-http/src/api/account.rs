@@ -209,6 +209,7 @@ pub(crate) enum One {
 }
 
 #[derive(ApiResponse)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, and moved once")]
 pub(crate) enum Decided {
     /// The request
     #[oai(status = 200)]
