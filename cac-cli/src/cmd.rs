@@ -22,6 +22,7 @@ mod help;
 mod import;
 mod job;
 mod login;
+mod login_failures;
 mod login_node;
 mod migrate;
 mod node;
@@ -33,6 +34,7 @@ mod service;
 #[cfg(feature = "demo")]
 mod simulator;
 mod token;
+mod user;
 
 /// Create-a-Container: LXC containers on Proxmox VE, reached by name
 ///
@@ -80,6 +82,8 @@ enum Command {
     Token(token::Token),
     /// Requests for accounts, for admins
     Request(request::Request),
+    /// Users, former owners, and whose a name is, for admins
+    User(user::User),
     /// How much each user may have
     Quota(quota::Quota),
     /// Local: the database's schema: bring it up to date, look at it, undo a change
@@ -88,6 +92,8 @@ enum Command {
     Import(import::Import),
     /// Local: the audit log
     Audit(audit::Audit),
+    /// Local: failed sign-ins, and whom they slow down
+    LoginFailures(login_failures::LoginFailures),
     /// Local: the Proxmox VE where people sign in
     LoginNode(login_node::LoginNode),
     /// Local: the key that secrets in the database are encrypted with
@@ -120,10 +126,12 @@ impl Cac {
             Command::Proxy(proxy) => proxy.run(&common).await,
             Command::Token(token) => token.run(&common).await,
             Command::Request(request) => request.run(&common).await,
+            Command::User(user) => user.run(&common).await,
             Command::Quota(quota) => quota.run(&common).await,
             Command::Migrate(migrate) => migrate.run(&common).await,
             Command::Import(import) => import.run(&common).await,
             Command::Audit(audit) => audit.run(&common).await,
+            Command::LoginFailures(login_failures) => login_failures.run(&common).await,
             Command::LoginNode(login_node) => login_node.run(&common).await,
             Command::Secret(secret) => secret.run(&common).await,
             Command::Doctor(doctor) => doctor.run(&common).await,

@@ -26,6 +26,9 @@ pub(crate) struct Context {
 pub(crate) struct Contexts {
     pub(crate) current: Option<String>,
     pub(crate) contexts: BTreeMap<String, Context>,
+    /// By portal, the cookie by which it knows this machine at the next `cac login`; it stays after a logout.
+    #[serde(default)]
+    pub(crate) devices: BTreeMap<String, String>,
 }
 
 /// `contexts.json` in the user's folder for configuration (XDG base directory specification).

@@ -2,6 +2,7 @@
 //! with the limits on how many are taken); an admin declines (`account_request/decline.rs`) or approves; and the person chooses a password
 //! by a link that works once. Only then is the user made in Proxmox VE, with one call; the password is never kept.
 
+use std::collections::HashMap;
 use std::str::FromStr as _;
 
 use chrono::{DateTime, Duration, Utc};
@@ -14,7 +15,8 @@ use crate::audit::{self, Origin};
 use crate::db::{Row, Tx};
 use crate::error::Fields;
 use crate::job::account_mail::{self, What};
-use crate::pve::{NewUser, Secret};
+use crate::pve::{NewUser, Pve, Secret};
+use crate::user::NameUse;
 use crate::{Core, Error, Result, args, mail, secret, transaction, user};
 
 mod confirm;
@@ -166,13 +168,49 @@ fn missing(id: i64) -> Error {
     Error::NotFound(format!("There is no account request {id}."))
 }
 
-/// Approves a request: the person gets the link by mail. Without mail the link is returned, for the admin to hand over.
+/// What exists under the names of requests that can still be decided, by name; for admins, who should know it before they approve.
+pub async fn name_use(
+    core: &Core,
+    actor: &Actor,
+    rows: &[AccountRequest],
+) -> Result<HashMap<String, NameUse>> {
+    actor.must_be_admin()?;
+    let open = |row: &&AccountRequest| matches!(row.status.as_str(), "pending" | "approved");
+    let names: Vec<String> = rows
+        .iter()
+        .filter(open)
+        .map(|row| row.username.clone())
+        .collect();
+    user::name_use(core, &names).await
+}
+
+/// Approves a request: the person gets the link by mail. Without mail the link is returned, for the admin to hand over. Where
+/// something exists under the name the admin must have `accepted` that.
 pub async fn approve(
     core: &Core,
     actor: &Actor,
     id: i64,
+    accepted: bool,
 ) -> Result<(AccountRequest, Option<String>)> {
     actor.must_be_admin()?;
+    let request = find_any(core, id).await?;
+    if let Some(existing) = name_use(core, actor, std::slice::from_ref(&request))
+        .await?
+        .get(&request.username)
+        && existing.needs_acceptance()
+        && !accepted
+    {
+        return Err(Error::conflict(
+            "acceptExisting",
+            format!(
+                "The name `{}` is in use here: {}. A new person gets none of it; it goes to `former owner {}` when they choose their \
+                 password. Approve again and accept this, or decline and ask for another name.",
+                request.username,
+                existing.in_words(),
+                request.username
+            ),
+        ));
+    }
     transaction!(core.db, tx => {
         decide(tx, core, actor, id, Decision::Approved).await?;
         if mail::on(core) {
@@ -340,7 +378,10 @@ pub async fn redeem(
     };
     let service = user::service(core).await;
     let service = service.map_err(|error| not_made(&error, false))?;
+    let in_use = release_unused(core, &service, &request.username).await?;
     match service.user_create(&new).await {
+        // That it could be created proves that nobody had the name, also where the service token may not look users up.
+        Ok(()) if in_use => user::release_name(core, &request.username).await?,
         Ok(()) => {}
         Err(error) if error.is_already_exists() => {
             return Err(Error::conflict(
@@ -367,4 +408,21 @@ pub async fn redeem(
             .await?;
     })?;
     find_any(core, request.id).await
+}
+
+/// Takes what a name owns from it if Proxmox VE knows no such user, so that it is not there for a moment when the new person can sign in.
+/// Whether something existed under the name.
+async fn release_unused(core: &Core, service: &Pve, username: &str) -> Result<bool> {
+    let found = user::name_use(core, &[username.to_owned()]).await?;
+    let in_use = |existing: &NameUse| existing.owns() || existing.account.is_some();
+    if !found.get(username).is_some_and(in_use) {
+        return Ok(false);
+    }
+    let userid = core.proxmox_user(username);
+    if let Err(error) = service.user(&userid).await
+        && error.is_no_such_user(&userid)
+    {
+        user::release_name(core, username).await?;
+    }
+    Ok(true)
 }

@@ -103,6 +103,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
             tokens(&core, &mut found).await;
             questionable_names(&core, &mut found).await;
             identities(&core, &mut found).await;
+            users(&core, &mut found).await;
             core.db.close().await;
         }
         Err(error) => found.bad("database", error.to_string()),
@@ -294,6 +295,32 @@ async fn tokens(core: &Core, found: &mut Findings) {
             }
         }
         Err(error) => found.bad(about, error.to_string()),
+    }
+}
+
+/// Users that wait for an admin.
+async fn users(core: &Core, found: &mut Findings) {
+    let about = "users";
+    let all = match user::list(core, &Actor::local()).await {
+        Ok(all) => all,
+        Err(error) => return found.bad(about, error.to_string()),
+    };
+    for user in all {
+        let name = &user.username;
+        match user.state {
+            user::State::Returned => found.note(
+                about,
+                format!(
+                    "{name}: the account was deleted in Proxmox VE and exists again: say whose the name is with \
+                     `cac user update {name} --person same` or `new`"
+                ),
+            ),
+            user::State::Former if user.containers > 0 => found.note(
+                about,
+                format!("{name}: {} containers wait for a new owner", user.containers),
+            ),
+            _ => {}
+        }
     }
 }
 

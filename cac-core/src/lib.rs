@@ -7,7 +7,7 @@
 //! - [`error`] one error without HTTP; every edge maps it once
 //! - [`pve`] the Proxmox VE client; [`node`] the hosts, [`placement`] which of them takes a container
 //! - [`container`], [`service`] what people own; [`user`], [`actor`] who they are, [`session`], [`token`] how they prove it
-//!   ([`credential`]); [`audit`] what they did; [`account_request`] who wants to become
+//!   ([`credential`]), [`login_failure`], [`sign_in_origin`] what slows down who guesses; [`audit`] what they did; [`account_request`] who wants to become
 //!   one, [`mail`] what is written to people
 //! - [`job`] durable work: the queue, its runner, one file per kind of work; [`task`] programs that admins describe
 //! - [`infrastructure`] what belongs to the installation itself and is never an upstream
@@ -55,6 +55,7 @@ pub mod secret;
 pub mod service;
 pub mod session;
 pub mod setting;
+pub mod sign_in_origin;
 pub mod supervise;
 pub mod task;
 #[cfg(feature = "testing")]

@@ -13,8 +13,10 @@ use sha2::Sha256;
 
 use crate::actor::{Actor, Origin, Via};
 use crate::cipher::Cipher;
+use crate::db::Tx;
+use crate::login_failure::neighbours;
 use crate::pve::Secret;
-use crate::{Core, Error, Result, args, audit, secret, transaction};
+use crate::{Core, Error, Result, args, audit, secret, sign_in_origin, transaction};
 
 /// How long a session lasts.
 pub const LIFETIME: Duration = Duration::hours(24);
@@ -39,6 +41,9 @@ pub struct Client {
     /// Names the request of the sign-in in the server's log.
     #[serde(skip)]
     pub request: Option<String>,
+    /// The text of the cookie by which a device is known (see `sign_in_origin`); never stored.
+    #[serde(skip)]
+    pub device: Option<Secret>,
 }
 
 impl Client {
@@ -59,6 +64,7 @@ pub async fn create(core: &Core, actor: &Actor, client: &Client) -> Result<Strin
         address: client.address,
         user_agent: client.user_agent.as_ref().map(cut),
         request: None,
+        device: None,
     };
     let data = json!(client).to_string();
     let now = core.clock.now();
@@ -216,21 +222,33 @@ pub async fn discard(core: &Core, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Ends every session of a user who may not sign in any more.
-pub(crate) async fn shut_out(core: &Core, username: &str) -> Result<()> {
-    let sql = r#"DELETE FROM "Sessions" WHERE "username" = ?"#;
-    core.db.exec(sql, args![username]).await?;
-    Ok(())
-}
-
-/// Ends every session of the actor.
+/// Ends every session of the actor, and forgets the devices that the actor has signed in from.
 pub async fn delete_all(core: &Core, actor: &Actor) -> Result<()> {
     transaction!(core.db, tx => {
         let sql = r#"DELETE FROM "Sessions" WHERE "username" = ?"#;
         let ended = tx.exec(sql, args![&actor.username]).await?;
-        audit::Change::new("session_delete_all", "/sessions").detail(format!("{ended} sessions ended"))
+        let devices = sign_in_origin::forget_devices(tx, &actor.username).await?;
+        audit::Change::new("session_delete_all", "/sessions")
+            .detail(format!("{ended} sessions ended, {devices} devices forgotten"))
             .write(tx, core, actor).await?;
     })
+}
+
+/// Whether a session of the actor was begun from the same network by a program that says the same of itself.
+pub(crate) async fn is_like_another(core: &Core, actor: &Actor, client: &Client) -> Result<bool> {
+    let sql = r#"SELECT "data" FROM "Sessions" WHERE "username" = ? AND "expires" > ?"#;
+    let rows = core
+        .db
+        .all(sql, args![&actor.username, core.clock.now()])
+        .await?;
+    let network = |client: &Client| client.address.map(neighbours);
+    for row in &rows {
+        let other: Client = serde_json::from_str(&row.get::<String>("data")?).unwrap_or_default();
+        if network(&other) == network(client) && other.user_agent == client.user_agent {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Users with a session whose admin look-up is older than `age`.
@@ -246,15 +264,20 @@ pub(crate) async fn stale(core: &Core, age: Duration) -> Result<Vec<String>> {
     rows.iter().map(|row| Ok(row.get("username")?)).collect()
 }
 
-/// Stores the result of a look-up in every session of the user.
-pub(crate) async fn set_admin(core: &Core, username: &str, admin: bool) -> Result<()> {
-    let now = core.clock.now();
-    core.db
-        .exec(
-            r#"UPDATE "Sessions" SET "admin" = ?, "adminCheckedAt" = ?, "updatedAt" = ? WHERE "username" = ?"#,
-            args![admin, now, now, username],
-        )
-        .await?;
+/// Stores the result of a look-up in every session of the user: whether they are an admin. `None` ends the sessions.
+pub(crate) async fn set_admin(
+    tx: &mut Tx,
+    username: &str,
+    admin: Option<bool>,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let Some(admin) = admin else {
+        let sql = r#"DELETE FROM "Sessions" WHERE "username" = ?"#;
+        tx.exec(sql, args![username]).await?;
+        return Ok(());
+    };
+    let sql = r#"UPDATE "Sessions" SET "admin" = ?, "adminCheckedAt" = ?, "updatedAt" = ? WHERE "username" = ?"#;
+    tx.exec(sql, args![admin, now, now, username]).await?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use chrono::{DateTime, Duration, Utc};
 use serde::Serialize;
 
 use crate::actor::Actor;
-use crate::db::Row;
+use crate::db::{Row, Tx};
 use crate::error::Fields;
 use crate::job::user_mail::{self, Notice};
 use crate::session::ADMIN_LIFETIME;
@@ -414,11 +414,23 @@ pub(crate) async fn stale(core: &Core, age: Duration) -> Result<Vec<String>> {
 }
 
 /// Stores what was looked up of an owner: whether they are an admin, or `None` when they may not sign in any more.
-pub(crate) async fn set_admin(core: &Core, username: &str, admin: Option<bool>) -> Result<()> {
-    let now = core.clock.now();
+pub(crate) async fn set_admin(
+    tx: &mut Tx,
+    username: &str,
+    admin: Option<bool>,
+    now: DateTime<Utc>,
+) -> Result<()> {
     let sql = r#"UPDATE "Tokens" SET "admin" = ?, "adminCheckedAt" = ?, "suspended" = ?, "updatedAt" = ? WHERE "username" = ?"#;
     let given = args![admin.unwrap_or(false), now, admin.is_none(), now, username];
-    core.db.exec(sql, given).await?;
+    tx.exec(sql, given).await?;
+    Ok(())
+}
+
+/// Ends the suspension of a user's tokens. Admin rights stay unknown until the next look-up, which is due at once.
+pub(crate) async fn resume(tx: &mut Tx, username: &str, now: DateTime<Utc>) -> Result<()> {
+    let sql = r#"UPDATE "Tokens" SET "suspended" = ?, "adminCheckedAt" = ?, "updatedAt" = ? WHERE "username" = ?"#;
+    let long_ago = now - Duration::days(1);
+    tx.exec(sql, args![false, long_ago, now, username]).await?;
     Ok(())
 }
 

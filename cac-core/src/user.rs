@@ -1,38 +1,51 @@
 //! Users are Proxmox VE's: names and realms, signing in, and who is an admin. Passwords are never kept.
 
-use std::net::IpAddr;
-use std::time::Duration;
+mod device;
+mod directory;
+mod former;
+mod look_up;
+mod proof;
+mod state;
 
-use tokio_util::sync::CancellationToken;
+pub use directory::{Person, User, find, list, update};
+pub use former::{NameUse, name_use};
+pub(crate) use former::{is_former, release_name};
+pub use look_up::{keep_looking_up, look_up};
+pub use proof::{Proof, reauthenticate};
+pub use state::State;
 
 use crate::actor::Actor;
 use crate::node::{self, Node};
 use crate::pve::{self, Auth, Login, Pve, Secret, Target, Ticket, Tls};
-use crate::{
-    Core, Error, Result, account_request, audit, login_failure, session, setting, token,
-    transaction,
-};
-
-mod device;
-mod proof;
-
-pub use proof::{Proof, reauthenticate};
+use crate::sign_in_origin::{self, SignInOrigin};
+use crate::{Core, Error, Result, audit, login_failure, session, setting, transaction};
 
 const LOGIN_URL: &str = "login.url";
 const LOGIN_REALM: &str = "login.realm";
-/// Admin rights are looked up again this often, well within their lifetime.
-const LOOK_UP_EVERY: chrono::Duration = chrono::Duration::minutes(5);
 
 /// What a right password leads to.
 #[derive(Debug)]
 pub enum SignIn {
     /// Signed in: the session's id for the cookie.
-    Done { session: String, actor: Actor },
+    Done {
+        session: String,
+        actor: Actor,
+        device: Device,
+    },
     /// Proxmox VE asks for a second factor; send `challenge` back with the code.
     SecondFactor {
         challenge: Secret,
         kinds: Vec<String>,
     },
+}
+
+/// The device that somebody signed in from.
+#[derive(Debug)]
+pub struct Device {
+    /// Whether this user had signed in from it before.
+    pub known: bool,
+    /// The text of the cookie by which it is known the next time; shown only here.
+    pub cookie: Secret,
 }
 
 /// The answer to a second factor's challenge.
@@ -107,31 +120,42 @@ pub async fn sign_in(
     second: Option<&SecondFactor>,
     client: &session::Client,
 ) -> Result<SignIn> {
-    let address = client.address;
     let username = canonical(core, typed)?;
     if password.expose().is_empty() && second.is_none() {
         return Err(Error::invalid("password", "Give your Proxmox VE password."));
     }
     let login_node = login_node(core).await?;
     check_login_node(core, &login_node).await?;
-    let userid = core.proxmox_user(&username);
     let pve = anonymous_client(&login_node)?;
     let credentials = Credentials { password, second };
-    let ticket = match prove(core, &pve, &username, credentials, address).await? {
+    let (login, from) = prove(core, &pve, &username, credentials, client).await?;
+    let ticket = match login {
         Login::Ticket(ticket) => ticket,
         Login::SecondFactor { challenge, kinds } => {
             return Ok(SignIn::SecondFactor { challenge, kinds });
         }
     };
+    // As Proxmox VE spells it: in realms that ignore case the typed name would be another owner, whom no look-up finds.
+    let userid = ticket.user.clone();
+    let username = canonical(core, &userid)?;
     remember_login_node(core, &login_node).await?;
+    state::admit(core, &username, client).await?;
     let admin = is_admin(core, &login_node, &pve, &ticket, &userid).await;
     let actor = Actor::new(username, admin).from_origin(client.origin());
     // It is told of, but nobody is kept out for it.
-    if let Err(error) = device::notify(core, &actor, client).await {
-        tracing::warn!(%error, "a sign-in from a new place cannot be mailed");
+    if let Err(error) = device::notify(core, &actor, client, &from).await {
+        tracing::warn!(%error, "a sign-in from a new device cannot be mailed");
     }
+    let device = Device {
+        known: matches!(from, SignInOrigin::KnownDevice(_)),
+        cookie: sign_in_origin::remember(core, &actor.username, client, &from).await?,
+    };
     let session = session::create(core, &actor, client).await?;
-    Ok(SignIn::Done { session, actor })
+    Ok(SignIn::Done {
+        session,
+        actor,
+        device,
+    })
 }
 
 fn anonymous_client(node: &LoginNode) -> Result<Pve> {
@@ -143,41 +167,28 @@ fn anonymous_client(node: &LoginNode) -> Result<Pve> {
     Pve::new(target).map_err(unreachable)
 }
 
-/// Asks Proxmox VE whether the credentials are right. Wrong ones are counted, and slow the next tries down.
+/// Asks Proxmox VE whether the credentials are right, and says what is known of where they come from. Wrong ones are counted, and slow
+/// the next tries down.
 async fn prove(
     core: &Core,
     pve: &Pve,
     username: &str,
     credentials: Credentials<'_>,
-    address: Option<IpAddr>,
-) -> Result<Login> {
+    client: &session::Client,
+) -> Result<(Login, SignInOrigin)> {
     let userid = core.proxmox_user(username);
-    let Credentials { password, second } = credentials;
-    login_failure::attempt(core, username, address).await?;
-    let answer = match second {
-        None => pve.login(&userid, password).await,
-        Some(second) => {
-            let code = second.code.expose().trim();
-            let response = if code.contains(':') {
-                code.to_owned()
-            } else {
-                format!("totp:{code}")
-            };
-            pve.login_second_factor(&userid, &second.challenge, &Secret::new(response))
-                .await
-        }
-    };
-    match answer {
+    let attempt = login_failure::attempt(core, username, client).await?;
+    match ask(pve, &userid, credentials).await {
         Ok(login @ Login::Ticket(_)) => {
-            login_failure::passed(core, username, address).await?;
-            Ok(login)
+            attempt.passed(core).await?;
+            Ok((login, attempt.origin))
         }
         Ok(challenge @ Login::SecondFactor { .. }) => {
-            login_failure::undecided(core, username, address).await?;
-            Ok(challenge)
+            attempt.undecided(core).await?;
+            Ok((challenge, attempt.origin))
         }
         Err(error) if error.is_unauthenticated() => {
-            let what = if second.is_some() {
+            let what = if credentials.second.is_some() {
                 "The code is wrong or too old."
             } else {
                 "User name or password is wrong."
@@ -185,10 +196,26 @@ async fn prove(
             Err(Error::Unauthenticated(what.to_owned()))
         }
         Err(error) => {
-            login_failure::undecided(core, username, address).await?;
+            attempt.undecided(core).await?;
             Err(unreachable(error))
         }
     }
+}
+
+/// Whether the password, or in the second step the code, is right.
+async fn ask(pve: &Pve, userid: &str, credentials: Credentials<'_>) -> Result<Login, pve::Error> {
+    let Credentials { password, second } = credentials;
+    let Some(second) = second else {
+        return pve.login(userid, password).await;
+    };
+    let code = second.code.expose().trim();
+    let response = if code.contains(':') {
+        code.to_owned()
+    } else {
+        format!("totp:{code}")
+    };
+    pve.login_second_factor(userid, &second.challenge, &Secret::new(response))
+        .await
 }
 
 fn unreachable(error: pve::Error) -> Error {
@@ -337,60 +364,4 @@ pub async fn has_service_token(core: &Core) -> bool {
     login_node(core)
         .await
         .is_ok_and(|node| node.token.is_some())
-}
-
-/// Looks up everyone who has a session or a token, again and again: admin rights follow the group, and who was disabled, expired or
-/// deleted in Proxmox VE is signed out and has its tokens suspended. While Proxmox VE is away nothing is renewed, so admin rights lapse.
-pub async fn keep_looking_up(core: Core, stop: CancellationToken) {
-    loop {
-        if let Err(error) = look_up(&core).await {
-            tracing::warn!(%error, "admin rights cannot be looked up");
-        }
-        if let Err(error) = token::look_after(&core).await {
-            tracing::warn!(%error, "the ends of tokens cannot be looked after");
-        }
-        if let Err(error) = account_request::remove_expired(&core).await {
-            tracing::warn!(%error, "unconfirmed account requests cannot be removed");
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_secs(60)) => {}
-        }
-    }
-}
-
-/// Somebody who may not sign in any more.
-async fn shut_out(core: &Core, username: &str) -> Result<()> {
-    session::shut_out(core, username).await?;
-    token::set_admin(core, username, None).await
-}
-
-/// One round of [`keep_looking_up`].
-pub async fn look_up(core: &Core) -> Result<()> {
-    let mut stale = session::stale(core, LOOK_UP_EVERY).await?;
-    stale.extend(token::stale(core, LOOK_UP_EVERY).await?);
-    stale.sort_unstable();
-    stale.dedup();
-    if stale.is_empty() {
-        return Ok(());
-    }
-    let Some(service) = service_client(&login_node(core).await?) else {
-        return Ok(());
-    };
-    let now = u64::try_from(core.clock.now().timestamp()).unwrap_or_default();
-    for username in stale {
-        match service.user(&core.proxmox_user(&username)).await {
-            Ok(user) if user.is_active(now) => {
-                let admin = user.groups.contains(&core.config.proxmox.admin_group);
-                session::set_admin(core, &username, admin).await?;
-                token::set_admin(core, &username, Some(admin)).await?;
-            }
-            Ok(_) => shut_out(core, &username).await?,
-            Err(error) if error.to_string().contains("no such user") => {
-                shut_out(core, &username).await?;
-            }
-            Err(error) => tracing::warn!(%error, username, "cannot be looked up"),
-        }
-    }
-    Ok(())
 }

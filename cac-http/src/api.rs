@@ -18,6 +18,7 @@ pub(crate) mod reconcile;
 pub(crate) mod service;
 pub(crate) mod template;
 pub(crate) mod token;
+pub(crate) mod user;
 
 /// The chapters of the specification.
 #[derive(Tags)]
@@ -45,8 +46,13 @@ pub(crate) enum Tag {
 pub(crate) type Apis = (
     login::Api,
     token::Api,
-    // The framework takes sixteen beside each other.
-    (account::Api, account::confirm::Api, account::decline::Api),
+    // A tuple has at most sixteen.
+    (
+        account::Api,
+        account::confirm::Api,
+        account::decline::Api,
+        user::Api,
+    ),
     container::Api,
     life::Api,
     service::Api,
@@ -69,7 +75,13 @@ pub(crate) fn service() -> OpenApiService<Apis, ()> {
     let apis = (
         login::Api,
         token::Api,
-        (account::Api, account::confirm::Api, account::decline::Api),
+        // A tuple has at most sixteen.
+        (
+            account::Api,
+            account::confirm::Api,
+            account::decline::Api,
+            user::Api,
+        ),
         container::Api,
         life::Api,
         service::Api,

@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex};
 
 use cac_core::audit::{Origin, Via};
 use cac_core::credential::{self, Credential};
+use cac_core::pve::Secret;
 use cac_core::token::{Held, Scope};
-use cac_core::{Actor, Config, Core, session};
+use cac_core::{Actor, Config, Core, session, sign_in_origin};
 use poem::http::header::{AUTHORIZATION, COOKIE};
-use poem::http::{Method, StatusCode};
+use poem::http::{HeaderMap, Method, StatusCode};
 use poem::{Request, RequestBody};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
@@ -262,16 +263,45 @@ fn name(config: &Config) -> &'static str {
     if config.secure() { "__Host-cac" } else { "cac" }
 }
 
+/// The cookie by which a device is known at the next sign-in.
+fn device_name(config: &Config) -> &'static str {
+    if config.secure() {
+        "__Host-cac-device"
+    } else {
+        "cac-device"
+    }
+}
+
 /// The session id that a request carries, good or not.
 fn cookie(config: &Config, request: &Request) -> Option<String> {
-    let values = request.headers().get_all(COOKIE).iter();
+    cookie_named(name(config), request.headers())
+}
+
+/// The device's cookie that a request carries, good or not.
+pub(crate) fn device(config: &Config, headers: &HeaderMap) -> Option<Secret> {
+    cookie_named(device_name(config), headers).map(Secret::new)
+}
+
+fn cookie_named(name: &str, headers: &HeaderMap) -> Option<String> {
+    let values = headers.get_all(COOKIE).iter();
     let mut pairs = values
         .filter_map(|v| v.to_str().ok())
         .flat_map(|v| v.split(';'));
     pairs.find_map(|pair| {
         let (key, value) = pair.trim().split_once('=')?;
-        (key == name(config)).then(|| value.to_owned())
+        (key == name).then(|| value.to_owned())
     })
+}
+
+/// `Set-Cookie` for a device; it outlives the session.
+pub(crate) fn set_device_cookie(config: &Config, cookie: &Secret) -> String {
+    let secure = if config.secure() { "; Secure" } else { "" };
+    format!(
+        "{}={}; Path=/; Max-Age={}; HttpOnly; SameSite=Lax{secure}",
+        device_name(config),
+        cookie.expose(),
+        sign_in_origin::LIFETIME.num_seconds()
+    )
 }
 
 /// `Set-Cookie` for a session, or for its end.

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cac_core::Core;
 use cac_core::credential::{self, Credential};
 use cac_core::login_failure::neighbours;
+use cac_core::session::Client;
+use cac_core::{Core, sign_in_origin};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
@@ -52,6 +53,8 @@ pub(crate) struct Limits {
     /// Answers held back until something changes, by whoever waits for them.
     waits: Arc<Slots<String>>,
     look_ups: Budget<IpAddr>,
+    /// Sign-ins from devices that were signed in from before, where the address's budget is used up.
+    devices: Budget<String>,
     /// Whose budget each credential that was good lately counts on.
     known: Mutex<HashMap<Credential, (String, Instant)>>,
 }
@@ -146,6 +149,7 @@ impl Limits {
             streams: Slots::new(core.config.open_limits.streams),
             waits: Slots::new(core.config.open_limits.waits),
             look_ups: Budget::new(LOOK_UPS, Duration::from_secs(LOOK_UPS.into())),
+            devices: Budget::new(limits.strangers, limits.window),
             known: Mutex::default(),
         }
     }
@@ -180,6 +184,12 @@ impl Limits {
             self.good(credential, budget.clone());
             return counted(self.users.take(&budget), true).map(Some);
         }
+        if wait.is_some() && request.uri().path() == "/login" {
+            return self
+                .take_of_device(core, request, (left, wait))
+                .await
+                .map(Some);
+        }
         counted((left, wait), false).map(Some)
     }
 
@@ -201,6 +211,29 @@ impl Limits {
                 self.waits.most()
             ))
         })
+    }
+
+    /// A sign-in from an address whose budget is used up, perhaps by a guesser in the same network: a device with an earlier
+    /// successful sign-in has a budget of its own. A made-up cookie is found out without the database.
+    async fn take_of_device(
+        &self,
+        core: &Core,
+        request: &Request,
+        of_address: (Left, Option<Duration>),
+    ) -> Result<Left, (Left, ApiError)> {
+        let client = Client {
+            device: auth::device(&core.config, request.headers()),
+            ..Client::default()
+        };
+        if let Some(name) = sign_in_origin::device_name(core, &client) {
+            let (left, wait) = self.devices.take(&name);
+            if wait.is_none()
+                && let Ok(true) = sign_in_origin::is_device(core, &client).await
+            {
+                return Ok(left);
+            }
+        }
+        counted(of_address, false)
     }
 
     /// This credential was found to be good.

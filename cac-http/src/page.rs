@@ -24,6 +24,7 @@ mod part;
 pub(crate) mod quota;
 pub(crate) mod session;
 pub(crate) mod token;
+pub(crate) mod user;
 
 pub(crate) use part::ROWS;
 
@@ -33,7 +34,7 @@ macro_rules! templates {
     };
 }
 
-const TEXTS: [(&str, &str); 24] = templates!(
+const TEXTS: [(&str, &str); 25] = templates!(
     "base.html",
     "parts.html",
     "login.html",
@@ -51,6 +52,7 @@ const TEXTS: [(&str, &str); 24] = templates!(
     "requests.html",
     "request.html",
     "quotas.html",
+    "users.html",
     "jobs.html",
     "tokens.html",
     "sessions.html",

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use chrono::{Duration, Utc};
 use clap::Args;
 use progenitor_client::Error;
-use reqwest::header::SET_COOKIE;
+use reqwest::header::{HeaderMap, SET_COOKIE};
 use url::{Host, Url};
 
 use super::Common;
@@ -112,39 +112,8 @@ impl Login {
         }
         let file = self.password_file.as_deref();
         let password = super::secret("The password", "--password-file", file)?;
-        let portal = Portal::at(url, &Proof::Nothing)?;
-        let mut body = types::Credentials {
-            username: Some(username.clone()),
-            password: Some(password),
-            challenge: None,
-            code: None,
-            redirect: None,
-        };
-        let mut answer = portal.client.login_create().body(body.clone()).send().await;
-        if let Err(Error::ErrorResponse(problem)) = &answer
-            && let Some(challenge) = &problem.challenge
-        {
-            let code = match &self.code {
-                Some(code) => code.clone(),
-                None => super::asked("Code of your second factor", "--code CODE")?,
-            };
-            body.password = None;
-            body.challenge = Some(challenge.clone());
-            body.code = Some(code);
-            answer = portal.client.login_create().body(body).send().await;
-        }
-        let answer = answer.map_err(|error| match refused(error).downcast::<Exit>() {
-            // Not "sign in first": that is what was tried.
-            Ok(exit) if exit.status == 3 => {
-                Exit::not_signed_in(exit.to_string().lines().next().unwrap_or_default())
-            }
-            Ok(exit) => exit,
-            Err(other) => other,
-        })?;
-        let cookie = answer.headers().get(SET_COOKIE);
-        let cookie = cookie.and_then(|cookie| cookie.to_str().ok()?.split(';').next());
-        let cookie = cookie.ok_or("The portal set no cookie: is the address right?")?;
-        let portal = Portal::at(url, &Proof::Cookie(cookie))?;
+        let cookie = self.sign_in(url, username, password).await?;
+        let portal = Portal::at(url, &Proof::Cookie(&cookie))?;
         let scopes = match self.scope.is_empty() {
             true => super::token::scopes(&["admin".to_owned()])?,
             false => super::token::scopes(&self.scope)?,
@@ -176,6 +145,78 @@ impl Login {
             token: made.token,
             token_id: Some(made.id),
         })
+    }
+
+    /// The session's cookie. The device's one is kept for the next time.
+    async fn sign_in(
+        &self,
+        url: &str,
+        username: String,
+        password: String,
+    ) -> Result<String, Failure> {
+        // Known here from an earlier sign-in, so that somebody else's guessing does not slow this one.
+        let device = Contexts::load()?.devices.get(url).cloned();
+        let proof = device.as_deref().map_or(Proof::Nothing, Proof::Cookie);
+        let portal = Portal::at(url, &proof)?;
+        let mut body = types::Credentials {
+            username: Some(username),
+            password: Some(password),
+            challenge: None,
+            code: None,
+            redirect: None,
+        };
+        let mut answer = portal.client.login_create().body(body.clone()).send().await;
+        if let Err(Error::ErrorResponse(problem)) = &answer
+            && let Some(challenge) = &problem.challenge
+        {
+            let code = match &self.code {
+                Some(code) => code.clone(),
+                None => super::asked("Code of your second factor", "--code CODE")?,
+            };
+            body.password = None;
+            body.challenge = Some(challenge.clone());
+            body.code = Some(code);
+            answer = portal.client.login_create().body(body).send().await;
+        }
+        let answer = answer.map_err(|error| match refused(error).downcast::<Exit>() {
+            // Not "sign in first": that is what was tried.
+            Ok(exit) if exit.status == 3 => {
+                Exit::not_signed_in(exit.to_string().lines().next().unwrap_or_default())
+            }
+            Ok(exit) => exit,
+            Err(other) => other,
+        })?;
+        let cookies = Cookies::of(answer.headers());
+        if let Some(device) = cookies.device {
+            Contexts::change(|contexts| Ok(contexts.devices.insert(url.to_owned(), device)))?;
+        }
+        let none = || "The portal set no cookie: is the address right?".into();
+        cookies.session.ok_or_else(none)
+    }
+}
+
+/// What a sign-in sets, each as `name=value`.
+#[derive(Default)]
+struct Cookies {
+    session: Option<String>,
+    device: Option<String>,
+}
+
+impl Cookies {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut cookies = Self::default();
+        for set in headers.get_all(SET_COOKIE) {
+            let pair = set.to_str().unwrap_or_default();
+            let pair = pair.split(';').next().unwrap_or_default();
+            match pair.split_once('=') {
+                Some((name, _)) if name.ends_with("-device") => {
+                    cookies.device = Some(pair.to_owned());
+                }
+                Some(_) if cookies.session.is_none() => cookies.session = Some(pair.to_owned()),
+                _ => {}
+            }
+        }
+        cookies
     }
 }
 

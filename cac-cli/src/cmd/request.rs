@@ -28,7 +28,13 @@ enum Command {
     /// Show one request
     Show(Which),
     /// Approve a request: the person gets a link by mail
-    Approve(Which),
+    Approve {
+        #[command(flatten)]
+        which: Which,
+        /// You know what exists under the name (`cac request show`); a new person gets none of it
+        #[arg(long)]
+        accept_existing: bool,
+    },
     /// Decline requests: each person gets the reason by mail
     Decline {
         /// The requests' ids
@@ -77,16 +83,15 @@ impl Request {
                     json,
                 )?;
             }
-            Command::Approve(one) => {
-                show(
-                    &client
-                        .account_request_approve()
-                        .id(one.id)
-                        .send()
-                        .await
-                        .told()?,
-                    json,
-                )?;
+            Command::Approve {
+                which,
+                accept_existing,
+            } => {
+                let mut request = client.account_request_approve().id(which.id);
+                if accept_existing {
+                    request = request.accept_existing(true);
+                }
+                show(&request.send().await.told()?, json)?;
             }
             Command::Decline {
                 ids,
@@ -178,5 +183,26 @@ fn show(row: &types::AccountRequest, json: bool) -> Result<(), Failure> {
         ("decided", time(row.decided_at.as_ref())),
         ("answer", shown(row.answer.as_ref())),
         ("link", shown(row.link.as_ref())),
+        (
+            "exists under the name",
+            row.existing.as_ref().map(existing).unwrap_or_default(),
+        ),
     ])
+}
+
+/// What exists under the name, in words.
+fn existing(all: &types::NameUse) -> String {
+    let counts = [
+        (all.containers, "containers"),
+        (all.tokens, "API tokens"),
+        (all.jobs, "jobs"),
+        (all.former_containers, "containers of a former owner"),
+    ];
+    let counts = counts.into_iter().filter(|(n, _)| *n > 0);
+    let account = all.account.as_ref().map(|state| format!("account {state}"));
+    let parts: Vec<String> = counts
+        .map(|(n, what)| format!("{n} {what}"))
+        .chain(account)
+        .collect();
+    parts.join(", ")
 }

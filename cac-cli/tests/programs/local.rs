@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use cac_core::args;
 use cac_core::pve::{Auth, NewLxc, Pve, Secret, Target, Tls};
 use cac_core::testing::{self, TestDb};
 
@@ -425,3 +426,59 @@ async fn the_port_map_is_imported_and_the_audit_log_says_so() {
 
 /// 64 hexadecimal digits.
 const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_sign_ins_are_listed_and_forgotten() {
+    for database in testing::databases().await {
+        let vars = url(&database);
+        for name in [
+            "user alice",
+            "device alice 0123456789abcdef",
+            "user bob",
+            "address 192.0.2.1",
+        ] {
+            let sql =
+                r#"INSERT INTO "LoginFailures" ("name", "failures", "lastAt") VALUES (?, 9, ?)"#;
+            let given = args![name, chrono::Utc::now()];
+            database.db.exec(sql, given).await.unwrap();
+        }
+        let list = || good("cac", &["login-failures", "list"], &vars);
+        let clear = |name: &[&str]| {
+            let words = [&["login-failures", "clear"], name].concat();
+            good("cac", &words, &vars)
+        };
+        assert_eq!(list().lines().count(), 5, "{}", list());
+        assert!(clear(&["alice"]).contains("2 counts"));
+        let left = list();
+        assert!(
+            !left.contains("alice") && left.contains("user bob"),
+            "{left}"
+        );
+        assert!(clear(&[]).contains("2 counts"));
+        assert!(clear(&[]).contains("no failed sign-ins"));
+        let audit = good("cac", &["audit"], &vars);
+        assert!(
+            audit.contains("login_failures_clear") && audit.contains("/login-failures/alice"),
+            "{audit}"
+        );
+    }
+}
+
+/// For when no admin can sign in, since the only one's account was missing and exists again.
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_a_name_is_can_be_decided_past_the_portal() {
+    for database in testing::databases().await {
+        let vars = url(&database);
+        let sql = r#"INSERT INTO "UserStates" ("username", "state", "missingSince") VALUES ('root', 'returned', ?)"#;
+        let given = args![chrono::Utc::now()];
+        database.db.exec(sql, given).await.unwrap();
+        let words = ["user", "update", "root", "--person", "same", "--local"];
+        let said = good("cac", &words, &vars);
+        assert!(said.contains("root is active now."), "{said}");
+        let audit = good("cac", &["audit"], &vars);
+        assert!(
+            audit.contains("user_update") && audit.contains("/users/root"),
+            "{audit}"
+        );
+    }
+}

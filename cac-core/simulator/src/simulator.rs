@@ -133,6 +133,11 @@ impl Simulator {
         user.groups = groups.iter().map(|group| (*group).to_owned()).collect();
     }
 
+    /// Deletes a user with its tokens and access rights, as `DELETE /access/users/{userid}` does.
+    pub fn remove_user(&self, name: &str) {
+        api::users::delete(&mut self.core.change(), name);
+    }
+
     /// Adds a group when there is none of that name.
     pub fn add_group(&self, name: &str) {
         self.core

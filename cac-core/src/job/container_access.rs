@@ -11,7 +11,7 @@ use crate::container::{self, Container};
 use crate::db::Tx;
 use crate::node;
 use crate::pve::Pve;
-use crate::{Core, Error, Result, args, transaction};
+use crate::{Core, Error, Result, args, transaction, user};
 
 /// `Jobs.kind`
 pub const KIND: &str = "container_access";
@@ -48,7 +48,7 @@ pub(super) async fn apply(
     if let Err(stop @ (Stop::HandBack | Stop::Lost | Stop::Retry { .. })) = given {
         return Err(stop);
     }
-    let taken = revoke(job, pve, vmid, &owner.former_user).await;
+    let taken = revoke(job, pve, vmid, owner).await;
     match (given, taken) {
         (Err(Stop::Failed(one)), Err(Stop::Failed(other))) => {
             Err(Stop::Failed(format!("{one} {other}")))
@@ -75,7 +75,12 @@ async fn grant(job: &Running, pve: &Pve, vmid: u32, user: &str) -> Result<(), St
     }
 }
 
-async fn revoke(job: &Running, pve: &Pve, vmid: u32, user: &str) -> Result<(), Stop> {
+async fn revoke(job: &Running, pve: &Pve, vmid: u32, owner: &OwnerChange) -> Result<(), Stop> {
+    // Proxmox VE deleted the roles of a user with the account.
+    if user::is_former(&owner.former) {
+        return Ok(());
+    }
+    let user = &owner.former_user;
     let (job, path, role) = (
         &job.to_the_end(),
         format!("/vms/{vmid}"),
@@ -188,7 +193,7 @@ async fn attempt(job: &Running, container: &Container, owner: &OwnerChange) -> R
     };
     let taken = match container.username == owner.former {
         true => Ok(()),
-        false => revoke(job, &pve, vmid, &owner.former_user).await,
+        false => revoke(job, &pve, vmid, owner).await,
     };
     given.and(taken)
 }

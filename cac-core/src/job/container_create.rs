@@ -240,6 +240,14 @@ impl Making<'_> {
     async fn grant(&mut self, pve: &Pve, vmid: u32) -> Result<(), Stop> {
         self.job.go_on()?;
         let owner = self.payload.owner.clone();
+        // The job may have waited for long: the container can be another user's by now, and the name another person's.
+        let core = &self.job.core;
+        let row = container::find_any(core, self.container.id).await?;
+        if row.is_none_or(|row| core.proxmox_user(&row.username) != owner) {
+            let line = format!("Left out: {owner} is not the owner any more.");
+            self.job.line(line).await;
+            return Ok(());
+        }
         self.step(4, &format!("give {owner} the role {ROLE}"))
             .await?;
         let path = format!("/vms/{vmid}");

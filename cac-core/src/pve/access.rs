@@ -59,6 +59,12 @@ pub struct NewUser {
     pub comment: Option<String>,
 }
 
+/// A row of `/access/domains`.
+#[derive(Deserialize)]
+struct Realm {
+    realm: String,
+}
+
 // Proxmox's own default for a user.
 fn yes() -> bool {
     true
@@ -96,6 +102,12 @@ impl Pve {
     pub async fn users(&self) -> Result<Vec<User>, Error> {
         self.call(Call::get(&["access", "users"])?.with("full", 1))
             .await
+    }
+
+    /// The names of the realms that users can belong to; asking needs no right.
+    pub async fn realms(&self) -> Result<Vec<String>, Error> {
+        let rows: Vec<Realm> = self.call(Call::get(&["access", "domains"])?).await?;
+        Ok(rows.into_iter().map(|row| row.realm).collect())
     }
 
     /// Makes a user with everything it needs in one call; one that exists is [`Error::is_already_exists`].

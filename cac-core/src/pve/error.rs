@@ -94,6 +94,13 @@ impl Error {
             })
     }
 
+    /// Proxmox VE says that exactly this user (`name@realm`) does not exist (recordings 059, 1068). It looks for the user before it looks
+    /// at the caller's rights, so this is definite whoever asks; a 403 is about a user that exists, or about another right.
+    pub fn is_no_such_user(&self, userid: &str) -> bool {
+        let sentence = format!("no such user ('{userid}')");
+        self.status() == Some(500) && self.says(|text| text.contains(&sentence))
+    }
+
     /// A container's lock (`CT is locked (backup)`) or a lock file that stayed busy for Proxmox's ten seconds.
     pub fn is_locked_or_lock_timeout(&self) -> bool {
         self.says(is_lock_text)

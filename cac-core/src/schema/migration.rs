@@ -68,6 +68,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(17, "proofs", "0017_proofs"),
     migration!(18, "identity", "0018_identity"),
     migration!(19, "addresses", "0019_addresses"),
+    migration!(20, "people", "0020_people"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

@@ -1,14 +1,19 @@
-//! Telling people of sign-ins from where they have not signed in before.
-
-use std::net::IpAddr;
+//! Telling people of sign-ins from a device that they have not signed in from before.
 
 use crate::actor::Actor;
 use crate::job::user_mail::{self, Notice};
-use crate::{Core, Result, args, login_failure, session, transaction};
+use crate::session::{self, Client};
+use crate::sign_in_origin::{self, SignInOrigin};
+use crate::{Core, Result, transaction};
 
-/// Mails a user who signs in from where they have not signed in before.
-pub(super) async fn notify(core: &Core, actor: &Actor, client: &session::Client) -> Result<()> {
-    if core.config.mail.is_none() || !is_new(core, actor, client).await? {
+/// Mails a user who signs in from a new device; call it before the device is remembered.
+pub(super) async fn notify(
+    core: &Core,
+    actor: &Actor,
+    client: &Client,
+    from: &SignInOrigin,
+) -> Result<()> {
+    if core.config.mail.is_none() || !is_new(core, actor, client, from).await? {
         return Ok(());
     }
     let notice = Notice::NewDevice {
@@ -21,20 +26,12 @@ pub(super) async fn notify(core: &Core, actor: &Actor, client: &session::Client)
     Ok(())
 }
 
-/// Whether none of the user's earlier sign-ins came from this network. The first one that is known of is no news.
-// The audit log has them; a store of known devices would answer better, and belongs here.
-async fn is_new(core: &Core, actor: &Actor, client: &session::Client) -> Result<bool> {
-    let Some(address) = client.address else {
-        return Ok(false);
-    };
-    let sql = r#"SELECT DISTINCT "address" FROM "AuditEntries"
-                 WHERE "username" = ? AND "action" = 'login_create' AND "status" < 400 AND "address" IS NOT NULL"#;
-    let rows = core.db.all(sql, args![&actor.username]).await?;
-    let mut known = false;
-    for row in &rows {
-        let earlier: String = row.get("address")?;
-        let same = |ip: IpAddr| login_failure::neighbours(ip) == login_failure::neighbours(address);
-        known |= earlier.parse().is_ok_and(same);
+/// Whether this is news to the user. The first sign-in that is known of is none, and neither is a program that keeps no cookies and
+/// signs in again from where it has a session.
+async fn is_new(core: &Core, actor: &Actor, client: &Client, from: &SignInOrigin) -> Result<bool> {
+    match from {
+        SignInOrigin::KnownDevice(_) => Ok(false),
+        SignInOrigin::KnownNetwork(_) => Ok(!session::is_like_another(core, actor, client).await?),
+        SignInOrigin::Unknown => sign_in_origin::is_any_known(core, &actor.username).await,
     }
-    Ok(!known && !rows.is_empty())
 }

@@ -1,7 +1,5 @@
 //! The password given again by somebody who is signed in, for what it protects.
 
-use std::net::IpAddr;
-
 use super::{Credentials, anonymous_client, check_login_node, login_node, prove};
 use crate::actor::Actor;
 use crate::pve::{Login, Secret};
@@ -26,7 +24,7 @@ pub async fn reauthenticate(
     actor: &Actor,
     session: &str,
     credentials: Credentials<'_>,
-    address: Option<IpAddr>,
+    client: &session::Client,
 ) -> Result<Proof> {
     let second = credentials.second.is_some();
     if credentials.password.expose().is_empty() && !second {
@@ -38,7 +36,8 @@ pub async fn reauthenticate(
     let login_node = login_node(core).await?;
     check_login_node(core, &login_node).await?;
     let pve = anonymous_client(&login_node)?;
-    match prove(core, &pve, &actor.username, credentials, address).await {
+    let proved = prove(core, &pve, &actor.username, credentials, client).await;
+    match proved.map(|(login, _)| login) {
         Ok(Login::Ticket(_)) => {}
         Ok(Login::SecondFactor { challenge, kinds }) => {
             return Ok(Proof::SecondFactor { challenge, kinds });

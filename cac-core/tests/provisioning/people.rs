@@ -113,7 +113,7 @@ async fn a_password_stands_for_15_minutes_and_can_be_given_again() {
                 password: &password,
                 second: None,
             };
-            user::reauthenticate(core, &alice(), session, credentials, None).await
+            user::reauthenticate(core, &alice(), session, credentials, &client).await
         };
         let (one, other) = (sign_in().await, sign_in().await);
         assert!(session::is_proved(core, &one).await.unwrap(), "{name}");
@@ -307,7 +307,7 @@ async fn an_unconfirmed_request_is_nobodys_business_and_expires() {
             3,
             "{name}: one for each person, none for the admins"
         );
-        let approved = account_request::approve(core, &admin(), 1).await;
+        let approved = account_request::approve(core, &admin(), 1, false).await;
         assert!(
             matches!(approved, Err(Error::Conflict { .. })),
             "{name}: {approved:?}"

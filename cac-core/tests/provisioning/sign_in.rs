@@ -34,7 +34,8 @@ async fn the_right_password_opens_a_session_with_the_right_role() {
             ("alice", "alice-demo", false),
             ("admin@pve", "admin-demo", true),
         ] {
-            let Ok(SignIn::Done { session, actor }) = sign_in(&lab, name, password).await else {
+            let Ok(SignIn::Done { session, actor, .. }) = sign_in(&lab, name, password).await
+            else {
                 panic!("{name}")
             };
             assert_eq!(actor.admin, admin, "{name}");

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use cac_core::account_request::{
     self as request, AccountRequest, NewAccountRequest, Received, Refusal,
 };
-use cac_core::mail;
 use cac_core::pve::Secret;
+use cac_core::{mail, user};
 use chrono::{DateTime, Utc};
 use poem::http::StatusCode;
 use poem_openapi::param::{Path, Query};
@@ -101,11 +101,39 @@ pub(crate) struct Request {
     created_at: DateTime<Utc>,
     /// Only in the answer to an approval where no mail can be sent: the link, to be handed over.
     link: Option<String>,
+    /// What exists under the user name, while the request can be decided; absent when nothing does.
+    existing: Option<NameUse>,
 }
 
-impl From<AccountRequest> for Request {
-    fn from(row: AccountRequest) -> Self {
+/// What exists under a user name.
+#[derive(Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+pub(crate) struct NameUse {
+    containers: i64,
+    tokens: i64,
+    jobs: i64,
+    /// Of a former owner of this name.
+    former_containers: i64,
+    /// How the account stands in Proxmox VE, as far as it was looked up: `active`, `disabled`, `missing` or `returned`.
+    account: Option<String>,
+}
+
+impl From<&user::NameUse> for NameUse {
+    fn from(existing: &user::NameUse) -> Self {
         Self {
+            containers: existing.containers,
+            tokens: existing.tokens,
+            jobs: existing.jobs,
+            former_containers: existing.former_containers,
+            account: existing.account.map(|state| state.name().to_owned()),
+        }
+    }
+}
+
+impl Request {
+    fn new(row: AccountRequest, existing: Option<&user::NameUse>) -> Self {
+        Self {
+            existing: existing.map(NameUse::from),
             id: row.id,
             name: row.name,
             email: row.email,
@@ -121,6 +149,25 @@ impl From<AccountRequest> for Request {
             link: None,
         }
     }
+}
+
+/// A request with what exists under its name.
+async fn with_use(who: &Signed, row: AccountRequest) -> Result<Request> {
+    let found = request::name_use(&who.core, &who.actor, std::slice::from_ref(&row)).await?;
+    let existing = found.get(&row.username);
+    Ok(Request::new(row, existing))
+}
+
+/// The page of a request, with what exists under its name.
+async fn page_of(
+    who: &Signed,
+    row: &AccountRequest,
+    link: Option<&str>,
+    refused: Option<page::Refused<'_>>,
+) -> Result<String> {
+    let found = request::name_use(&who.core, &who.actor, std::slice::from_ref(row)).await?;
+    let existing = found.get(&row.username);
+    Ok(page::account::one(&who.actor, row, existing, link, refused))
 }
 
 /// Why a request is declined.
@@ -291,7 +338,12 @@ impl Api {
             let page = page::account::list(&who.actor, &rows, total, status, page);
             Both::Html(Html(page))
         } else {
-            Both::Json(Json(rows.into_iter().map(Request::from).collect()))
+            let found = request::name_use(&who.core, &who.actor, &rows).await?;
+            let shown = rows.into_iter().map(|row| {
+                let existing = found.get(&row.username).copied();
+                Request::new(row, existing.as_ref())
+            });
+            Both::Json(Json(shown.collect()))
         };
         let total = u64::try_from(total).unwrap_or_default();
         Ok(List::Requests(shown, total))
@@ -307,37 +359,47 @@ impl Api {
     async fn account_request_find(&self, who: Signed, id: Path<i64>) -> Result<One> {
         let row = request::find(&who.core, &who.actor, id.0).await?;
         Ok(One::Request(if who.html {
-            Both::Html(Html(page::account::one(&who.actor, &row, None, None)))
+            Both::Html(Html(page_of(&who, &row, None, None).await?))
         } else {
-            Both::Json(Json(row.into()))
+            Both::Json(Json(with_use(&who, row).await?))
         }))
     }
 
     /// Approve an account request
     ///
     /// The person gets a link by mail, which works once, and chooses a password there; the user is made in Proxmox VE at that moment.
-    /// Approved again, a new link replaces the old one. A session's password must have been given lately (`POST /reauthenticate`).
+    /// Approved again, a new link replaces the old one. Where containers, tokens or jobs exist under the name, or a former owner had it,
+    /// the answer is 409 until `acceptExisting=true` says that the admin knows it. The new person gets none of that: it goes to the
+    /// former owner when the password is chosen. A session's password must have been given lately (`POST /reauthenticate`).
     #[oai(
         path = "/account-requests/:id/approve",
         method = "post",
         operation_id = "account_request_approve",
         tag = "Tag::Accounts"
     )]
-    async fn account_request_approve(&self, who: Signed, id: Path<i64>) -> Result<Decided> {
+    async fn account_request_approve(
+        &self,
+        who: Signed,
+        id: Path<i64>,
+        /// That you know what exists under the name.
+        #[oai(name = "acceptExisting")]
+        accept_existing: Query<Option<bool>>,
+    ) -> Result<Decided> {
         who.admin()?;
         who.must_be_proved().await?;
-        match request::approve(&who.core, &who.actor, id.0).await {
+        let accepted = accept_existing.0.unwrap_or_default();
+        match request::approve(&who.core, &who.actor, id.0, accepted).await {
             Ok((row, link)) if who.html => Ok(match link.as_deref() {
                 // It is shown this once.
                 Some(link) => {
-                    let page = page::account::one(&who.actor, &row, Some(link), None);
+                    let page = page_of(&who, &row, Some(link), None).await?;
                     Decided::Request(Both::Html(Html(page)))
                 }
                 None => Decided::There(format!("/account-requests/{}", id.0)),
             }),
             Ok((row, link)) => Ok(Decided::Request(Both::Json(Json(Request {
                 link,
-                ..row.into()
+                ..with_use(&who, row).await?
             })))),
             Err(error) => Err(with_request(&who, id.0, BTreeMap::new(), error.into()).await),
         }
@@ -365,7 +427,7 @@ impl Api {
         };
         match decline.await {
             Ok(_) if who.html => Ok(Decided::There(format!("/account-requests/{}", id.0))),
-            Ok(row) => Ok(Decided::Request(Both::Json(Json(row.into())))),
+            Ok(row) => Ok(Decided::Request(Both::Json(Json(Request::new(row, None))))),
             Err(error) => Err(with_request(&who, id.0, shown(&body.raw), error).await),
         }
     }
@@ -462,8 +524,11 @@ async fn with_request(
 ) -> ApiError {
     match request::find(&who.core, &who.actor, id).await {
         Ok(row) if who.html => {
-            let page = page::account::one(&who.actor, &row, None, Some((&sent, &error.0.problem)));
-            error.with_page(page)
+            let refused = Some((&sent, &error.0.problem));
+            match page_of(who, &row, None, refused).await {
+                Ok(page) => error.with_page(page),
+                Err(_) => error,
+            }
         }
         _ => error,
     }

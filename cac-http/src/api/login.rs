@@ -4,17 +4,18 @@ use cac_core::audit::Via;
 use cac_core::credential::Credential;
 use cac_core::pve::Secret;
 use cac_core::session::Client;
-use cac_core::user::{self, SecondFactor, SignIn};
+use cac_core::user::{self, Device, SecondFactor, SignIn};
 use cac_core::{Actor, Error, session};
 use chrono::{DateTime, Utc};
 use poem::Request;
+use poem::http::header::SET_COOKIE;
 use poem::http::{HeaderMap, StatusCode};
 use poem_openapi::param::Query;
-use poem_openapi::payload::{Html, Json};
+use poem_openapi::payload::{Html, Json, Response};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 
 use super::Tag;
-use crate::auth::{self, Anyone, Told, set_cookie};
+use crate::auth::{self, Anyone, Told, set_cookie, set_device_cookie};
 use crate::error::{ApiError, Result};
 use crate::input::{Input, shown};
 use crate::origin::{self, local_path};
@@ -139,7 +140,9 @@ impl Api {
     /// Sign in
     ///
     /// With a Proxmox VE account. Where Proxmox VE asks for a second factor the answer is 401 with `challenge` and `kinds`;
-    /// send `username`, `challenge` and `code` then.
+    /// send `username`, `challenge` and `code` then. A second cookie, `cac-device` (`__Host-cac-device` over TLS), makes the device
+    /// known: failed sign-ins from elsewhere do not slow down the next sign-in from it. Too many failures are answered by 429 with
+    /// `Retry-After`.
     #[oai(
         path = "/login",
         method = "post",
@@ -152,7 +155,7 @@ impl Api {
         headers: &HeaderMap,
         redirect: Query<Option<String>>,
         body: Input<Credentials>,
-    ) -> Result<Outcome> {
+    ) -> Result<Response<Outcome>> {
         let asked = body.read_some()?;
         let there = who.html || body.form && !who.json;
         let target = local_path(
@@ -161,13 +164,18 @@ impl Api {
         );
         let username = asked.username.clone().unwrap_or_default();
         match sign_in(&who, headers, asked).await {
-            Ok((session, actor)) => {
+            Ok((session, actor, device)) => {
                 let credential = Credential::Session(session.clone());
                 who.limits.good(credential, actor.username);
                 if let Some(old) = who.session() {
                     session::discard(&who.core, old).await?;
                 }
-                Ok(Outcome::new(&who, there, Some(&session), target))
+                let config = &who.core.config;
+                // Both cookies: these headers take the place of the outcome's one.
+                let outcome = Outcome::new(&who, there, Some(&session), target);
+                Ok(Response::new(outcome)
+                    .header(SET_COOKIE, set_cookie(config, Some(&session)))
+                    .header(SET_COOKIE, set_device_cookie(config, &device.cookie)))
             }
             Err(error) => Err(with_page(error, &target, &username, &shown(&body.raw))),
         }
@@ -249,8 +257,12 @@ async fn prove(who: &auth::Signed, request: &Request, body: &Input<ProofRequest>
         password: &password,
         second: second.as_ref(),
     };
-    let address = origin::source(&who.core.config, request).ip;
-    match user::reauthenticate(&who.core, &who.actor, session, credentials, address).await? {
+    let client = Client {
+        address: origin::source(&who.core.config, request).ip,
+        device: auth::device(&who.core.config, request.headers()),
+        ..Client::default()
+    };
+    match user::reauthenticate(&who.core, &who.actor, session, credentials, &client).await? {
         user::Proof::Done => Ok(()),
         user::Proof::SecondFactor { challenge, kinds } => {
             let mut error = ApiError::unproved();
@@ -263,7 +275,11 @@ async fn prove(who: &auth::Signed, request: &Request, body: &Input<ProofRequest>
     }
 }
 
-async fn sign_in(who: &Anyone, headers: &HeaderMap, asked: Credentials) -> Result<(String, Actor)> {
+async fn sign_in(
+    who: &Anyone,
+    headers: &HeaderMap,
+    asked: Credentials,
+) -> Result<(String, Actor, Device)> {
     let secret = |text: Option<String>| Secret::new(text.unwrap_or_default());
     let second = asked
         .challenge
@@ -293,16 +309,21 @@ async fn sign_in(who: &Anyone, headers: &HeaderMap, asked: Credentials) -> Resul
         address: who.source.ip,
         user_agent: agent.map(ToOwned::to_owned),
         request: Some(who.request.0.clone()),
+        device: auth::device(&who.core.config, headers),
     };
     match user::sign_in(&who.core, &username, &password, second.as_ref(), &client).await? {
-        SignIn::Done { session, actor } => {
+        SignIn::Done {
+            session,
+            actor,
+            device,
+        } => {
             who.identity.tell(Told {
                 username: Some(actor.username.clone()),
                 via: Some(Via::Session),
                 origin: Some(actor.origin.clone()),
                 ..Told::default()
             });
-            Ok((session, actor))
+            Ok((session, actor, device))
         }
         SignIn::SecondFactor { challenge, kinds } => {
             let mut error = ApiError::new(

@@ -266,7 +266,7 @@ impl Api {
 
     /// Sign out everywhere
     ///
-    /// Ends all sessions of one's own, and with `tokens` all API tokens, too.
+    /// Ends all sessions of one's own, and forgets the devices that one has signed in from. With `tokens` it revokes all API tokens, too.
     #[oai(
         path = "/sessions",
         method = "delete",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cac_core::account_request::{self, AccountRequest, STATUSES};
+use cac_core::user::NameUse;
 use cac_core::{Actor, Core};
 use poem_openapi::types::ToJSON as _;
 use serde_json::json;
@@ -112,10 +113,11 @@ fn show(
     )
 }
 
-/// One request, with the link that has to be handed over, or with the form that was refused.
+/// One request with what exists under its name, with the link that has to be handed over, or with the form that was refused.
 pub(crate) fn one(
     who: &Actor,
     row: &AccountRequest,
+    existing: Option<&NameUse>,
     link: Option<&str>,
     refused: Option<Refused<'_>>,
 ) -> String {
@@ -124,7 +126,8 @@ pub(crate) fn one(
         "request.html",
         Some(who),
         json!({
-            "here": "/account-requests", "r": row, "link": link, "sent": sent, "problem": problem.map(|problem| problem.to_json()),
+            "here": "/account-requests", "r": row, "existing": existing.map(NameUse::in_words),
+            "accept": existing.is_some_and(NameUse::needs_acceptance), "link": link, "sent": sent, "problem": problem.map(|problem| problem.to_json()),
         }),
     )
 }

@@ -17,6 +17,7 @@ async fn they_are_for_admins() {
         "/reconciliation",
         "/account-requests",
         "/quotas",
+        "/users",
     ] {
         let ask = |session: &str| lab.get(path, session).header("accept", HTML).send();
         let answer = ask("").await.unwrap();

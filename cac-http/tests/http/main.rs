@@ -24,6 +24,7 @@ mod nginx_attack;
 mod origin;
 mod own_pages;
 mod pages;
+mod people;
 mod reauthentication;
 mod registration;
 mod rights;

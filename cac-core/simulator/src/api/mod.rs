@@ -15,7 +15,7 @@ mod snapshot;
 mod storage;
 pub(crate) mod tasks;
 mod unpack;
-mod users;
+pub(crate) mod users;
 
 use std::sync::Arc;
 

@@ -178,16 +178,18 @@ fn change_user(call: &Call) -> Reply {
 
 /// Deleting an unknown user is fine, as in reality.
 fn delete_user(call: &Call) -> Output {
-    let name = id(call);
+    delete(&mut call.core.change(), id(call));
+    Value::Null.into()
+}
+
+pub(crate) fn delete(world: &mut World, name: &str) {
     let tokens = format!("{name}!");
-    let mut world = call.core.change();
     world.users.remove(name);
     world.acl.retain(|entry| match entry.kind {
         AclKind::User => entry.who != name,
         AclKind::Token => !entry.who.starts_with(&tokens),
         AclKind::Group => true,
     });
-    Value::Null.into()
 }
 
 fn groups(call: &Call) -> Output {

@@ -1,0 +1,184 @@
+//! Former owners: what a user owned whose account is gone.
+//!
+//! The rows themselves are given to the name `former owner NAME`. No user can have it, since user names have no spaces; so nothing
+//! that compares owners, here or in an operator's SQL, can take a new person of the same name for the owner. Routes, sizes and
+//! everything else of a container stay as they are. The keys of the user (tokens, sessions, known devices, idempotency keys) are
+//! deleted.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::state::{self, State};
+use crate::actor::Origin;
+use crate::db::Tx;
+use crate::{Core, Result, args, audit, transaction};
+
+const PREFIX: &str = "former owner ";
+
+/// The owner's name of what this user leaves behind.
+#[must_use]
+pub(super) fn former_owner(username: &str) -> String {
+    format!("{PREFIX}{username}")
+}
+
+/// The user that a former owner was.
+#[must_use]
+pub(super) fn former_user(owner: &str) -> Option<&str> {
+    owner.strip_prefix(PREFIX)
+}
+
+/// Whether this owner has no account.
+pub(crate) fn is_former(owner: &str) -> bool {
+    former_user(owner).is_some()
+}
+
+/// Takes everything from a name: keys are deleted, the rest goes to the former owner. The caller holds the lock `logins`.
+pub(super) async fn release(tx: &mut Tx, username: &str, now: DateTime<Utc>) -> Result<()> {
+    // Containers are created, and counted for quotas, under this lock.
+    tx.lock("names").await?;
+    for sql in [
+        r#"DELETE FROM "Sessions" WHERE "username" = ?"#,
+        r#"DELETE FROM "Tokens" WHERE "username" = ?"#,
+        r#"DELETE FROM "IdempotencyKeys" WHERE "username" = ?"#,
+        r#"DELETE FROM "SignInOrigins" WHERE "username" = ?"#,
+        r#"DELETE FROM "UserStates" WHERE "username" = ?"#,
+    ] {
+        tx.exec(sql, args![username]).await?;
+    }
+    rename(tx, username, &former_owner(username), now).await
+}
+
+/// Gives containers, quota and jobs of one owner to another.
+async fn rename(tx: &mut Tx, from: &str, to: &str, now: DateTime<Utc>) -> Result<()> {
+    let sql = r#"UPDATE "Containers" SET "username" = ?, "updatedAt" = ? WHERE "username" = ?"#;
+    tx.exec(sql, args![to, now, from]).await?;
+    let sql = r#"UPDATE "Jobs" SET "createdBy" = ? WHERE "createdBy" = ?"#;
+    tx.exec(sql, args![to, from]).await?;
+    let sql = r#"SELECT "id" FROM "Quotas" WHERE "username" = ?"#;
+    if tx.opt(sql, args![to]).await?.is_none() {
+        let sql = r#"UPDATE "Quotas" SET "username" = ?, "updatedAt" = ? WHERE "username" = ?"#;
+        tx.exec(sql, args![to, now, from]).await?;
+    } else {
+        let sql = r#"DELETE FROM "Quotas" WHERE "username" = ?"#;
+        tx.exec(sql, args![from]).await?;
+    }
+    Ok(())
+}
+
+/// Gives everything of a former owner back to the name. The caller holds the lock `logins`.
+pub(super) async fn restore(tx: &mut Tx, username: &str, now: DateTime<Utc>) -> Result<()> {
+    tx.lock("names").await?;
+    rename(tx, &former_owner(username), username, now).await
+}
+
+/// [`release`] in a transaction of its own: whoever gets this name next is a new person.
+pub(crate) async fn release_name(core: &Core, username: &str) -> Result<()> {
+    transaction!(core.db, tx => {
+        tx.lock("logins").await?;
+        release(tx, username, core.clock.now()).await?;
+        audit::Change::new("user_state", format!("/users/{username}"))
+            .new_field("state", State::Former.name())
+            .detail("an account request of a new person was approved; tokens deleted, the rest belongs to the former owner")
+            .write_for(tx, core, None, &Origin::default())
+            .await?;
+    })
+}
+
+/// What exists under a user name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NameUse {
+    pub containers: i64,
+    pub tokens: i64,
+    pub jobs: i64,
+    /// Of a former owner of this name; nobody with the name gets them by having it.
+    pub former_containers: i64,
+    /// How the account stands, as far as it was looked up.
+    pub account: Option<State>,
+}
+
+impl NameUse {
+    /// Whether something belongs to the name now, and so would belong to a new person.
+    #[must_use]
+    pub fn owns(&self) -> bool {
+        self.containers + self.tokens + self.jobs > 0
+    }
+
+    /// Whether a new person may get the name only from somebody who has accepted what exists under it. An account that may sign in is
+    /// no such case: Proxmox VE does not create it twice.
+    #[must_use]
+    pub fn needs_acceptance(&self) -> bool {
+        let in_doubt = self.account.is_some_and(State::is_in_doubt);
+        self.owns() || self.former_containers > 0 || in_doubt
+    }
+
+    /// In words, such as `2 containers, 1 API token and an account that is missing in Proxmox VE`.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let count = |n: i64, one: &str| match n {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            n => Some(format!("{n} {one}s")),
+        };
+        let account = self.account.map(|state| match state {
+            State::Active => "an account that may sign in".to_owned(),
+            state => format!("an account that is {} in Proxmox VE", state.name()),
+        });
+        let all = [
+            count(self.containers, "container"),
+            count(self.tokens, "API token"),
+            count(self.jobs, "job"),
+            count(self.former_containers, "container of a former owner").map(|text| {
+                // The plural is inside.
+                text.replace(
+                    "container of a former owners",
+                    "containers of a former owner",
+                )
+            }),
+            account,
+        ];
+        let parts: Vec<String> = all.into_iter().flatten().collect();
+        match parts.split_last() {
+            None => "nothing".to_owned(),
+            Some((last, [])) => last.clone(),
+            Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+        }
+    }
+}
+
+/// What exists under each of these user names; names under which nothing exists are left out. Rights: none are checked.
+pub async fn name_use(core: &Core, names: &[String]) -> Result<HashMap<String, NameUse>> {
+    let mut found: HashMap<String, NameUse> = HashMap::new();
+    if names.is_empty() {
+        return Ok(found);
+    }
+    let mut tx = core.db.read().await?;
+    let former: Vec<String> = names.iter().map(|name| former_owner(name)).collect();
+    let sql = r#"SELECT "username", COUNT(*) AS "n" FROM "Containers" WHERE "username" IN ? GROUP BY "username""#;
+    for row in tx.all(sql, args![names.to_vec()]).await? {
+        found.entry(row.get("username")?).or_default().containers = row.get("n")?;
+    }
+    for row in tx.all(sql, args![former]).await? {
+        let owner: String = row.get("username")?;
+        let user = former_user(&owner).unwrap_or_default().to_owned();
+        found.entry(user).or_default().former_containers = row.get("n")?;
+    }
+    let sql = r#"SELECT "username", COUNT(*) AS "n" FROM "Tokens" WHERE "username" IN ? GROUP BY "username""#;
+    for row in tx.all(sql, args![names.to_vec()]).await? {
+        found.entry(row.get("username")?).or_default().tokens = row.get("n")?;
+    }
+    let sql = r#"SELECT "createdBy", COUNT(*) AS "n" FROM "Jobs" WHERE "createdBy" IN ? GROUP BY "createdBy""#;
+    for row in tx.all(sql, args![names.to_vec()]).await? {
+        found.entry(row.get("createdBy")?).or_default().jobs = row.get("n")?;
+    }
+    for name in names {
+        if let Some(record) = state::load(&mut tx, name).await?
+            && record.state != State::Unknown
+        {
+            found.entry(name.clone()).or_default().account = Some(record.state);
+        }
+    }
+    Ok(found)
+}
