@@ -179,9 +179,11 @@ async fn rewrite(tx: &mut Tx, core: &Core, to: &To<'_>, rows: &'static str) -> R
     for row in tx.all(rows, args![]).await? {
         let id: i64 = row.get("id")?;
         let sealed: Option<String> = row.get("secretSealed")?;
-        let text = match sealed {
-            Some(sealed) => core.cipher.open(&node(id), &sealed)?,
-            None => Secret::new(row.get::<String>("secret")?),
+        // A plain one was written by hand after the other was sealed: it is the newer one.
+        let text = match (row.get::<Option<String>>("secret")?, sealed) {
+            (Some(plain), _) => Secret::new(plain),
+            (None, Some(sealed)) => core.cipher.open(&node(id), &sealed)?,
+            (None, None) => continue,
         };
         let (plain, sealed) = match to {
             To::Sealed(cipher) => (None, cipher.seal(&node(id), text.expose())?),
