@@ -15,7 +15,7 @@ use crate::config::{Config, Program, Vars};
 use crate::db::{Db, sqlite_file};
 use crate::nginx::{self, Flavour};
 use crate::schema::{self, MigrationState};
-use crate::{Core, args, node, routes, user};
+use crate::{Core, args, cipher, node, proxy_key, routes, user};
 
 /// How far the clocks of this machine and of the database may be apart, in milliseconds.
 const APART: i64 = 5_000;
@@ -99,6 +99,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
             jobs(&core, &mut found).await;
             nodes(&core, &mut found).await;
             names(&core, &mut found).await;
+            pullers(&core, &mut found).await;
             core.db.close().await;
         }
         Err(error) => found.bad("database", error.to_string()),
@@ -186,12 +187,7 @@ async fn database(config: &Config, found: &mut Findings) -> Option<Db> {
 
 async fn secrets(core: &Core, found: &mut Findings) {
     let about = "secrets";
-    let sql =
-        r#"SELECT COUNT("secret") AS "plain", COUNT("secretSealed") AS "sealed" FROM "Nodes""#;
-    let counts = core.db.one(sql, args![]).await;
-    let Ok((plain, sealed)) =
-        counts.and_then(|row| Ok((row.get::<i64>("plain")?, row.get::<i64>("sealed")?)))
-    else {
+    let Ok((plain, sealed)) = cipher::count(&core.db).await else {
         return;
     };
     match (core.cipher.has_key(), plain, sealed) {
@@ -287,6 +283,19 @@ async fn names(core: &Core, found: &mut Findings) {
         Err(error) => found.bad(about, error.to_string()),
     }
 }
+/// Machines that take whatever stands in the file, from whoever sent it.
+async fn pullers(core: &Core, found: &mut Findings) {
+    let readers = proxy_key::unsigned_readers(&core.db, core.clock.now()).await;
+    for reader in readers.unwrap_or_default() {
+        let last = reader.last.format("%Y-%m-%d %H:%M UTC");
+        let text = format!(
+            "{} reads /nginx.conf unverified (last {last}): `cac proxy sync` with a pinned key takes no changed or older file",
+            reader.address
+        );
+        found.note("proxies", text);
+    }
+}
+
 
 async fn mail(config: &Config, found: &mut Findings) {
     let about = "mail";

@@ -41,6 +41,7 @@ mod processes;
 pub mod program;
 pub mod proxy;
 pub mod pve;
+pub mod proxy_key;
 pub mod quota;
 pub mod reach;
 pub mod reconcile;

@@ -7,7 +7,9 @@
 mod allowed;
 pub mod certificate;
 pub mod found;
-pub mod installed;
+mod guarded;
+pub mod helper;
+mod installed;
 pub mod keep;
 mod lexer;
 mod ports;
@@ -28,14 +30,16 @@ use serde::{Deserialize, Serialize};
 pub use allowed::LocalLimits;
 pub use certificate::{Certificate, self_signed};
 pub use found::{Flavour, Found, StreamModule, find_nginx};
-pub use installed::{Became, Footing, Installed};
+pub use guarded::{ApplyFailure, ApplyResult, FailureReason, GuardedNginx, NginxStatus};
+pub use helper::ProxyNginx;
+pub use installed::Footing;
 pub use keep::{Fault, Kept, Live, keep};
 pub use ports::TakenPorts;
 pub use proxy::{Applied, Proxy, ProxyConfig, ProxyError};
 pub use render::{etag, render, unfit};
 pub use statement::{FileOrder, PinnedKey, SignedStatement, SigningKey, Statement, StatementError};
 pub use value::{BadValue, ConfigPath, PublicName, UserName};
-pub use verified::{SignedFile, VerifiedFile, Verifier};
+pub use verified::{ProxyTrust, SignedFile};
 
 /// A web server that answers at a public name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

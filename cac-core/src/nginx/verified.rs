@@ -20,22 +20,28 @@ pub struct SignedFile {
 
 /// A file that may be put in place; there is no other way to make one than [`Verifier::verify`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerifiedFile(String);
+pub(super) struct VerifiedFile(String);
 
 impl VerifiedFile {
-    pub fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         &self.0
     }
 }
 
 /// What this machine knows of the portal and of itself.
-#[derive(Debug)]
-pub struct Verifier {
+#[derive(Debug, Clone)]
+pub struct ProxyTrust {
     /// One, or two while the portal's key changes.
     pub keys: Vec<PinnedKey>,
     /// This machine's name.
     pub proxy: String,
     pub limits: LocalLimits,
+}
+
+/// Decides which files may be put in place.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    pub(super) trust: ProxyTrust,
     /// Where the newest file's place in the order is kept.
     order: PathBuf,
 }
@@ -50,22 +56,18 @@ struct Newest {
 }
 
 impl Verifier {
-    /// For the nginx that reads `file`.
-    pub fn new(keys: Vec<PinnedKey>, proxy: String, limits: LocalLimits, file: &Path) -> Self {
+    /// For the nginx that reads `file`, a whole path.
+    pub(super) fn new(trust: ProxyTrust, file: &Path) -> Self {
         let mut order = file.as_os_str().to_owned();
         order.push(".cac-order");
         let order = PathBuf::from(order);
-        Self {
-            keys,
-            proxy,
-            limits,
-            order,
-        }
+        Self { trust, order }
     }
 
     /// Checks everything, and remembers the file's place, so that no older one is taken from now on.
-    pub fn verify(&self, file: SignedFile) -> Result<VerifiedFile, StatementError> {
-        let said = statement::verify(&self.keys, &self.proxy, &file.text, file.signed.as_ref())?;
+    pub(super) fn verify(&self, file: SignedFile) -> Result<VerifiedFile, StatementError> {
+        let (keys, proxy) = (&self.trust.keys, &self.trust.proxy);
+        let said = statement::verify(keys, proxy, &file.text, file.signed.as_ref())?;
         let newest = self.newest().map_err(|why| self.unreadable(&why))?;
         let newest = newest.filter(|newest| newest.installation == said.installation);
         if let Some(newest) = &newest
@@ -76,7 +78,7 @@ impl Verifier {
                 applied: newest.order,
             });
         }
-        let allowed = self.limits.check(&file.text);
+        let allowed = self.trust.limits.check(&file.text);
         allowed.map_err(StatementError::NotOurs)?;
         if newest.is_none_or(|newest| newest.order < said.order) {
             // Before the file is put in place: whoever is killed in between takes the same file again, and no older one.
@@ -142,9 +144,12 @@ mod tests {
 
         /// As each process makes its own.
         fn verifier(&self, key: &SigningKey) -> Verifier {
-            let limits = LocalLimits::debian(&StreamModule::Missing);
-            let file = self.dir.path().join("nginx.conf");
-            Verifier::new(vec![key.public()], "here".to_owned(), limits, &file)
+            let trust = ProxyTrust {
+                keys: vec![key.public()],
+                proxy: "here".to_owned(),
+                limits: LocalLimits::debian(&StreamModule::Missing),
+            };
+            Verifier::new(trust, &self.dir.path().join("nginx.conf"))
         }
 
         fn take(
