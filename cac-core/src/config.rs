@@ -182,7 +182,12 @@ pub struct Account {
 impl Config {
     /// Reads and checks everything that `program` uses.
     pub fn load(vars: &Vars, program: Program) -> Result<Self, Problems> {
-        read::config(vars, program)
+        read::config(vars, program, secrets::Files::Made)
+    }
+
+    /// Like [`Config::load`], but makes no file: secrets that the program would make for itself are left out where there is none yet.
+    pub fn inspect(vars: &Vars, program: Program) -> Result<Self, Problems> {
+        read::config(vars, program, secrets::Files::Read)
     }
 
     /// Whether links are `https:`, and cookies therefore `Secure`.

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::actor::Actor;
 use crate::clock::Clock;
 use crate::config::{Config, Program, Vars};
-use crate::db::{Db, sqlite_file};
+use crate::db::Db;
 use crate::nginx::{self, Flavour};
 use crate::schema::{self, MigrationState};
 use crate::{Core, args, cipher, node, proxy_key, routes, user};
@@ -71,7 +71,7 @@ impl Findings {
 /// Looks at everything that these variables lead to.
 pub async fn examine(vars: &Vars) -> Vec<Finding> {
     let mut found = Findings::default();
-    let config = match Config::load(vars, Program::Http) {
+    let config = match Config::inspect(vars, Program::Http) {
         Ok(config) => {
             found.good("configuration", "everything that cac-http needs is set");
             config
@@ -81,7 +81,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
                 found.bad("configuration", problem);
             }
             // Local commands need less; the rest is looked at as far as that goes.
-            let Ok(config) = Config::load(vars, Program::Local) else {
+            let Ok(config) = Config::inspect(vars, Program::Local) else {
                 return found.0;
             };
             config
@@ -93,7 +93,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
     let Some(db) = database(&config, &mut found).await else {
         return found.0;
     };
-    match Core::with(db, config, Clock::System).await {
+    match Core::inspect(db, config, Clock::System).await {
         Ok(core) => {
             secrets(&core, &mut found).await;
             jobs(&core, &mut found).await;
@@ -110,8 +110,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
 /// The database, if it can be used.
 async fn database(config: &Config, found: &mut Findings) -> Option<Db> {
     let about = "database";
-    let file = sqlite_file(&config.database_url);
-    if file.is_some_and(|path| !std::path::Path::new(path).exists()) {
+    if Db::is_missing(&config.database_url) {
         found.bad(
             about,
             "there is none yet: start cac-http, or run `cac migrate up`",
@@ -283,6 +282,7 @@ async fn names(core: &Core, found: &mut Findings) {
         Err(error) => found.bad(about, error.to_string()),
     }
 }
+
 /// Machines that take whatever stands in the file, from whoever sent it.
 async fn pullers(core: &Core, found: &mut Findings) {
     let readers = proxy_key::unsigned_readers(&core.db, core.clock.now()).await;
@@ -295,7 +295,6 @@ async fn pullers(core: &Core, found: &mut Findings) {
         found.note("proxies", text);
     }
 }
-
 
 async fn mail(config: &Config, found: &mut Findings) {
     let about = "mail";

@@ -11,7 +11,7 @@ use url::Url;
 use super::mail::mail;
 use super::nginx::{nginx, portal};
 use super::reader::Reader;
-use super::secrets::{secret_key, session_secret};
+use super::secrets::{Files, secret_key, session_secret};
 use super::{
     Account, Config, Containers, Environment, Program, Proxmox, RateLimits, Runner, StepLimits,
 };
@@ -50,7 +50,7 @@ impl std::fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> {
+pub(super) fn config(vars: &Vars, program: Program, files: Files) -> Result<Config, Problems> {
     let mut r = Reader {
         vars,
         problems: Vec::new(),
@@ -112,8 +112,10 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
     };
     config.nginx.portal = portal(&mut r, &config);
     // Last, since they may make files: a configuration that is refused leaves nothing behind.
-    config.session_secret = session_secret(&mut r, program, sqlite, &config.data_dir);
-    config.secret_key = secret_key(&mut r, program, &config.database_url);
+    let session = config.data_dir.join("session-secret");
+    let session = sqlite.then_some(session);
+    config.session_secret = session_secret(&mut r, program, session.as_deref(), files);
+    config.secret_key = secret_key(&mut r, program, &config.database_url, files);
     if r.problems.is_empty() {
         Ok(config)
     } else {
