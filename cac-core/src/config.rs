@@ -74,6 +74,7 @@ pub struct Config {
     /// What one user may have, unless an admin says otherwise.
     pub quota: Limits,
     pub runner: Runner,
+    pub retention: Retention,
     /// Programs that may be started by name.
     pub tasks: Tasks,
     pub nginx: crate::nginx::Settings,
@@ -117,6 +118,17 @@ pub struct Containers {
     pub sizes: Sizes,
     /// How many containers one node makes at once.
     pub creates_per_node: u32,
+}
+
+/// How long rows stay; absent: for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    pub audit: Option<Duration>,
+    /// Since they finished.
+    pub jobs: Option<Duration>,
+    /// A repeated request is recognized for 24 h; never less.
+    pub idempotency: Option<Duration>,
+    pub login_failures: Option<Duration>,
 }
 
 /// The job runner.

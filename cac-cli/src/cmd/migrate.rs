@@ -4,7 +4,9 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use cac_core::clock::Clock;
 use cac_core::db::Db;
+use cac_core::retention::{self, OldRows};
 use cac_core::schema::{self, AdoptionPlan};
 use clap::{Args, Subcommand};
 
@@ -81,6 +83,18 @@ impl Migrate {
                     agree(&adoption, yes)?;
                 }
                 let report = schema::up(&db).await?;
+                for old in retention::preview(&db, &config.retention, &Clock::System).await? {
+                    let OldRows {
+                        kind,
+                        count,
+                        setting,
+                        from,
+                    } = old;
+                    let from = from.format("%Y-%m-%d");
+                    print::note(&format!(
+                        "From {from} on old {kind} are removed, {count} of them now; {setting} says how long they stay (0: for ever)."
+                    ));
+                }
                 match common.json {
                     true => print::json(&report)?,
                     false => print::data(&report.to_string())?,

@@ -13,7 +13,8 @@ use super::nginx::{nginx, portal};
 use super::reader::Reader;
 use super::secrets::{Files, secret_key, session_secret};
 use super::{
-    Account, Config, Containers, Environment, Program, Proxmox, RateLimits, Runner, StepLimits,
+    Account, Config, Containers, Environment, Program, Proxmox, RateLimits, Retention, Runner,
+    StepLimits,
 };
 use crate::container::Sizes;
 use crate::pve::Secret;
@@ -99,6 +100,7 @@ pub(super) fn config(vars: &Vars, program: Program, files: Files) -> Result<Conf
         metrics_allow: r.networks("METRICS_ALLOW", loopback),
         containers: containers(&mut r),
         runner: runner(&mut r, program),
+        retention: retention(&mut r),
         tasks: tasks(&mut r, program),
         nginx: nginx(&mut r, &domain),
         mail: mail(&mut r),
@@ -120,6 +122,21 @@ pub(super) fn config(vars: &Vars, program: Program, files: Files) -> Result<Conf
         Ok(config)
     } else {
         Err(Problems(r.problems))
+    }
+}
+
+/// 0 is for ever.
+fn days(r: &mut Reader<'_>, name: &str, default: u64) -> Option<Duration> {
+    let days: u64 = r.parse(name, default, "a number of days, or 0 for ever");
+    (days > 0).then(|| Duration::from_secs(days.min(36_500) * 86_400))
+}
+
+fn retention(r: &mut Reader<'_>) -> Retention {
+    Retention {
+        audit: days(r, "AUDIT_DAYS", 365),
+        jobs: days(r, "JOB_DAYS", 0),
+        idempotency: days(r, "IDEMPOTENCY_DAYS", 1),
+        login_failures: days(r, "LOGIN_FAILURE_DAYS", 30),
     }
 }
 
@@ -390,9 +407,7 @@ fn runner(r: &mut Reader<'_>, program: Program) -> Runner {
             .parse("JOB_OUTPUT_LIMIT_MIB", 64_u64, "a number of MiB")
             .clamp(1, 1 << 20)
             << 20,
-        output_age: Some(r.parse("JOB_OUTPUT_DAYS", 0_u64, "a number of days"))
-            .filter(|days| *days > 0)
-            .map(|days| Duration::from_secs(days.min(36_500) * 86_400)),
+        output_age: days(r, "JOB_OUTPUT_DAYS", 0),
         user: if program == Program::Runner {
             runner_user(r)
         } else {

@@ -121,7 +121,13 @@ impl Runner {
             at_work.held.clone(),
         ));
         let removing = at_work.core.clone();
-        let removing = tokio::spawn(async move { retention::keep(&removing).await });
+        let removing = tokio::spawn(async move {
+            let (output, rows) = (
+                retention::keep(&removing),
+                crate::retention::keep(&removing),
+            );
+            tokio::join!(output, rows)
+        });
         at_work.claim_and_run().await;
         at_work.tasks.close();
         at_work.tasks.wait().await;
