@@ -135,7 +135,10 @@ impl Front {
             ("CAC_URL", format!("http://{}:3000", self.ip)),
             ("CAC_TOKEN", token.to_owned()),
             ("CAC_PROXY_KEY", self.key.clone()),
-            ("CAC_PROXY_PID", below("nginx.pid")),
+            (
+                "CAC_PROXY_PID",
+                format!("{},{}", below("nginx.pid"), below("other.pid")),
+            ),
             ("CAC_PROXY_LOGS", self.dir.path().display().to_string()),
             ("CAC_PROXY_TEMP", self.dir.path().display().to_string()),
             ("CAC_PROXY_INCLUDE", below("more*.conf")),

@@ -15,7 +15,8 @@ pub struct LocalLimits {
     pub stream_module: Option<PathBuf>,
     /// What `include` may name, word for word.
     pub include: Option<String>,
-    pub pid: PathBuf,
+    /// Files of nginx' number: the one that is, and while it changes the other.
+    pub pid: Vec<PathBuf>,
     /// The folder of logs.
     pub logs: PathBuf,
     /// The folder of temporary files.
@@ -33,7 +34,7 @@ impl LocalLimits {
                 StreamModule::Builtin | StreamModule::Missing => None,
             },
             include: Some("/etc/nginx/conf.d/*.conf".to_owned()),
-            pid: "/run/nginx.pid".into(),
+            pid: vec!["/run/nginx.pid".into()],
             logs: "/var/log/nginx".into(),
             temp: "/var/lib/nginx".into(),
             users: ["www-data", "nginx", "nobody"].map(str::to_owned).into(),
@@ -95,7 +96,7 @@ impl LocalLimits {
                 "this machine does not allow workers of that account (CAC_PROXY_USER).",
             ),
             Form::Pid => is(
-                texts.len() == 1 && Path::new(texts[0]) == self.pid,
+                texts.len() == 1 && self.pid.iter().any(|pid| pid == Path::new(texts[0])),
                 "this machine has another file for nginx' number (CAC_PROXY_PID).",
             ),
             Form::Include => is(

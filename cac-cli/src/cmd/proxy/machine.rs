@@ -31,14 +31,15 @@ pub(super) struct Machine {
     reload: Option<String>,
     #[command(flatten)]
     trust: Trust,
-    /// The file of nginx' number that the configuration may name
+    /// The file of nginx' number that the configuration may name; two with a comma while it changes
     #[arg(
         long,
         value_name = "FILE",
         env = "CAC_PROXY_PID",
+        value_delimiter = ',',
         default_value = "/run/nginx.pid"
     )]
-    pid: PathBuf,
+    pid: Vec<PathBuf>,
     /// The folder of logs that it may name
     #[arg(
         long,
