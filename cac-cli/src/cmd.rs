@@ -152,6 +152,13 @@ fn config() -> Result<Config, Failure> {
     Ok(Config::load(&vars, Program::Local)?)
 }
 
+/// The same for a command that only looks: no file is made.
+fn inspected_config() -> Result<Config, Failure> {
+    let vars = environment()?;
+    program::log(&vars, "warn")?;
+    Ok(Config::inspect(&vars, Program::Local)?)
+}
+
 /// The library on the configured database.
 async fn core() -> Result<Core, Failure> {
     Ok(Core::start(config()?).await?)

@@ -11,7 +11,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use crate::clock::Clock;
 use crate::db::{Db, Tx};
 use crate::pve::Secret;
-use crate::{Core, Error, Result, args, setting, transaction};
+use crate::{Core, Error, Result, args, proxy_key, setting, transaction};
 
 /// What the key is checked against.
 const CHECK: &str = "secret.check";
@@ -43,6 +43,11 @@ pub fn key(text: &str) -> Option<Zeroizing<[u8; 32]>> {
     Some(key)
 }
 
+/// Whether a text is one that [`Cipher::seal`] made.
+pub(crate) fn is_sealed(text: &str) -> bool {
+    text.starts_with(VERSION)
+}
+
 impl Cipher {
     /// With the key as it is written; an empty or absent one is none.
     #[must_use]
@@ -55,6 +60,15 @@ impl Cipher {
     #[must_use]
     pub fn has_key(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// Refuses to be another one than that of the database.
+    fn check(&self, sealed: &str) -> Result<()> {
+        if self.open(CHECK, sealed).is_err() {
+            let message = "CAC_SECRET_KEY is not the key of this database. Set the right one; `cac secret rotate` changes it.";
+            return Err(Error::conflict("CAC_SECRET_KEY", message));
+        }
+        Ok(())
     }
 
     /// Seals a text for one place, from which alone it can be opened again; `None` without a key.
@@ -117,16 +131,21 @@ pub(crate) async fn start(db: &Db, clock: &Clock, text: Option<&Secret>) -> Resu
     transaction!(db, tx => {
         tx.lock("settings").await?;
         match setting::find(tx, CHECK).await? {
-            Some(sealed) if cipher.open(CHECK, &sealed).is_err() => {
-                return Err(Error::conflict(
-                    "CAC_SECRET_KEY",
-                    "CAC_SECRET_KEY is not the key of this database. Set the right one; `cac secret rotate` changes it.",
-                ));
-            }
-            Some(_) => {}
+            Some(sealed) => cipher.check(&sealed)?,
             None => write_check(tx, clock, &cipher).await?,
         }
     })?;
+    Ok(cipher)
+}
+
+/// The same, without a note of which key it is.
+pub(crate) async fn inspect(db: &Db, text: Option<&Secret>) -> Result<Cipher> {
+    let cipher = Cipher::new(text);
+    if cipher.has_key()
+        && let Some(sealed) = setting::value(db, CHECK).await?
+    {
+        cipher.check(&sealed)?;
+    }
     Ok(cipher)
 }
 
@@ -137,7 +156,10 @@ async fn write_check(tx: &mut Tx, clock: &Clock, cipher: &Cipher) -> Result<()> 
 
 /// What a change of all secrets makes of each.
 enum To<'a> {
+    /// By the key in use: what is sealed already stays.
     Sealed(&'a Cipher),
+    /// By another key.
+    Resealed(&'a Cipher),
     Plain,
 }
 
@@ -164,7 +186,7 @@ pub async fn rotate(core: &Core, new: &Secret) -> Result<u64> {
     let all = r#"SELECT * FROM "Nodes" WHERE "secret" IS NOT NULL OR "secretSealed" IS NOT NULL"#;
     transaction!(core.db, tx => {
         tx.lock("settings").await?;
-        let count = rewrite(tx, core, &To::Sealed(&cipher), all).await?;
+        let count = rewrite(tx, core, &To::Resealed(&cipher), all).await?;
         write_check(tx, &core.clock, &cipher).await?;
         count
     })
@@ -178,21 +200,61 @@ pub async fn export(core: &Core) -> Result<u64> {
     })
 }
 
+/// How many secrets stand in plain text, and how many are sealed. A plain one beside a sealed one is the one that counts.
+pub(crate) async fn count(db: &Db) -> Result<(i64, i64)> {
+    let sql = r#"SELECT COUNT("secret") AS "plain",
+                 COALESCE(SUM(CASE WHEN "secret" IS NULL AND "secretSealed" IS NOT NULL THEN 1 ELSE 0 END), 0) AS "sealed" FROM "Nodes""#;
+    let nodes = db.one(sql, args![]).await?;
+    let (mut plain, mut sealed) = (nodes.get::<i64>("plain")?, nodes.get::<i64>("sealed")?);
+    let sql = r#"SELECT "value" FROM "Settings" WHERE "name" IN ?"#;
+    let names: Vec<String> = proxy_key::SECRETS.map(str::to_owned).into();
+    for row in db.all(sql, args![names]).await? {
+        match is_sealed(&row.get::<String>("value")?) {
+            true => sealed += 1,
+            false => plain += 1,
+        }
+    }
+    Ok((plain, sealed))
+}
+
 async fn rewrite(tx: &mut Tx, core: &Core, to: &To<'_>, rows: &'static str) -> Result<u64> {
     let mut count = 0;
     for row in tx.all(rows, args![]).await? {
         let id: i64 = row.get("id")?;
         let sealed: Option<String> = row.get("secretSealed")?;
-        let text = match sealed {
-            Some(sealed) => core.cipher.open(&node(id), &sealed)?,
-            None => Secret::new(row.get::<String>("secret")?),
+        // A plain one was written by hand after the other was sealed: it is the newer one.
+        let text = match (row.get::<Option<String>>("secret")?, sealed) {
+            (Some(plain), _) => Secret::new(plain),
+            (None, Some(sealed)) => core.cipher.open(&node(id), &sealed)?,
+            (None, None) => continue,
         };
         let (plain, sealed) = match to {
-            To::Sealed(cipher) => (None, cipher.seal(&node(id), text.expose())?),
+            To::Sealed(cipher) | To::Resealed(cipher) => {
+                (None, cipher.seal(&node(id), text.expose())?)
+            }
             To::Plain => (Some(text.expose()), None),
         };
         let sql = r#"UPDATE "Nodes" SET "secret" = ?, "secretSealed" = ? WHERE "id" = ?"#;
         count += tx.exec(sql, args![plain, sealed.as_deref(), id]).await?;
+    }
+    Ok(count + rewrite_settings(tx, core, to).await?)
+}
+
+/// Secrets among the settings; those that are already as they should be are left.
+async fn rewrite_settings(tx: &mut Tx, core: &Core, to: &To<'_>) -> Result<u64> {
+    let mut count = 0;
+    for name in proxy_key::SECRETS {
+        let Some(before) = setting::find(tx, name).await? else {
+            continue;
+        };
+        let cipher = match (to, is_sealed(&before)) {
+            (To::Sealed(_), true) | (To::Plain, false) => continue,
+            (To::Sealed(cipher) | To::Resealed(cipher), _) => Some(*cipher),
+            (To::Plain, true) => None,
+        };
+        let after = proxy_key::rewritten(&before, &core.cipher, cipher)?;
+        setting::update(tx, &core.clock, name, &after).await?;
+        count += 1;
     }
     Ok(count)
 }

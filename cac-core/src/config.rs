@@ -85,6 +85,7 @@ pub struct Config {
     pub token_lifetime: chrono::Duration,
     /// How many account requests are taken.
     pub account_requests: crate::account_request::Limits,
+    pub retention: Retention,
     /// Programs that may be started by name.
     pub tasks: Tasks,
     pub nginx: crate::nginx::Settings,
@@ -147,6 +148,17 @@ pub struct Containers {
     pub sizes: Sizes,
     /// How many containers one node makes at once.
     pub creates_per_node: u32,
+}
+
+/// How long rows stay; absent: for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    pub audit: Option<Duration>,
+    /// Since they finished.
+    pub jobs: Option<Duration>,
+    /// A repeated request is recognized for 24 h; never less.
+    pub idempotency: Option<Duration>,
+    pub login_failures: Option<Duration>,
 }
 
 /// The job runner.
@@ -212,7 +224,12 @@ pub struct Account {
 impl Config {
     /// Reads and checks everything that `program` uses.
     pub fn load(vars: &Vars, program: Program) -> Result<Self, Problems> {
-        read::config(vars, program)
+        read::config(vars, program, secrets::Files::Made)
+    }
+
+    /// Like [`Config::load`], but makes no file: secrets that the program would make for itself are left out where there is none yet.
+    pub fn inspect(vars: &Vars, program: Program) -> Result<Self, Problems> {
+        read::config(vars, program, secrets::Files::Read)
     }
 
     /// Whether links are `https:`, and cookies therefore `Secure`.

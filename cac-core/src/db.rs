@@ -207,6 +207,12 @@ impl Db {
         Self::connect_with(url, CONNECTIONS).await
     }
 
+    /// Whether connecting would make the database: a SQLite file that is not there.
+    #[must_use]
+    pub fn is_missing(url: &str) -> bool {
+        sqlite_file(url).is_some_and(|path| !std::path::Path::new(path).exists())
+    }
+
     /// The same with up to `connections` to a server; SQLite always has one writer and four readers.
     pub async fn connect_with(url: &str, connections: u32) -> Result<Self, Error> {
         connect::connect(url, connections).await

@@ -11,11 +11,11 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::actor::Actor;
 use crate::clock::Clock;
 use crate::config::{Config, Program, Vars};
-use crate::db::{Db, sqlite_file};
+use crate::db::Db;
 use crate::nginx::{self, Flavour};
 use crate::node::cluster;
 use crate::schema::{self, MigrationState};
-use crate::{Core, args, hostname, mail, node, routes, token, user};
+use crate::{Core, args, cipher, hostname, mail, node, proxy_key, routes, token, user};
 
 /// How far the clocks of this machine and of the database may be apart, in milliseconds.
 const APART: i64 = 5_000;
@@ -71,7 +71,7 @@ impl Findings {
 /// Looks at everything that these variables lead to.
 pub async fn examine(vars: &Vars) -> Vec<Finding> {
     let mut found = Findings::default();
-    let config = match Config::load(vars, Program::Http) {
+    let config = match Config::inspect(vars, Program::Http) {
         Ok(config) => {
             found.good("configuration", "everything that cac-http needs is set");
             config
@@ -81,7 +81,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
                 found.bad("configuration", problem);
             }
             // Local commands need less; the rest is looked at as far as that goes.
-            let Ok(config) = Config::load(vars, Program::Local) else {
+            let Ok(config) = Config::inspect(vars, Program::Local) else {
                 return found.0;
             };
             config
@@ -94,7 +94,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
     let Some(db) = database(&config, &mut found).await else {
         return found.0;
     };
-    match Core::with(db, config, Clock::System).await {
+    match Core::inspect(db, config, Clock::System).await {
         Ok(core) => {
             secrets(&core, &mut found).await;
             jobs(&core, &mut found).await;
@@ -104,6 +104,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
             questionable_names(&core, &mut found).await;
             identities(&core, &mut found).await;
             users(&core, &mut found).await;
+            pullers(&core, &mut found).await;
             core.db.close().await;
         }
         Err(error) => found.bad("database", error.to_string()),
@@ -114,8 +115,7 @@ pub async fn examine(vars: &Vars) -> Vec<Finding> {
 /// The database, if it can be used.
 async fn database(config: &Config, found: &mut Findings) -> Option<Db> {
     let about = "database";
-    let file = sqlite_file(config.database_url.expose());
-    if file.is_some_and(|path| !std::path::Path::new(path).exists()) {
+    if Db::is_missing(config.database_url.expose()) {
         found.bad(
             about,
             "there is none yet: start cac-http, or run `cac migrate up`",
@@ -192,12 +192,7 @@ async fn database(config: &Config, found: &mut Findings) -> Option<Db> {
 
 async fn secrets(core: &Core, found: &mut Findings) {
     let about = "secrets";
-    let sql =
-        r#"SELECT COUNT("secret") AS "plain", COUNT("secretSealed") AS "sealed" FROM "Nodes""#;
-    let counts = core.db.one(sql, args![]).await;
-    let Ok((plain, sealed)) =
-        counts.and_then(|row| Ok((row.get::<i64>("plain")?, row.get::<i64>("sealed")?)))
-    else {
+    let Ok((plain, sealed)) = cipher::count(&core.db).await else {
         return;
     };
     match (core.cipher.has_key(), plain, sealed) {
@@ -418,6 +413,19 @@ async fn identities(core: &Core, found: &mut Findings) {
             about,
             "every container that was looked at is the one of its row",
         );
+    }
+}
+
+/// Machines that take whatever stands in the file, from whoever sent it.
+async fn pullers(core: &Core, found: &mut Findings) {
+    let readers = proxy_key::unsigned_readers(&core.db, core.clock.now()).await;
+    for reader in readers.unwrap_or_default() {
+        let last = reader.last.format("%Y-%m-%d %H:%M UTC");
+        let text = format!(
+            "{} reads /nginx.conf unverified (last {last}): `cac proxy sync` with a pinned key takes no changed or older file",
+            reader.address
+        );
+        found.note("proxies", text);
     }
 }
 

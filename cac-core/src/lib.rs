@@ -12,7 +12,8 @@
 //! - [`job`] durable work: the queue, its runner, one file per kind of work; [`task`] programs that admins describe
 //! - [`infrastructure`] what belongs to the installation itself and is never an upstream
 //! - [`reach`] where containers are reached; [`nginx`] the configuration from typed data, and the loop that keeps an nginx on it; [`routes`] what it serves now,
-//!   [`proxy`] who pulls it
+//!   [`proxy`] who pulls it, [`proxy_key`] by which key pullers know it
+//! - [`retention`] how long rows stay that nobody asks for
 //! - [`supervise`] work in the background that begins again after a panic
 //! - [`doctor`] a look at everything an installation stands on; [`overview`] counts for metrics
 
@@ -45,10 +46,12 @@ mod processes;
 #[cfg(feature = "program")]
 pub mod program;
 pub mod proxy;
+pub mod proxy_key;
 pub mod pve;
 pub mod quota;
 pub mod reach;
 pub mod reconcile;
+pub mod retention;
 pub mod routes;
 pub mod schema;
 pub mod secret;
@@ -123,7 +126,24 @@ impl Core {
     pub async fn with(db: db::Db, config: Config, clock: clock::Clock) -> Result<Self> {
         let installation = setting::installation(&db, &clock).await?;
         let cipher = cipher::start(&db, &clock, config.secret_key.as_ref()).await?;
-        Ok(Self(Arc::new(Parts {
+        Ok(Self::assemble(db, config, clock, (installation, cipher)))
+    }
+
+    /// The same for somebody who only looks: nothing is written, not even what a first start would write.
+    pub async fn inspect(db: db::Db, config: Config, clock: clock::Clock) -> Result<Self> {
+        let installation = setting::value(&db, setting::INSTALLATION).await?;
+        let installation = installation.unwrap_or_default();
+        let cipher = cipher::inspect(&db, config.secret_key.as_ref()).await?;
+        Ok(Self::assemble(db, config, clock, (installation, cipher)))
+    }
+
+    fn assemble(
+        db: db::Db,
+        config: Config,
+        clock: clock::Clock,
+        (installation, cipher): (String, cipher::Cipher),
+    ) -> Self {
+        Self(Arc::new(Parts {
             wake: wake::Wake::new(&db),
             db,
             config,
@@ -139,6 +159,6 @@ impl Core {
             away: routes::Looks::default(),
             infrastructure: infrastructure::Memory::default(),
             suspects: reconcile::Suspects::default(),
-        })))
+        }))
     }
 }

@@ -4,15 +4,21 @@
 //! Services share one TLS block and a `map` of literal addresses: nginx reads ten thousand names in some
 //! milliseconds, where a block for each takes seconds and hundreds of megabytes.
 
+mod allowed;
 pub mod certificate;
 pub mod found;
-pub mod installed;
+mod guarded;
+pub mod helper;
+mod installed;
 pub mod keep;
+mod lexer;
 mod ports;
 mod process;
 pub mod proxy;
 mod render;
+pub mod statement;
 mod value;
+mod verified;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,14 +27,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use allowed::LocalLimits;
 pub use certificate::{Certificate, self_signed};
 pub use found::{Flavour, Found, StreamModule, find_nginx};
-pub use installed::{Became, Footing, Installed};
+pub use guarded::{ApplyFailure, ApplyResult, FailureReason, GuardedNginx, NginxStatus};
+pub use helper::ProxyNginx;
+pub use installed::Footing;
 pub use keep::{Fault, Kept, Live, keep};
 pub use ports::TakenPorts;
 pub use proxy::{Applied, Proxy, ProxyConfig, ProxyError};
 pub use render::{etag, render, unfit};
+pub use statement::{FileOrder, PinnedKey, SignedStatement, SigningKey, Statement, StatementError};
 pub use value::{BadValue, ConfigPath, HeaderName, PublicName, UserName};
+pub use verified::{ProxyTrust, SignedFile};
 
 /// A web server that answers at a public name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

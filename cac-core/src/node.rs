@@ -118,8 +118,10 @@ impl Node {
     fn from_row(core: &Core, row: &Row) -> Result<Self> {
         let sealed: Option<String> = row.get("secretSealed")?;
         let id = row.get("id")?;
-        let (secret, closed) = match sealed {
-            None => (row.get::<Option<String>>("secret")?.map(Secret::new), None),
+        // A plain one was written by hand after the other was sealed: it is the newer one.
+        let plain = row.get::<Option<String>>("secret")?.map(Secret::new);
+        let (secret, closed) = match sealed.filter(|_| plain.is_none()) {
+            None => (plain, None),
             Some(sealed) => match core.cipher.open(&cipher::node(id), &sealed) {
                 Ok(secret) => (Some(secret), None),
                 Err(error) => (None, Some(error.to_string())),

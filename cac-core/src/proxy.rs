@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::actor::Actor;
 use crate::db::{Row, Tx};
 use crate::error::Fields;
+use crate::nginx::statement::is_proxy_name;
 use crate::nginx::{BadValue, TakenPorts};
 use crate::{Core, Error, Result, args, audit, routes, transaction};
 
@@ -19,6 +20,8 @@ const MOST: i64 = 1000;
 const SILENT: TimeDelta = TimeDelta::minutes(15);
 /// How often what is live is to be said again.
 pub const REPEAT: Duration = Duration::from_secs(300);
+/// What is said where a name is none.
+pub const NAME_RULE: &str = "A proxy's name has 1 to 64 letters, digits, `.`, `_` and `-`.";
 /// Characters of a reason that are kept.
 const REASON: usize = 4000;
 
@@ -108,12 +111,8 @@ impl Report {
 /// Keeps a report; the proxy is known from its first one on. Whether somebody may report is the edge's matter, by the token's scope.
 pub async fn report(core: &Core, name: &str, report: &Report) -> Result<Proxy> {
     let mut fields = Fields::default();
-    let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
-        fields.add(
-            "name",
-            "A proxy's name has 1 to 64 letters, digits, `.`, `_` and `-`.",
-        );
+    if !is_proxy_name(name) {
+        fields.add("name", NAME_RULE);
     }
     let revision = report.revision.trim();
     let meanwhile = report.live.as_deref().map(str::trim);

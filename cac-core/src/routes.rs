@@ -7,6 +7,7 @@ mod record;
 mod state;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
@@ -169,8 +170,23 @@ pub async fn newest(core: &Core) -> Result<Arc<Table>> {
     Ok(table)
 }
 
+/// A file, and the revision of the routes that it shows.
+#[derive(Debug, Clone)]
+pub struct RouteFile {
+    rendered: Arc<Rendered>,
+    pub revision: i64,
+}
+
+impl Deref for RouteFile {
+    type Target = Rendered;
+
+    fn deref(&self) -> &Rendered {
+        &self.rendered
+    }
+}
+
 /// The file of [`newest`] for such an nginx.
-pub async fn file(core: &Core, variant: &Variant) -> Result<Arc<Rendered>> {
+pub async fn file(core: &Core, variant: &Variant) -> Result<RouteFile> {
     let known = core.newest.known();
     match known.and_then(|table| table.file(variant)) {
         Some(known) => Ok(known),
@@ -178,7 +194,7 @@ pub async fn file(core: &Core, variant: &Variant) -> Result<Arc<Rendered>> {
     }
 }
 
-async fn file_now(core: &Core, variant: &Variant) -> Result<Arc<Rendered>> {
+async fn file_now(core: &Core, variant: &Variant) -> Result<RouteFile> {
     let table = newest(core).await?;
     if let Some(known) = table.file(variant) {
         return Ok(known);
@@ -209,14 +225,20 @@ async fn file_now(core: &Core, variant: &Variant) -> Result<Arc<Rendered>> {
         files.remove(0);
     }
     files.push((variant.clone(), Arc::clone(&file)));
-    Ok(file)
+    Ok(RouteFile {
+        rendered: file,
+        revision: table.revision,
+    })
 }
 
 impl Table {
-    fn file(&self, variant: &Variant) -> Option<Arc<Rendered>> {
+    fn file(&self, variant: &Variant) -> Option<RouteFile> {
         let files = self.files.lock().expect("nothing panics while it holds it");
         let known = files.iter().find(|(known, _)| known == variant);
-        known.map(|(_, file)| Arc::clone(file))
+        known.map(|(_, file)| RouteFile {
+            rendered: Arc::clone(file),
+            revision: self.revision,
+        })
     }
 }
 

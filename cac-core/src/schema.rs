@@ -7,8 +7,10 @@
 
 mod adoption;
 mod inspect;
+mod loss;
 mod migration;
 mod naming;
+mod plan;
 mod record;
 mod report;
 mod run;
@@ -16,11 +18,13 @@ mod run;
 pub use adoption::Adoption;
 pub use migration::new;
 pub use naming::{NamingViolation, naming_violations};
+pub use plan::{AdoptionPlan, PendingCommand, Plan};
 pub use report::{MigrationState, MigrationStatus, Report};
 
-use crate::db::Db;
+use crate::db::{Db, Dialect};
 use crate::{Error, Result};
 use inspect::State;
+use record::Records;
 use run::{Runner, Stop};
 
 /// Brings the database to the newest migration (`cac migrate up`), adopting one of the original program if it is one.
@@ -50,9 +54,38 @@ pub async fn is_original(db: &Db) -> Result<bool> {
     inspect::is_original(db).await
 }
 
-/// Undoes the last migration (`cac migrate down`) and names it. Tables of the original are never dropped.
+/// Undoes the last migration (`cac migrate down`) and names it. Tables of the original are never dropped. Where something would be lost
+/// that somebody would miss, it is refused, with what to do first.
 pub async fn down(db: &Db) -> Result<String> {
-    down_until(db, &mut Stop::never()).await
+    down_until(db, &mut Stop::never(), false).await
+}
+
+/// Like [`down`], but loses what would be lost.
+pub async fn down_discarding(db: &Db) -> Result<String> {
+    down_until(db, &mut Stop::never(), true).await
+}
+
+/// What [`up`] would do. Changes nothing.
+pub async fn plan(db: &Db) -> Result<Plan> {
+    plan::find(db).await
+}
+
+/// What [`up`] would do where there is no database yet.
+#[must_use]
+pub fn plan_of_none() -> Plan {
+    Plan {
+        pending: migration::MIGRATIONS
+            .iter()
+            .map(migration::Migration::title)
+            .collect(),
+        adoption: None,
+    }
+}
+
+/// Where each migration stands where there is no database yet.
+#[must_use]
+pub fn status_of_none() -> Vec<MigrationStatus> {
+    report::statuses(Dialect::Sqlite, &Records::default())
 }
 
 /// Where each migration stands, oldest first. Changes nothing.
@@ -74,7 +107,7 @@ pub async fn down_stopping_after(
     statements: usize,
     before_record: bool,
 ) -> Result<String> {
-    down_until(db, &mut Stop::after(statements, before_record)).await
+    down_until(db, &mut Stop::after(statements, before_record), true).await
 }
 
 const NOT_ADOPTED: &str = "this is a database of the original program that has not been adopted: \
@@ -90,9 +123,9 @@ async fn up_until(db: &Db, stop: &mut Stop) -> Result<Report> {
     outcome
 }
 
-async fn down_until(db: &Db, stop: &mut Stop) -> Result<String> {
+async fn down_until(db: &Db, stop: &mut Stop, discard: bool) -> Result<String> {
     let guard = db.exclusive().await?;
-    let outcome = Runner::new(db, stop).down().await;
+    let outcome = Runner::new(db, stop).down(discard).await;
     guard.release().await;
     outcome
 }

@@ -20,6 +20,13 @@ pub async fn find(tx: &mut Tx, name: &str) -> Result<Option<String>> {
     Ok(row.map(|row| row.get("value")).transpose()?)
 }
 
+/// The value of a setting, outside of a transaction.
+pub async fn value(db: &Db, name: &str) -> Result<Option<String>> {
+    let sql = r#"SELECT "value" FROM "Settings" WHERE "name" = ?"#;
+    let row = db.opt(sql, args![name]).await?;
+    Ok(row.map(|row| row.get("value")).transpose()?)
+}
+
 /// Sets a setting that is not there yet. The caller holds the lock `settings`.
 pub async fn create(tx: &mut Tx, clock: &Clock, name: &str, value: &str) -> Result<()> {
     let now = clock.now();

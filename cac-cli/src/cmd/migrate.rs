@@ -4,12 +4,14 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use cac_core::clock::Clock;
 use cac_core::db::Db;
-use cac_core::schema;
+use cac_core::retention::{self, OldRows};
+use cac_core::schema::{self, AdoptionPlan};
 use clap::{Args, Subcommand};
 
 use super::Common;
-use crate::print::{self, Failure};
+use crate::print::{self, Exit, Failure};
 
 #[derive(Args)]
 #[command(arg_required_else_help = true)]
@@ -25,11 +27,18 @@ enum Command {
         /// Adopt a database of the original without asking: the original is stopped
         #[arg(long)]
         yes: bool,
+        /// Say what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Where each change of the schema stands
     Status,
-    /// Undo the last change; tables of the original stay
-    Down,
+    /// Undo the last change; tables of the original stay, and what would be lost is named
+    Down {
+        /// Lose what would be lost
+        #[arg(long)]
+        discard: bool,
+    },
     /// Begin a new change of the schema: six empty files, for developers of cac
     New {
         /// 1 to 40 of a-z, 0-9 and _
@@ -57,25 +66,55 @@ impl Migrate {
                     }
                 }
             }
-            Command::Up { yes } => {
-                let db = connect().await?;
-                if schema::is_original(&db).await? && !yes && !agreed()? {
-                    return Err("Nothing was changed.".into());
+            Command::Up { dry_run: true, .. } => {
+                let plan = match existing().await? {
+                    Some(db) => schema::plan(&db).await?,
+                    None => schema::plan_of_none(),
+                };
+                match common.json {
+                    true => print::json(&plan)?,
+                    false => print::data(&plan.to_string())?,
+                }
+            }
+            Command::Up { yes, .. } => {
+                let config = super::config()?;
+                let db = Db::connect(config.database_url.expose()).await?;
+                if let Some(adoption) = schema::plan(&db).await?.adoption {
+                    agree(&adoption, yes)?;
                 }
                 let report = schema::up(&db).await?;
+                for old in retention::preview(&db, &config.retention, &Clock::System).await? {
+                    let OldRows {
+                        kind,
+                        count,
+                        setting,
+                        from,
+                    } = old;
+                    let from = from.format("%Y-%m-%d");
+                    print::note(&format!(
+                        "From {from} on old {kind} are removed, {count} of them now; {setting} says how long they stay (0: for ever)."
+                    ));
+                }
                 match common.json {
                     true => print::json(&report)?,
                     false => print::data(&report.to_string())?,
                 }
             }
             Command::Status => {
-                let db = connect().await?;
-                if schema::is_original(&db).await? {
-                    print::note(
-                        "This is a database of the original program that is not adopted yet; `cac migrate up` does it.",
-                    );
-                }
-                let all = schema::status(&db).await?;
+                let all = match existing().await? {
+                    None => {
+                        print::note("There is no database yet; `cac migrate up` makes it.");
+                        schema::status_of_none()
+                    }
+                    Some(db) => {
+                        if schema::is_original(&db).await? {
+                            print::note(
+                                "This is a database of the original program that is not adopted yet; `cac migrate up` does it.",
+                            );
+                        }
+                        schema::status(&db).await?
+                    }
+                };
                 match common.json {
                     true => print::json(&all)?,
                     false => {
@@ -84,8 +123,12 @@ impl Migrate {
                     }
                 }
             }
-            Command::Down => {
-                let undone = schema::down(&connect().await?).await?;
+            Command::Down { discard } => {
+                let db = connect().await?;
+                let undone = match discard {
+                    true => schema::down_discarding(&db).await?,
+                    false => schema::down(&db).await?,
+                };
                 match common.json {
                     true => print::json(&serde_json::json!({"undone": undone}))?,
                     false => print::data(&format!("Undone: {undone}\n"))?,
@@ -100,14 +143,32 @@ async fn connect() -> Result<Db, Failure> {
     Ok(Db::connect(super::config()?.database_url.expose()).await?)
 }
 
-/// Says what is to be done first, and asks where somebody can answer; a script has read the documentation.
-fn agreed() -> Result<bool, Failure> {
+/// The configured database, if there is one: whoever only looks makes none.
+async fn existing() -> Result<Option<Db>, Failure> {
+    let config = super::inspected_config()?;
+    match Db::is_missing(config.database_url.expose()) {
+        true => Ok(None),
+        false => Ok(Some(Db::connect(config.database_url.expose()).await?)),
+    }
+}
+
+/// Says what is to be done first and what would happen. Nothing happens before somebody has agreed.
+fn agree(adoption: &AdoptionPlan, yes: bool) -> Result<(), Failure> {
     print::note(STOP_FIRST);
+    print::note(adoption.to_string().trim_end());
+    if yes {
+        return Ok(());
+    }
     if !std::io::stdin().is_terminal() {
-        return Ok(true);
+        return Err(Exit::usage(
+            "Nothing was changed. Say --yes once the original is stopped; --dry-run shows again what would be done.",
+        ));
     }
     let _ = write!(std::io::stderr(), "Is the original stopped? [y/N] ");
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err("Nothing was changed.".into()),
+    }
 }

@@ -5,6 +5,68 @@ use cac_core::testing;
 use crate::lab::{good, simulator};
 use crate::local::{add_node, simulator_secret};
 
+/// A diagnosis in a folder without settings once left a database and two secrets there.
+#[test]
+fn who_only_looks_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let left = || {
+        let entries = std::fs::read_dir(dir.path()).unwrap().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        names.collect::<Vec<_>>()
+    };
+    let look = |words: &[&str], vars: &[(&str, &str)]| {
+        let mut command = crate::lab::command("cac", words, vars);
+        let output = command.current_dir(dir.path()).output().unwrap();
+        let (out, err) = (
+            crate::lab::text(&output.stdout),
+            crate::lab::text(&output.stderr),
+        );
+        assert!(!err.contains("panicked"), "{err}");
+        assert_eq!(left(), Vec::<String>::new(), "{words:?}: {out}{err}");
+        out
+    };
+    let listen = ("CAC_LISTEN", "127.0.0.1:0");
+    for words in [
+        &["doctor"][..],
+        &["migrate", "status"],
+        &["migrate", "up", "--dry-run"],
+    ] {
+        let out = look(words, &[listen]);
+        assert!(
+            out.contains("none yet") || out.contains("0002_cac"),
+            "{words:?}: {out}"
+        );
+        look(words, &[listen, ("CAC_DATA_DIR", "elsewhere/deep")]);
+        look(words, &[listen, ("DATABASE_URL", "sqlite:my.db")]);
+    }
+}
+
+/// Nor into a database that no program was started on yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_writes_nothing_into_the_database() {
+    for database in testing::databases().await {
+        let vars = [
+            ("DATABASE_URL", database.url.as_str()),
+            ("CAC_LISTEN", "127.0.0.1:0"),
+            ("SESSION_SECRET", "a secret for tests only"),
+            ("CAC_SECRET_KEY", &"ab".repeat(32)),
+        ];
+        for words in [&["doctor"][..], &["migrate", "status"]] {
+            let output = crate::lab::run("cac", words, &vars);
+            let said = crate::lab::text(&output.stdout);
+            assert!(!said.is_empty(), "{}", crate::lab::text(&output.stderr));
+            let sql = r#"SELECT COUNT(*) AS "n" FROM "Settings""#;
+            let rows = database.db.one(sql, cac_core::args![]).await.unwrap();
+            assert_eq!(
+                rows.get::<i64>("n").unwrap(),
+                0,
+                "{}: {said}",
+                database.name
+            );
+        }
+    }
+}
+
 /// Everything that an operator would look at one by one, at once; and what to do about each.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_doctor_says_what_is_wrong_and_what_to_do() {

@@ -29,6 +29,8 @@ pub(crate) struct Front {
     pub(crate) portal: Portal,
     pub(crate) admin: String,
     pub(crate) token: String,
+    /// What its proxies pin.
+    pub(crate) key: String,
     pub(crate) browser: Browser,
     pub(crate) http: Option<Running>,
     pub(crate) nginx: Running,
@@ -53,6 +55,7 @@ impl Front {
                 nginx(dir.path())
             },
             token: String::new(),
+            key: String::new(),
             admin: String::new(),
             dir,
             ip,
@@ -65,6 +68,9 @@ impl Front {
         front.http().await;
         front.admin = front.portal.login("admin", "admin-demo").await.unwrap();
         front.token = front.new_token(&["nginx:read", "nginx:report"]).await;
+        let key = front.portal.get("/proxy-key", &front.admin).await;
+        let key = crate::portal::json(key, 200).await;
+        front.key = key["key"].as_str().unwrap().to_owned();
         front
     }
 
@@ -99,6 +105,16 @@ impl Front {
         self.dir.path().join("nginx.conf")
     }
 
+    /// Words of a command, and which nginx it is about.
+    pub(crate) fn machine_words(&self, words: &[&str]) -> Vec<String> {
+        let file = self.file().display().to_string();
+        let words = words
+            .iter()
+            .copied()
+            .chain(["--file", &file, "--name", "here"]);
+        words.map(ToOwned::to_owned).collect()
+    }
+
     pub(crate) fn words(&self, more: &[&'static str]) -> Vec<String> {
         let file = self.file().display().to_string();
         let words = ["proxy", "sync", "--file", &file, "--name", "here"];
@@ -108,9 +124,25 @@ impl Front {
     pub(crate) fn sync(&self, more: &[&'static str]) -> Running {
         let words = self.words(more);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let url = format!("http://{}:3000", self.ip);
-        let vars = [("CAC_URL", url.as_str()), ("CAC_TOKEN", &self.token)];
-        Running::start("cac", &words, &vars)
+        let vars = self.puller_vars(&self.token);
+        Running::start("cac", &words, &borrowed(&vars))
+    }
+
+    /// The environment of a puller of this machine: where its portal is, whose key it pins, and which paths a file may name.
+    pub(crate) fn puller_vars(&self, token: &str) -> Vec<(&'static str, String)> {
+        let below = |name: &str| self.dir.path().join(name).display().to_string();
+        vec![
+            ("CAC_URL", format!("http://{}:3000", self.ip)),
+            ("CAC_TOKEN", token.to_owned()),
+            ("CAC_PROXY_KEY", self.key.clone()),
+            (
+                "CAC_PROXY_PID",
+                format!("{},{}", below("nginx.pid"), below("other.pid")),
+            ),
+            ("CAC_PROXY_LOGS", self.dir.path().display().to_string()),
+            ("CAC_PROXY_TEMP", self.dir.path().display().to_string()),
+            ("CAC_PROXY_INCLUDE", below("more*.conf")),
+        ]
     }
 
     /// As a timer runs it.
@@ -121,9 +153,7 @@ impl Front {
     pub(crate) fn once_with(&self, token: &str, file: &Path) -> Output {
         let file = file.to_str().unwrap();
         let words = ["proxy", "sync", "--once", "--file", file, "--name", "here"];
-        let url = format!("http://{}:3000", self.ip);
-        let vars = [("CAC_URL", url.as_str()), ("CAC_TOKEN", token)];
-        run("cac", &words, &vars)
+        run("cac", &words, &borrowed(&self.puller_vars(token)))
     }
 
     /// Another machine with an nginx and a puller: it has files and a loopback network of its own, and its puller reaches the portal.
@@ -172,10 +202,9 @@ impl Front {
         );
         words.push(text(&self.file()));
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let url = format!("http://{}:3000", self.ip);
-        let vars = [("CAC_URL", url.as_str()), ("CAC_TOKEN", &self.token)];
+        let vars = self.puller_vars(&self.token);
         Elsewhere {
-            sync: Running::start("/usr/bin/unshare", &words, &vars),
+            sync: Running::start("/usr/bin/unshare", &words, &borrowed(&vars)),
             dir,
             ip: self.ip,
         }
@@ -219,6 +248,13 @@ impl Front {
         })
         .await
     }
+}
+
+/// As commands take it.
+pub(crate) fn borrowed<'a>(vars: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
+    vars.iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect()
 }
 
 pub(crate) struct Elsewhere {

@@ -63,7 +63,19 @@ async fn the_originals_database_is_adopted_only_by_migrate_up() {
             "{program}: {said}"
         );
     }
-    let output = crate::lab::run("cac", &["migrate", "up"], &vars);
+    // What would be done is said, and nothing is done: not by a question that nobody can answer, either.
+    let plan = good("cac", &["migrate", "up", "--dry-run"], &vars);
+    assert!(
+        plan.contains("pending shell commands that will run when cac-runner starts: 2\n    job "),
+        "{plan}"
+    );
+    let said = bad("cac", &["migrate", "up"], &vars, 2);
+    assert!(
+        said.contains("Nothing was changed. Say --yes") && said.contains("    job "),
+        "{said}"
+    );
+    assert!(cac_core::schema::is_original(&database.db).await.unwrap());
+    let output = crate::lab::run("cac", &["migrate", "up", "--yes"], &vars);
     let (out, err) = (
         crate::lab::text(&output.stdout),
         crate::lab::text(&output.stderr),

@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::front::{Front, nginx};
+use crate::front::{Front, borrowed, nginx};
 use crate::lab::{answers, run, text, until};
 
 async fn front() -> Front {
@@ -326,12 +326,11 @@ async fn a_foreign_file_of_any_bytes_is_kept_and_its_name_may_be_relative() {
     let half = front.dir.path().join("nginx.conf.cac-half");
     fs::write(half, &foreign[..4]).unwrap();
     let one = front.add("one").await;
-    let url = format!("http://{}:3000", front.ip);
     let script = r#"cd "$0" && exec "$1" proxy sync --once --file nginx.conf --name here"#;
     let dir = front.dir.path().display().to_string();
     let words = ["-c", script, &dir, env!("CARGO_BIN_EXE_cac")];
-    let vars = [("CAC_URL", url.as_str()), ("CAC_TOKEN", &front.token)];
-    let done = run("/bin/sh", &words, &vars);
+    let vars = front.puller_vars(&front.token);
+    let done = run("/bin/sh", &words, &borrowed(&vars));
     assert!(done.status.success(), "{}", text(&done.stderr));
     front.stands(one, "live").await;
     let kept = front.dir.path().join("nginx.conf.before-cac");

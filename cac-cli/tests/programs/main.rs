@@ -20,5 +20,6 @@ mod proxy;
 mod readme;
 mod runner;
 mod secret;
+mod signed;
 mod trust;
 mod visitors;

@@ -14,9 +14,9 @@ use super::mail::mail;
 use super::nginx::{nginx, portal};
 use super::people::{account_requests, token_lifetime};
 use super::reader::Reader;
-use super::secrets::{secret_key, session_secret};
+use super::secrets::{Files, secret_key, session_secret};
 use super::web::{change_password_url, open_limits, rate_limits, security_contact};
-use super::{Config, Containers, Environment, Program, Proxmox, Runner, StepLimits};
+use super::{Config, Containers, Environment, Program, Proxmox, Retention, Runner, StepLimits};
 use crate::container::Sizes;
 use crate::pve::Secret;
 use crate::quota::Limits;
@@ -67,7 +67,7 @@ impl std::fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> {
+pub(super) fn config(vars: &Vars, program: Program, files: Files) -> Result<Config, Problems> {
     let mut r = Reader {
         vars,
         problems: Vec::new(),
@@ -117,6 +117,7 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
         metrics_allow: r.networks("METRICS_ALLOW", loopback),
         containers: containers(&mut r),
         runner: runner(&mut r, program),
+        retention: retention(&mut r),
         tasks: tasks(&mut r, program),
         nginx: nginx(&mut r, &domain),
         mail: mail(&mut r),
@@ -134,12 +135,29 @@ pub(super) fn config(vars: &Vars, program: Program) -> Result<Config, Problems> 
     };
     config.nginx.portal = portal(&mut r, &config);
     // Last, since they may make files: a configuration that is refused leaves nothing behind.
-    config.session_secret = session_secret(&mut r, program, sqlite, &config.data_dir);
-    config.secret_key = secret_key(&mut r, program, config.database_url.expose());
+    let session = config.data_dir.join("session-secret");
+    let session = sqlite.then_some(session);
+    config.session_secret = session_secret(&mut r, program, session.as_deref(), files);
+    config.secret_key = secret_key(&mut r, program, config.database_url.expose(), files);
     if r.problems.is_empty() {
         Ok(config)
     } else {
         Err(Problems(r.problems))
+    }
+}
+
+/// 0 is for ever.
+fn days(r: &mut Reader<'_>, name: &str, default: u64) -> Option<Duration> {
+    let days: u64 = r.parse(name, default, "a number of days, or 0 for ever");
+    (days > 0).then(|| Duration::from_secs(days.min(36_500) * 86_400))
+}
+
+fn retention(r: &mut Reader<'_>) -> Retention {
+    Retention {
+        audit: days(r, "AUDIT_DAYS", 365),
+        jobs: days(r, "JOB_DAYS", 0),
+        idempotency: days(r, "IDEMPOTENCY_DAYS", 1),
+        login_failures: days(r, "LOGIN_FAILURE_DAYS", 30),
     }
 }
 
@@ -404,9 +422,7 @@ fn runner(r: &mut Reader<'_>, program: Program) -> Runner {
             .parse("JOB_OUTPUT_LIMIT_MIB", 64_u64, "a number of MiB")
             .clamp(1, 1 << 20)
             << 20,
-        output_age: Some(r.parse("JOB_OUTPUT_DAYS", 0_u64, "a number of days"))
-            .filter(|days| *days > 0)
-            .map(|days| Duration::from_secs(days.min(36_500) * 86_400)),
+        output_age: days(r, "JOB_OUTPUT_DAYS", 0),
         // A runner that starts no programs needs no right to change its user, and the packages give it none.
         user: if program == Program::Runner
             && (shell_jobs || r.vars.get("JOB_TASKS_FILE").is_some())

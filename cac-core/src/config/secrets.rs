@@ -1,15 +1,40 @@
 //! Reading the program's own secrets; with SQLite it makes them itself.
 
+use std::io::ErrorKind;
+use std::path::Path;
+
 use super::Program;
 use super::reader::Reader;
 use crate::db::sqlite_file;
 use crate::pve::Secret;
 
+/// What becomes of files with secrets that are not there yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Files {
+    Made,
+    /// Whoever only looks makes none.
+    Read,
+}
+
+impl Files {
+    fn secret(self, path: &Path) -> std::io::Result<Option<Secret>> {
+        match self {
+            Self::Made => crate::secret::in_file(path).map(Some),
+            Self::Read => match std::fs::read_to_string(path) {
+                Ok(text) => Ok(Some(Secret::new(text.trim()))),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            },
+        }
+    }
+}
+
+/// From the environment; with SQLite else from `file`.
 pub(super) fn session_secret(
     r: &mut Reader<'_>,
     program: Program,
-    sqlite: bool,
-    data_dir: &std::path::Path,
+    file: Option<&Path>,
+    files: Files,
 ) -> Secret {
     if let Some(secret) = r.vars.get("SESSION_SECRET") {
         if secret.len() < 16 {
@@ -23,18 +48,18 @@ pub(super) fn session_secret(
     if program != Program::Http {
         return Secret::new("");
     }
-    if !sqlite {
+    let Some(file) = file else {
         r.problem(
             "SESSION_SECRET",
             "must be set when the database is not SQLite; `openssl rand -hex 32` makes a good one",
         );
         return Secret::new("");
-    }
+    };
     if !r.problems.is_empty() {
         return Secret::new("");
     }
-    match crate::secret::in_file(&data_dir.join("session-secret")) {
-        Ok(secret) => secret,
+    match files.secret(file) {
+        Ok(secret) => secret.unwrap_or_else(|| Secret::new("")),
         Err(error) => {
             r.problem(
                 "CAC_DATA_DIR",
@@ -50,6 +75,7 @@ pub(super) fn secret_key(
     r: &mut Reader<'_>,
     program: Program,
     database_url: &str,
+    files: Files,
 ) -> Option<Secret> {
     if let Some(text) = r.vars.get("CAC_SECRET_KEY") {
         if crate::cipher::key(text).is_none() {
@@ -71,8 +97,8 @@ pub(super) fn secret_key(
         return None;
     }
     let file = std::path::Path::new(path).with_file_name("secret-key");
-    match crate::secret::in_file(&file) {
-        Ok(secret) => Some(secret),
+    match files.secret(&file) {
+        Ok(secret) => secret,
         Err(error) => {
             r.problem(
                 "DATABASE_URL",

@@ -130,6 +130,10 @@ impl Runner {
             supervise(&core, "output retention", || retention::keep(&core)).await;
         });
         let core = at_work.core.clone();
+        let removing_rows = tokio::spawn(async move {
+            supervise(&core, "retention", || crate::retention::keep(&core)).await;
+        });
+        let core = at_work.core.clone();
         let settling = tokio::spawn(async move {
             supervise(&core, "settling containers", || {
                 container::keep_settling(&core)
@@ -148,6 +152,7 @@ impl Runner {
         finishing.wait().await;
         renewing.abort();
         removing.abort();
+        removing_rows.abort();
         settling.abort();
         publishing.abort();
         listening.end().await;

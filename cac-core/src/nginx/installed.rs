@@ -9,7 +9,6 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,17 +17,16 @@ use super::ports::{Listen, Sockets, TakenPorts, listens, web_listens};
 use super::process::has_workers;
 use super::proxy::{ProxyError, lock};
 use super::render::etag;
+use super::verified::VerifiedFile;
 use crate::processes;
 
-/// How often is looked whether somebody else changed something here.
-const WATCH: Duration = Duration::from_secs(1);
 /// What every file of ours begins with.
 const OURS: &str = "# Made by cac ";
 
 /// Such an nginx, as long as this process looks after its file.
 #[derive(Debug)]
-pub struct Installed {
-    pub found: Found,
+pub(super) struct Installed {
+    pub(super) found: Found,
     /// Such as `/etc/nginx/nginx.conf`.
     file: PathBuf,
     /// A shell command that has nginx read its file again; absent: the signal HUP to its process.
@@ -71,7 +69,7 @@ impl Footing {
 
 /// What became of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Became {
+pub(super) enum Became {
     Live,
     /// Other programs have ports of it: give one without what is [`Installed::taken`] now.
     Unfit,
@@ -79,7 +77,11 @@ pub enum Became {
 
 impl Installed {
     /// Others are kept away from the file: two would undo each other's work.
-    pub fn open(found: Found, file: &Path, reload: Option<String>) -> Result<Self, ProxyError> {
+    pub(super) fn open(
+        found: Found,
+        file: &Path,
+        reload: Option<String>,
+    ) -> Result<Self, ProxyError> {
         let failed = |source| ProxyError::Io {
             path: file.to_owned(),
             source,
@@ -104,22 +106,27 @@ impl Installed {
         Ok(installed)
     }
 
+    /// The file that nginx reads, as a whole path.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// Asks the program again what it can do: a module may have come.
-    pub fn ask_again(&mut self) {
+    pub(super) fn ask_again(&mut self) {
         if let Some(found) = Found::ask(&self.found.binary) {
             self.found = found;
         }
     }
 
     /// The tag of the file, if nginx runs on it for sure.
-    pub fn in_force(&self) -> Option<&str> {
+    pub(super) fn in_force(&self) -> Option<&str> {
         let live = self.memory.live.as_ref()?;
         let same = live.footing.serves() && live.footing == self.footing();
         same.then_some(live.etag.as_str())
     }
 
     /// How it stands here now.
-    pub fn footing(&self) -> Footing {
+    pub(super) fn footing(&self) -> Footing {
         let master = self.running().ok().filter(|master| has_workers(*master));
         let master = master.and_then(processes::look);
         let file = fs::metadata(&self.file).ok();
@@ -129,21 +136,17 @@ impl Installed {
         }
     }
 
-    /// Resolves when it is not so any more, a port is free that another program had, or one is taken without which nginx could not start.
-    pub async fn changes(&self, footing: &Footing) {
-        loop {
-            tokio::time::sleep(WATCH).await;
-            let taken = &self.memory.taken;
-            if self.footing() != *footing || !self.still_taken().is_superset(taken) {
-                return;
-            }
-            if !footing.serves() && self.taken().len() < TakenPorts::MOST {
-                let file = self.current();
-                if !self.others_at(&file).iter().all(|on| taken.contains(on)) {
-                    return;
-                }
-            }
+    /// Whether it is not so any more, a port is free that another program had, or one is taken without which nginx could not start.
+    pub(super) fn has_changed(&self, footing: &Footing) -> bool {
+        let taken = &self.memory.taken;
+        if self.footing() != *footing || !self.still_taken().is_superset(taken) {
+            return true;
         }
+        if footing.serves() || self.taken().len() >= TakenPorts::MOST {
+            return false;
+        }
+        let file = self.current();
+        !self.others_at(&file).iter().all(|on| taken.contains(on))
     }
 
     /// The file, if it is one of ours.
@@ -155,7 +158,7 @@ impl Installed {
     }
 
     /// Ports that other programs have.
-    pub fn taken(&self) -> TakenPorts {
+    pub(super) fn taken(&self) -> TakenPorts {
         let ports = self.memory.taken.iter();
         ports.map(|on| (on.at.port(), on.protocol)).collect()
     }
@@ -170,7 +173,7 @@ impl Installed {
     }
 
     /// Forgets those that are free again.
-    pub fn look_for_freed(&mut self) {
+    pub(super) fn look_for_freed(&mut self) {
         let still = self.still_taken();
         if still != self.memory.taken {
             self.memory.taken = still;
@@ -212,7 +215,8 @@ impl Installed {
 
     /// Puts the file in place and nginx on it. On an error the old one is in force, or nginx does not run and finds the new one when it
     /// starts.
-    pub async fn apply(&mut self, text: &str) -> Result<Became, ProxyError> {
+    pub(super) async fn apply(&mut self, file: &VerifiedFile) -> Result<Became, ProxyError> {
+        let text = file.text();
         if self.in_force() == Some(&etag(text)) {
             return Ok(Became::Live);
         }
@@ -296,7 +300,7 @@ impl Installed {
     }
 
     /// The tag of the file on which nginx is while another one is refused, where that is known: it was told to, or started on it.
-    pub fn good(&self) -> Option<String> {
+    pub(super) fn good(&self) -> Option<String> {
         let last = self
             .last_good()
             .filter(|last| self.footing().serves() && *last == self.current())?;

@@ -205,7 +205,8 @@ fn form(config: &Config, infrastructure: &Infrastructure, row: &Row) -> Result<S
     let number = |name: &str| row.get::<Option<i64>>(name).map_err(|e| e.to_string());
     let flag = |name: &str| row.get::<Option<bool>>(name).map_err(|e| e.to_string());
     let hostname = text("hostname")?.unwrap_or_default();
-    if !crate::container::is_label(&hostname) {
+    // The original served names with capitals, and neither DNS nor nginx knows a difference.
+    if !crate::container::is_label(&hostname.to_lowercase()) {
         return Err(format!(
             "The container's name `{hostname}` is not a valid label."
         ));

@@ -78,7 +78,10 @@ impl At {
             ));
         }
         if let Some((port, protocol)) = port {
-            if self.taken.has(port, protocol) {
+            // Its file is without the port before its report of it arrives.
+            let without =
+                matches!(&self.without, Without::Ports(ports) if ports.has(port, protocol));
+            if without || self.taken.has(port, protocol) {
                 return Some(format!(
                     "Another program has port {port}/{protocol} on {name}: stop that one, or remove the service and add it again, which gets it another port."
                 ));

@@ -32,7 +32,9 @@ impl std::fmt::Display for NamingViolation {
     }
 }
 
+/// Names are rendered in lower case, so capitals break no rule.
 fn public_name(name: &str) -> bool {
+    let name = name.to_lowercase();
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
@@ -42,7 +44,7 @@ pub async fn naming_violations(db: &Db) -> Result<Vec<NamingViolation>> {
     let sql = r#"SELECT "id", "hostname" FROM "Containers" ORDER BY "id""#;
     for row in db.all(sql, args![]).await? {
         let (id, name): (i64, String) = (row.get("id")?, row.get("hostname")?);
-        if !is_label(&name) {
+        if !is_label(&name.to_lowercase()) {
             found.push(NamingViolation {
                 table: "Containers",
                 id,
@@ -92,7 +94,7 @@ mod tests {
         ] {
             assert!(!is_label(bad), "{bad}");
         }
-        assert!(public_name("www.example.org"));
+        assert!(public_name("www.example.org") && public_name("WWW.example.org"));
         assert!(!public_name("www..org") && !public_name("www.example.org;"));
     }
 }

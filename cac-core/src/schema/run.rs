@@ -4,7 +4,7 @@ use super::adoption::{self, Step as AdoptionStep};
 use super::migration::{Direction, MIGRATIONS, Migration, ORIGINAL};
 use super::record::{self, Key, Records};
 use super::report::Report;
-use super::{HALF_ADOPTED, inspect, refused};
+use super::{HALF_ADOPTED, inspect, loss, refused};
 use crate::db::{Db, Dialect, Retry, Tx};
 use crate::{Error, Result};
 
@@ -84,8 +84,8 @@ impl<'a> Runner<'a> {
         Ok(Report { applied, adoption })
     }
 
-    /// Undoes the newest migration and returns its title.
-    pub(super) async fn down(&mut self) -> Result<String> {
+    /// Undoes the newest migration and returns its title. What somebody would miss is dropped only with `discard`.
+    pub(super) async fn down(&mut self, discard: bool) -> Result<String> {
         let records = inspect::look(self.db).await?;
         let migration = last(self.db.dialect(), &records)?;
         let dialect = self.db.dialect();
@@ -96,6 +96,14 @@ impl<'a> Runner<'a> {
                 migration.title(),
                 why.trim()
             )));
+        }
+        // One that was interrupted was let through when it began.
+        if !discard && records.undoing().is_none() {
+            let mut tx = self.db.read().await?;
+            let losses = loss::find(&mut tx, migration).await?;
+            if !losses.is_empty() {
+                return Err(refused(loss::refusal(&migration.title(), &losses)));
+            }
         }
         let next = |dialect, records: &Records| next_down(dialect, records, migration);
         while self.advance(next).await?.is_some() {}

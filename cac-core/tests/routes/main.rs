@@ -177,6 +177,28 @@ async fn rows_that_break_the_rules_are_left_out_and_listed() {
     }
 }
 
+/// A3: an adoption darkened every name with capitals. DNS and nginx know no difference, so the original had served them.
+#[tokio::test]
+async fn names_with_capitals_are_served_in_lower_case_and_keep_their_ports() {
+    for database in databases().await {
+        let core = core(&database).await;
+        let id = container(&core.db, "CI-SHOP", "127.1.0.2").await;
+        http(&core.db, id, "Ci-Shop", 80).await;
+        let now = chrono::Utc::now();
+        let sql = r#"INSERT INTO "Services" ("containerId", "type", "internalPort", "externalPort", "createdAt", "updatedAt") VALUES (?, 'tcp', 22, 2222, ?, ?)"#;
+        core.db.exec(sql, args![id, now, now]).await.unwrap();
+        let text = routes::render(&core).await.unwrap().text;
+        assert!(text.contains("ci-shop.cac.test 127.1.0.2:80;"), "{text}");
+        assert!(text.contains(":2222 so_keepalive=on;"), "{text}");
+        assert!(routes::troubles(&core).await.unwrap().is_empty());
+        let violations = cac_core::schema::naming_violations(&core.db).await.unwrap();
+        assert_eq!(violations, []);
+        let id = container(&core.db, "Bad_Name", "127.1.0.3").await;
+        http(&core.db, id, "Other", 80).await;
+        assert_eq!(routes::troubles(&core).await.unwrap().len(), 1);
+    }
+}
+
 /// An nginx of this test's own.
 struct Private {
     ip: Ipv4Addr,

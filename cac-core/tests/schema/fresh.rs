@@ -72,6 +72,44 @@ async fn status_tells_where_each_change_stands() {
     }
 }
 
+/// A4: `cac migrate down` dropped the nodes' encrypted secrets without a word.
+#[tokio::test]
+async fn undoing_refuses_to_lose_what_somebody_would_miss() {
+    for database in testing::databases().await {
+        let db = &database.db;
+        let now = chrono::Utc::now();
+        let sql = r#"INSERT INTO "Nodes" ("name", "secretSealed", "createdAt", "updatedAt") VALUES ('pve1', 'v1:x', ?, ?)"#;
+        db.exec(sql, args![now, now]).await.unwrap();
+        let sql = r#"INSERT INTO "AuditEntries" ("via", "action", "target", "status", "createdAt") VALUES ('local', 'a', 'b', 200, ?)"#;
+        db.exec(sql, args![now]).await.unwrap();
+        let sealed = testing::migrations();
+        let sealed = sealed.iter().position(|title| title.ends_with("_sealed"));
+        for _ in sealed.unwrap() + 1..testing::migrations().len() {
+            schema::down(db).await.unwrap();
+        }
+        let before = columns(db).await;
+        for _ in 0..2 {
+            let refused = schema::down(db).await.unwrap_err().to_string();
+            assert!(
+                refused.contains("1 encrypted secrets of nodes")
+                    && refused.contains("First run `cac secret export --in-plain-text`"),
+                "{refused}"
+            );
+            assert_eq!(columns(db).await, before, "{}", database.name);
+        }
+        // Saved first, it is no loss.
+        db.exec(r#"UPDATE "Nodes" SET "secret" = 'x'"#, args![])
+            .await
+            .unwrap();
+        schema::down(db).await.unwrap();
+        schema::down(db).await.unwrap();
+        let refused = schema::down(db).await.unwrap_err().to_string();
+        assert!(refused.contains("1 entries of the audit log"), "{refused}");
+        let undone = schema::down_discarding(db).await.unwrap();
+        assert!(undone.ends_with("_audit"), "{undone}");
+    }
+}
+
 #[tokio::test]
 async fn undoing_keeps_every_row_and_no_table_of_the_original_is_dropped() {
     for database in testing::databases().await {
@@ -79,7 +117,7 @@ async fn undoing_keeps_every_row_and_no_table_of_the_original_is_dropped() {
         fill(db).await;
         let before = counts(db).await;
         for title in testing::migrations()[1..].iter().rev() {
-            assert_eq!(schema::down(db).await.unwrap(), *title);
+            assert_eq!(schema::down_discarding(db).await.unwrap(), *title);
             assert_eq!(counts(db).await, before, "{}", database.name);
         }
         assert!(!columns(db).await.contains_key("Settings"));

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use cac_core::nginx::statement::is_proxy_name;
 use cac_core::routes::{self, Away, Variant};
+use cac_core::{proxy, proxy_key};
 use poem::http::StatusCode;
 use poem_openapi::param::{Header, Query};
 use poem_openapi::payload::{Html, PlainText};
@@ -29,6 +31,12 @@ pub(crate) enum Configuration {
         PlainText<String>,
         #[oai(header = "ETag")] String,
         #[oai(header = "Cache-Control")] String,
+        /// Where `proxy` was given: what the portal says about the file, in Base64.
+        #[oai(header = "Cac-Statement")]
+        Option<String>,
+        /// The portal's Ed25519 signature of that, in Base64.
+        #[oai(header = "Cac-Signature")]
+        Option<String>,
     ),
     /// It is still what `If-None-Match` names
     #[oai(status = 304)]
@@ -76,6 +84,8 @@ impl Api {
         stream: Query<Option<String>>,
         /// Ports that other programs have on its machine, as a comma list: what would listen there is left out.
         taken: Query<Option<String>>,
+        /// The name of the reverse proxy: the answer is signed for it, with the key of `GET /proxy-key`.
+        proxy: Query<Option<String>>,
     ) -> Result<Configuration> {
         may_read(&who).await?;
         let variant = Variant::parse(
@@ -85,6 +95,13 @@ impl Api {
             stream.0.as_deref(),
             taken.0.as_deref(),
         )?;
+        let proxy = proxy.0.as_deref();
+        if proxy.is_some_and(|name| !is_proxy_name(name)) {
+            return Err(cac_core::Error::invalid("proxy", proxy::NAME_RULE).into());
+        }
+        if proxy.is_none() && (who.token.is_some() || who.actor.is_none()) {
+            note_unsigned(&who).await;
+        }
         let has = if_none_match.0.unwrap_or_default();
         let deadline = Instant::now() + Duration::from_secs(wait.0.unwrap_or(0).min(LONGEST));
         let mut changed = who.core.wake.watch_routes();
@@ -94,10 +111,23 @@ impl Api {
             let newest = routes::file(&who.core, &variant).await?;
             let etag = newest.etag.clone();
             if !names(&has, &etag) {
+                let signed = match proxy {
+                    Some(proxy) => {
+                        let signed =
+                            proxy_key::sign(&who.core, proxy, newest.revision, &newest.text);
+                        Some(signed.await?)
+                    }
+                    None => None,
+                };
+                let (statement, signature) = signed
+                    .map(|signed| (signed.statement, signed.signature))
+                    .unzip();
                 return Ok(Configuration::File(
                     PlainText(newest.text.clone()),
                     etag,
                     "no-cache".to_owned(),
+                    statement,
+                    signature,
                 ));
             }
             if Instant::now() >= deadline || who.stop.is_cancelled() {
@@ -135,6 +165,16 @@ impl Api {
             Away::Unknown => Unavailable::Unknown(page),
             _ => Unavailable::Page(page, 5),
         })
+    }
+}
+
+/// A note that fails keeps no proxy from its file.
+async fn note_unsigned(who: &Anyone) {
+    let Some(address) = who.source.ip else {
+        return;
+    };
+    if let Err(error) = proxy_key::note_unsigned(&who.core, &address.to_string()).await {
+        tracing::warn!(%error, "a read without a signature is not noted");
     }
 }
 

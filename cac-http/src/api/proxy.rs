@@ -3,6 +3,7 @@
 use cac_core::Error;
 use cac_core::nginx::BadValue;
 use cac_core::proxy::{self, Report};
+use cac_core::proxy_key;
 use chrono::{DateTime, Utc};
 use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
@@ -90,8 +91,45 @@ pub(crate) enum Forgotten {
     Gone,
 }
 
+/// The public half of the key that the portal signs with.
+#[derive(Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+pub(crate) struct ProxyKey {
+    /// What a reverse proxy pins (`CAC_PROXY_KEY`).
+    key: String,
+    /// For comparing two keys by eye.
+    fingerprint: String,
+    /// The key that will follow, while keys are changed: proxies pin both.
+    next_key: Option<String>,
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum Key {
+    /// The key
+    #[oai(status = 200)]
+    Found(Json<ProxyKey>),
+}
+
 #[OpenApi]
 impl Api {
+    /// The key that reverse proxies pin
+    ///
+    /// With it they verify what `/nginx.conf?proxy=NAME` sends.
+    #[oai(
+        path = "/proxy-key",
+        method = "get",
+        operation_id = "proxy_key_find",
+        tag = "Tag::Nginx"
+    )]
+    async fn proxy_key_find(&self, who: Signed) -> Result<Key> {
+        let keys = proxy_key::find(&who.core, &who.actor).await?;
+        Ok(Key::Found(Json(ProxyKey {
+            key: keys.current.to_string(),
+            fingerprint: keys.current.fingerprint(),
+            next_key: keys.next.map(|next| next.to_string()),
+        })))
+    }
+
     /// List the reverse proxies
     #[oai(
         path = "/proxies",

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use cac_core::container::{self, NewContainer};
+use cac_core::nginx::{PinnedKey, SignedStatement, statement};
 use cac_core::testing::until;
-use cac_core::{Actor, args};
+use cac_core::{Actor, args, proxy_key};
 
 use serde_json::{Value, json};
 
@@ -64,6 +65,50 @@ async fn a_whole_file_with_a_strong_tag() {
         400,
     )
     .await;
+}
+
+/// What a puller verifies; whoever asks without a name gets the plain file as ever, and `cac doctor` knows of it.
+#[tokio::test]
+async fn who_names_itself_is_sent_a_signature_about_these_bytes() {
+    let lab = Lab::idle(&[]).await;
+    let (alice, admin) = (lab.login("alice").await, lab.login("admin").await);
+    expect(lab.get("/proxy-key", &alice).send().await.unwrap(), 403).await;
+    let key = expect(lab.get("/proxy-key", &admin).send().await.unwrap(), 200).await;
+    let key: PinnedKey = key["key"].as_str().unwrap().parse().unwrap();
+    let signed = lab
+        .get("/nginx.conf?proxy=edge-1", "")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(signed.status(), 200);
+    let header = |name: &str| signed.headers()[name].to_str().unwrap().to_owned();
+    let (tag, said) = (
+        header("etag"),
+        SignedStatement {
+            statement: header("cac-statement"),
+            signature: header("cac-signature"),
+        },
+    );
+    let text = signed.text().await.unwrap();
+    let verified = statement::verify(&[key], "edge-1", &text, Some(&said)).unwrap();
+    assert_eq!(verified.installation, lab.core.installation);
+    let same = lab.get("/nginx.conf?proxy=edge-1", "");
+    let same = same.header("if-none-match", &tag).send().await.unwrap();
+    assert_eq!(same.status(), 304);
+    let readers = async || {
+        let now = lab.core.clock.now();
+        let readers = proxy_key::unsigned_readers(&lab.core.db, now).await;
+        readers.unwrap().len()
+    };
+    assert_eq!(readers().await, 0);
+    let plain = lab.get("/nginx.conf", "").send().await.unwrap();
+    assert!(!plain.headers().contains_key("cac-signature"));
+    assert_eq!(plain.text().await.unwrap(), text);
+    assert_eq!(readers().await, 1);
+    for bad in ["", "a%0Ab", "a/b", &"a".repeat(65)] {
+        let path = format!("/nginx.conf?proxy={bad}");
+        expect(lab.get(&path, "").send().await.unwrap(), 400).await;
+    }
 }
 
 /// S11 of the original: a map of the network for everyone.
