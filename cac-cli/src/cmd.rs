@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use cac_core::Actor;
-use cac_core::audit::{NewEntry, Origin, Via};
+use cac_core::audit::{Origin, Via};
 use cac_core::config::{Config, Program, environment};
 use cac_core::{Core, program};
 use clap::{Args, Parser, Subcommand};
@@ -172,22 +172,6 @@ fn local() -> Actor {
     let mut origin = Origin::new(Via::Local);
     origin.note = who.map(|who| format!("by the operating system's user {who}"));
     Actor::local().from_origin(origin)
-}
-
-/// Keeps in the audit log what was done on this machine, past every portal, by a command whose change has no entry of its own.
-async fn record(core: &Core, action: &str, target: String) {
-    let entry = NewEntry {
-        username: None,
-        via: Via::Local,
-        token: None,
-        address: None,
-        action: action.to_owned(),
-        target,
-        status: 200,
-        detail: local().origin.note,
-        request: None,
-    };
-    cac_core::audit::record(core, &entry).await;
 }
 
 /// A secret from a file, from the terminal without showing it, or from standard input; never an argument: those can be read by

@@ -8,10 +8,11 @@ use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
 use rand::RngCore as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::actor::Actor;
 use crate::clock::Clock;
 use crate::db::{Db, Tx};
 use crate::pve::Secret;
-use crate::{Core, Error, Result, args, proxy_key, setting, transaction};
+use crate::{Core, Error, Result, args, audit, proxy_key, setting, transaction};
 
 /// What the key is checked against.
 const CHECK: &str = "secret.check";
@@ -164,7 +165,7 @@ enum To<'a> {
 }
 
 /// Seals what stands in plain text, as after an adoption; how many.
-pub async fn encrypt(core: &Core) -> Result<u64> {
+pub async fn encrypt(core: &Core, actor: &Actor) -> Result<u64> {
     if !core.cipher.has_key() {
         let message = "Set CAC_SECRET_KEY first; `cac secret new` makes one.";
         return Err(Error::invalid("CAC_SECRET_KEY", message));
@@ -172,12 +173,13 @@ pub async fn encrypt(core: &Core) -> Result<u64> {
     let cipher = &core.cipher;
     transaction!(core.db, tx => {
         tx.lock("settings").await?;
-        rewrite(tx, core, &To::Sealed(cipher), r#"SELECT * FROM "Nodes" WHERE "secret" IS NOT NULL"#).await?
+        let count = rewrite(tx, core, &To::Sealed(cipher), r#"SELECT * FROM "Nodes" WHERE "secret" IS NOT NULL"#).await?;
+        note(tx, core, actor, "secret_encrypt", count).await?
     })
 }
 
 /// Seals everything with a new key; how many. The programs need the new one from then on.
-pub async fn rotate(core: &Core, new: &Secret) -> Result<u64> {
+pub async fn rotate(core: &Core, actor: &Actor, new: &Secret) -> Result<u64> {
     let cipher = Cipher::new(Some(new));
     if !cipher.has_key() {
         let message = "The new key must have 64 hexadecimal digits; `cac secret new` makes one.";
@@ -188,16 +190,31 @@ pub async fn rotate(core: &Core, new: &Secret) -> Result<u64> {
         tx.lock("settings").await?;
         let count = rewrite(tx, core, &To::Resealed(&cipher), all).await?;
         write_check(tx, &core.clock, &cipher).await?;
-        count
+        note(tx, core, actor, "secret_rotate", count).await?
     })
 }
 
 /// Puts all secrets back in plain text, for going back to the original; how many.
-pub async fn export(core: &Core) -> Result<u64> {
+pub async fn export(core: &Core, actor: &Actor) -> Result<u64> {
     transaction!(core.db, tx => {
         tx.lock("settings").await?;
-        rewrite(tx, core, &To::Plain, r#"SELECT * FROM "Nodes" WHERE "secretSealed" IS NOT NULL"#).await?
+        let count = rewrite(tx, core, &To::Plain, r#"SELECT * FROM "Nodes" WHERE "secretSealed" IS NOT NULL"#).await?;
+        note(tx, core, actor, "secret_export", count).await?
     })
+}
+
+async fn note(
+    tx: &mut Tx,
+    core: &Core,
+    actor: &Actor,
+    action: &'static str,
+    count: u64,
+) -> Result<u64> {
+    audit::Change::new(action, "/secrets")
+        .detail(format!("{count} secrets"))
+        .write(tx, core, actor)
+        .await?;
+    Ok(count)
 }
 
 /// How many secrets stand in plain text, and how many are sealed. A plain one beside a sealed one is the one that counts.

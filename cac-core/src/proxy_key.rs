@@ -10,12 +10,14 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use crate::actor::Actor;
+use crate::actor::{Actor, Origin};
 use crate::cipher::{self, Cipher};
 use crate::db::{Db, Row, Tx};
 use crate::nginx::{FileOrder, PinnedKey, SignedStatement, SigningKey, Statement};
-use crate::{Core, Error, Result, args, secret, setting, transaction};
+use crate::{Core, Error, Result, args, audit, secret, setting, transaction};
 
+/// What the audit log calls it.
+const TARGET: &str = "/proxy-key";
 const CURRENT: &str = "proxy.key";
 const NEXT: &str = "proxy.key.next";
 /// The settings that hold a secret.
@@ -54,20 +56,24 @@ pub async fn find(core: &Core, actor: &Actor) -> Result<ProxyKeys> {
 }
 
 /// Makes the key that will follow the current one, or says which was made already. Rights: none are checked.
-pub async fn create_next(core: &Core) -> Result<PinnedKey> {
+pub async fn create_next(core: &Core, actor: &Actor) -> Result<PinnedKey> {
     stored(core).await?;
     let sealed = transaction!(core.db, tx => {
         tx.lock("settings").await?;
         match setting::find(tx, NEXT).await? {
             Some(sealed) => sealed,
-            None => create(tx, core, NEXT).await?,
+            None => {
+                let sealed = create(tx, core, NEXT).await?;
+                audit::Change::new("proxy_key_create", TARGET).created().write(tx, core, actor).await?;
+                sealed
+            }
         }
     })?;
     Ok(open(core, &sealed)?.public())
 }
 
 /// The key that was made by [`create_next`] signs from now on, and the current one is gone. Rights: none are checked.
-pub async fn activate_next(core: &Core) -> Result<PinnedKey> {
+pub async fn activate_next(core: &Core, actor: &Actor) -> Result<PinnedKey> {
     let sealed = transaction!(core.db, tx => {
         tx.lock("settings").await?;
         let Some(next) = setting::find(tx, NEXT).await? else {
@@ -76,19 +82,24 @@ pub async fn activate_next(core: &Core) -> Result<PinnedKey> {
         };
         setting::update(tx, &core.clock, CURRENT, &next).await?;
         tx.exec(r#"DELETE FROM "Settings" WHERE "name" = ?"#, args![NEXT]).await?;
+        audit::Change::new("proxy_key_activate", TARGET).write(tx, core, actor).await?;
         next
     })?;
     Ok(open(core, &sealed)?.public())
 }
 
 /// Begins a new epoch, in which the revisions of a restored database are newer than all before. Rights: none are checked.
-pub async fn begin_epoch(core: &Core) -> Result<i64> {
+pub async fn begin_epoch(core: &Core, actor: &Actor) -> Result<i64> {
     transaction!(core.db, tx => {
         tx.lock("settings").await?;
         let before = setting::find(tx, EPOCH).await?.and_then(|text| text.parse().ok()).unwrap_or(0);
         // The restored database does not know the epochs that began after the backup, and seconds are beyond all of them.
         let epoch = core.clock.now().timestamp().max(before + 1);
         setting::update(tx, &core.clock, EPOCH, &epoch.to_string()).await?;
+        audit::Change::new("proxy_epoch_begin", TARGET)
+            .field("epoch", before, epoch)
+            .write(tx, core, actor)
+            .await?;
         epoch
     })
 }
@@ -123,7 +134,15 @@ async fn stored(core: &Core) -> Result<Stored> {
             tx.lock("settings").await?;
             match setting::find(tx, CURRENT).await? {
                 Some(current) => current,
-                None => create(tx, core, CURRENT).await?,
+                None => {
+                    let sealed = create(tx, core, CURRENT).await?;
+                    // Nobody asked for it: it is needed.
+                    audit::Change::new("proxy_key_create", TARGET)
+                        .created()
+                        .write_for(tx, core, None, &Origin::default())
+                        .await?;
+                    sealed
+                }
             }
         })?,
     };

@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use serde::Serialize;
 
+use crate::actor::Origin;
 use crate::clock::Clock;
 use crate::config::Retention;
 use crate::db::{Arg, Db, Row};
-use crate::{Core, Result, args, secret, setting, transaction};
+use crate::{Core, Result, args, audit, secret, setting, transaction};
 
 /// Rows of one step.
 const STEP: u32 = 500;
@@ -35,9 +36,13 @@ struct Kind {
     count: &'static str,
     /// Finds their ids; tried in turn, the next one where the former found nothing.
     steps: &'static [Step],
+    /// Whether the audit log says how many were removed.
+    is_recorded: bool,
 }
 
 struct Step {
+    /// In words.
+    rows: &'static str,
     find: &'static str,
     ids: fn(&[Row]) -> Result<Arg>,
     remove: &'static str,
@@ -50,10 +55,12 @@ const KINDS: [Kind; 4] = [
         age: |retention| retention.audit,
         count: r#"SELECT COUNT(*) AS "n" FROM "AuditEntries" WHERE "createdAt" < ?"#,
         steps: &[Step {
+            rows: "audit entries",
             find: r#"SELECT "id" FROM "AuditEntries" WHERE "createdAt" < ? ORDER BY "id" LIMIT ?"#,
             ids: numbers,
             remove: r#"DELETE FROM "AuditEntries" WHERE "id" IN ?"#,
         }],
+        is_recorded: true,
     },
     Kind {
         name: "finished jobs",
@@ -61,24 +68,27 @@ const KINDS: [Kind; 4] = [
         age: |retention| retention.jobs,
         count: r#"SELECT COUNT(*) AS "n" FROM "Jobs" j WHERE j."status" IN ('success', 'failure', 'cancelled')
             AND COALESCE(j."finishedAt", j."updatedAt") < ?
-            AND NOT EXISTS (SELECT 1 FROM "Containers" c WHERE c."jobId" = j."id")"#,
+            AND NOT EXISTS (SELECT 1 FROM "Containers" c WHERE c."jobId" = j."id" OR c."deletionJobId" = j."id")"#,
         steps: &[
             // Output first: one job may have very much of it.
             Step {
+                rows: "pieces of output of finished jobs",
                 find: r#"SELECT s."id" FROM "JobStatuses" s JOIN "Jobs" j ON j."id" = s."jobId"
                     WHERE j."status" IN ('success', 'failure', 'cancelled') AND COALESCE(j."finishedAt", j."updatedAt") < ?
-                    AND NOT EXISTS (SELECT 1 FROM "Containers" c WHERE c."jobId" = j."id") ORDER BY s."id" LIMIT ?"#,
+                    AND NOT EXISTS (SELECT 1 FROM "Containers" c WHERE c."jobId" = j."id" OR c."deletionJobId" = j."id") ORDER BY s."id" LIMIT ?"#,
                 ids: numbers,
                 remove: r#"DELETE FROM "JobStatuses" WHERE "id" IN ?"#,
             },
             Step {
+                rows: "finished jobs",
                 find: r#"SELECT j."id" FROM "Jobs" j WHERE j."status" IN ('success', 'failure', 'cancelled')
                     AND COALESCE(j."finishedAt", j."updatedAt") < ?
-                    AND NOT EXISTS (SELECT 1 FROM "Containers" c WHERE c."jobId" = j."id") ORDER BY j."id" LIMIT ?"#,
+                    AND NOT EXISTS (SELECT 1 FROM "Containers" c WHERE c."jobId" = j."id" OR c."deletionJobId" = j."id") ORDER BY j."id" LIMIT ?"#,
                 ids: numbers,
                 remove: r#"DELETE FROM "Jobs" WHERE "id" IN ?"#,
             },
         ],
+        is_recorded: true,
     },
     Kind {
         name: "idempotency keys",
@@ -86,10 +96,12 @@ const KINDS: [Kind; 4] = [
         age: |retention| retention.idempotency,
         count: r#"SELECT COUNT(*) AS "n" FROM "IdempotencyKeys" WHERE "createdAt" < ?"#,
         steps: &[Step {
+            rows: "idempotency keys",
             find: r#"SELECT "id" FROM "IdempotencyKeys" WHERE "createdAt" < ? ORDER BY "id" LIMIT ?"#,
             ids: numbers,
             remove: r#"DELETE FROM "IdempotencyKeys" WHERE "id" IN ?"#,
         }],
+        is_recorded: false,
     },
     Kind {
         name: "failed sign-ins",
@@ -97,10 +109,12 @@ const KINDS: [Kind; 4] = [
         age: |retention| retention.login_failures,
         count: r#"SELECT COUNT(*) AS "n" FROM "LoginFailures" WHERE "lastAt" < ?"#,
         steps: &[Step {
+            rows: "failed sign-ins",
             find: r#"SELECT "name" AS "id" FROM "LoginFailures" WHERE "lastAt" < ? ORDER BY "name" LIMIT ?"#,
             ids: names,
             remove: r#"DELETE FROM "LoginFailures" WHERE "name" IN ?"#,
         }],
+        is_recorded: false,
     },
 ];
 
@@ -141,7 +155,12 @@ pub async fn preview(db: &Db, retention: &Retention, clock: &Clock) -> Result<Ve
 
 fn before(retention: &Retention, kind: &Kind, clock: &Clock) -> Option<DateTime<Utc>> {
     let age = TimeDelta::from_std((kind.age)(retention)?).ok()?;
-    clock.now().checked_sub_signed(age)
+    let before = clock.now().checked_sub_signed(age)?;
+    // What is recorded grows old once a day, or each look would remove a few rows and add one.
+    match kind.is_recorded {
+        true => before.duration_trunc(TimeDelta::days(1)).ok(),
+        false => Some(before),
+    }
 }
 
 /// When removal begins; said once, at the first start of a release that removes.
@@ -196,8 +215,18 @@ pub async fn step(core: &Core, holder: &str) -> Result<usize> {
             if !lease(core, holder).await? {
                 return Ok(0);
             }
-            // What is not removed must not be found again at once.
-            let removed = core.db.exec(step.remove, vec![(step.ids)(&rows)?]).await?;
+            let ids = (step.ids)(&rows)?;
+            let removed = transaction!(core.db, tx => {
+                let removed = tx.exec(step.remove, vec![ids.clone()]).await?;
+                if kind.is_recorded && removed > 0 {
+                    audit::Change::new("retention_remove", "/retention")
+                        .deleted()
+                        .detail(format!("{removed} {} older than {}, by {}", step.rows, before.format("%Y-%m-%d"), kind.setting))
+                        .write_for(tx, core, None, &Origin::default())
+                        .await?;
+                }
+                removed
+            })?;
             tracing::debug!(kind = kind.name, rows = removed, "old rows removed");
             return Ok(usize::try_from(removed).unwrap_or(0));
         }

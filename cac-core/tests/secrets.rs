@@ -59,7 +59,7 @@ async fn a_secret_written_by_hand_beside_a_sealed_one_is_the_one_that_counts() {
             "{}",
             database.name
         );
-        assert_eq!(cipher::encrypt(&core).await.unwrap(), 1);
+        assert_eq!(cipher::encrypt(&core, &Actor::local()).await.unwrap(), 1);
         assert_eq!(
             secret_of(&core, id).await,
             "the new one",
@@ -72,15 +72,15 @@ async fn a_secret_written_by_hand_beside_a_sealed_one_is_the_one_that_counts() {
             .exec(by_hand, args!["the third", id])
             .await
             .unwrap();
-        cipher::export(&core).await.unwrap();
+        cipher::export(&core, &Actor::local()).await.unwrap();
         assert_eq!(secret_of(&core, id).await, "the third");
-        cipher::encrypt(&core).await.unwrap();
+        cipher::encrypt(&core, &Actor::local()).await.unwrap();
         database
             .db
             .exec(by_hand, args!["the fourth", id])
             .await
             .unwrap();
-        cipher::rotate(&core, &Secret::new("bb".repeat(32)))
+        cipher::rotate(&core, &Actor::local(), &Secret::new("bb".repeat(32)))
             .await
             .unwrap();
         let after = self::core(&database, "bb").await;
@@ -122,12 +122,13 @@ async fn every_process_signs_with_the_one_key_that_was_made_once() {
         let same = async |core: &Core| {
             assert_eq!(proxy_key::find(core, &admin).await.unwrap().current, key);
         };
-        cipher::export(&cores[0]).await.unwrap();
+        cipher::export(&cores[0], &Actor::local()).await.unwrap();
         assert!(!value().await.starts_with("v1:"));
         same(&cores[1]).await;
-        cipher::encrypt(&cores[0]).await.unwrap();
+        cipher::encrypt(&cores[0], &Actor::local()).await.unwrap();
         assert!(value().await.starts_with("v1:"));
-        let rotated = cipher::rotate(&cores[0], &Secret::new("bb".repeat(32))).await;
+        let rotated =
+            cipher::rotate(&cores[0], &Actor::local(), &Secret::new("bb".repeat(32))).await;
         assert_eq!(rotated.unwrap(), 1);
         assert!(proxy_key::find(&cores[1], &admin).await.is_err());
         same(&core(&database, "bb").await).await;
@@ -142,12 +143,16 @@ async fn the_keys_of_the_proxies_change_without_a_gap() {
         let admin = Actor::local();
         let (one, early) = (
             proxy_key::find(&core, &admin).await.unwrap(),
-            proxy_key::activate_next(&core).await,
+            proxy_key::activate_next(&core, &Actor::local()).await,
         );
         assert!(one.next.is_none() && early.is_err());
-        let next = proxy_key::create_next(&core).await.unwrap();
+        let next = proxy_key::create_next(&core, &Actor::local())
+            .await
+            .unwrap();
         assert_eq!(
-            proxy_key::create_next(&core).await.unwrap(),
+            proxy_key::create_next(&core, &Actor::local())
+                .await
+                .unwrap(),
             next,
             "it is made once"
         );
@@ -158,12 +163,21 @@ async fn the_keys_of_the_proxies_change_without_a_gap() {
         };
         assert_eq!(good(&pinned).await, Ok(0));
         assert!(good(&pinned[1..]).await.is_err(), "it does not sign yet");
-        assert_eq!(proxy_key::activate_next(&core).await.unwrap(), next);
+        assert_eq!(
+            proxy_key::activate_next(&core, &Actor::local())
+                .await
+                .unwrap(),
+            next
+        );
         assert_eq!(good(&pinned).await, Ok(0));
         assert!(good(&pinned[..1]).await.is_err());
         // A restored backup knows no epoch that began after it.
-        let first = proxy_key::begin_epoch(&core).await.unwrap();
-        let second = proxy_key::begin_epoch(&core).await.unwrap();
+        let first = proxy_key::begin_epoch(&core, &Actor::local())
+            .await
+            .unwrap();
+        let second = proxy_key::begin_epoch(&core, &Actor::local())
+            .await
+            .unwrap();
         assert!(second > first && first > 1_700_000_000);
         assert_eq!(good(&pinned).await, Ok(second));
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cac_core::pve::Secret as Text;
-use cac_core::{Core, cipher, secret};
+use cac_core::{cipher, secret};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -50,19 +50,19 @@ impl Secret {
                 .map(|()| ExitCode::SUCCESS);
             }
             Command::Encrypt => (
-                recorded("secret_encrypt", cipher::encrypt).await?,
+                cipher::encrypt(&super::core().await?, &super::local()).await?,
                 "secrets were encrypted.",
             ),
             Command::Rotate { key_file } => {
                 let key = Text::new(super::small(&key_file)?.trim());
-                let rotate = async |core: &Core| cipher::rotate(core, &key).await;
+                let core = super::core().await?;
                 (
-                    recorded("secret_rotate", rotate).await?,
+                    cipher::rotate(&core, &super::local(), &key).await?,
                     "secrets have the new key. Set it for all programs (CAC_SECRET_KEY) and start them again.",
                 )
             }
             Command::Export { .. } => (
-                recorded("secret_export", cipher::export).await?,
+                cipher::export(&super::core().await?, &super::local()).await?,
                 "secrets stand in plain text now; `cac secret encrypt` takes that back.",
             ),
         };
@@ -72,15 +72,4 @@ impl Secret {
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Does it, and keeps in the audit log that it was done.
-async fn recorded<F>(action: &str, work: F) -> Result<u64, Failure>
-where
-    F: AsyncFnOnce(&Core) -> cac_core::Result<u64>,
-{
-    let core = super::core().await?;
-    let count = work(&core).await?;
-    super::record(&core, action, "/secrets".to_owned()).await;
-    Ok(count)
 }

@@ -476,7 +476,7 @@ fn shells_and_man_know_the_words() {
         .unwrap();
     assert_eq!(
         text(&answer.stdout),
-        "restart resize\n",
+        "restart resize refresh\n",
         "{}",
         text(&answer.stderr)
     );

@@ -257,6 +257,8 @@ const HTTP: &[(&str, Form)] = &[
 ];
 const HTTP_PLAIN: &[&str] = &[
     "log_format",
+    "underscores_in_headers",
+    "ignore_invalid_headers",
     "server_tokens",
     "keepalive_timeout",
     "client_max_body_size",

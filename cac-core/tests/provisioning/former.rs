@@ -188,7 +188,14 @@ async fn a_new_person_of_the_same_name_inherits_nothing() {
         let again =
             container::create(&frank.core, &self::frank(), &new("other"), Some("key")).await;
         assert_ne!(again.unwrap().id, frank.container);
-        // An admin gives the container to somebody who exists.
+        // An admin gives the container to somebody who exists, once it is made.
+        let made = r#"UPDATE "Containers" SET "state" = NULL, "jobId" = NULL WHERE "id" = ?"#;
+        frank
+            .core
+            .db
+            .exec(made, args![frank.container])
+            .await
+            .unwrap();
         let change = ContainerChange {
             username: Some("alice".to_owned()),
             ..ContainerChange::default()

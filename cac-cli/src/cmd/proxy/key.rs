@@ -7,7 +7,7 @@ use cac_core::{Actor, proxy_key};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::cmd::{Common, core, record};
+use crate::cmd::{Common, core, local};
 use crate::portal::{Portal, Told as _};
 use crate::print::{self, Failure};
 
@@ -57,8 +57,7 @@ impl Key {
             }
             Command::New => {
                 let core = core().await?;
-                let key = proxy_key::create_next(&core).await?;
-                record(&core, "proxy_key_create", "/proxy-key".to_owned()).await;
+                let key = proxy_key::create_next(&core, &local()).await?;
                 print::note(
                     "Pin it beside the old one on every proxy (CAC_PROXY_KEY=OLD,NEW), then run `cac proxy key activate`.",
                 );
@@ -66,8 +65,7 @@ impl Key {
             }
             Command::Activate => {
                 let core = core().await?;
-                let key = proxy_key::activate_next(&core).await?;
-                record(&core, "proxy_key_activate", "/proxy-key".to_owned()).await;
+                let key = proxy_key::activate_next(&core, &local()).await?;
                 print::note("It signs from now on. The old key can go from CAC_PROXY_KEY.");
                 made(&key, common)?;
             }
@@ -94,8 +92,7 @@ fn show(key: &str, fingerprint: &str, next: Option<&str>, common: &Common) -> Re
 
 pub(super) async fn begin_epoch(common: &Common) -> Result<ExitCode, Failure> {
     let core = core().await?;
-    let epoch = proxy_key::begin_epoch(&core).await?;
-    record(&core, "proxy_epoch_begin", "/proxy-key".to_owned()).await;
+    let epoch = proxy_key::begin_epoch(&core, &local()).await?;
     match common.json {
         true => print::json(&json!({"epoch": epoch}))?,
         false => print::data("Every proxy takes the files of this database from now on.\n")?,
