@@ -64,6 +64,9 @@ impl LocalLimits {
             let words: String = words.join(" ").chars().take(200).collect();
             Err(format!("line {}: `{words}`: {why}", directive.line))
         };
+        if directive.words.iter().any(is_pattern) {
+            return refuse("cac writes no regular expressions.");
+        }
         let Some(form) = place.form(directive.name(), directive.block.is_some()) else {
             return refuse("cac never writes this here.");
         };
@@ -73,6 +76,8 @@ impl LocalLimits {
         }
         match (form, &directive.block) {
             (Form::Block(inner), Some(block)) => self.block(inner, block),
+            (Form::LocationOf, Some(block)) => self.block(Place::Location, block),
+            (Form::If, Some(block)) => self.block(Place::If, block),
             (Form::Map, Some(block)) => match map(directive.arguments(), block) {
                 Ok(()) => Ok(()),
                 Err(why) => refuse(why),
@@ -86,7 +91,19 @@ impl LocalLimits {
         let is = |good: bool, why: &'static str| if good { Ok(()) } else { Err(why) };
         match form {
             Form::Plain | Form::Block(_) => Ok(()),
-            Form::Map => is(texts.len() == 2, "a map has two variables."),
+            Form::Map => is(
+                texts.len() == 2 && MAPPED.contains(&texts[1]),
+                "cac makes other variables.",
+            ),
+            Form::If => is(
+                texts == IF_UNKNOWN,
+                "cac asks for nothing but an unknown name.",
+            ),
+            Form::LocationOf => is(
+                matches!(texts[..], [path] | ["^~", path] if path.starts_with(['/', '@'])),
+                "a location is a path or a name.",
+            ),
+            Form::Off => is(texts == ["off"], "cac rewrites no redirects."),
             Form::Module => is(
                 texts.len() == 1 && self.stream_module.as_deref() == Some(Path::new(texts[0])),
                 "this machine allows no module but nginx' own stream module.",
@@ -152,6 +169,10 @@ const LISTEN: [&str; 7] = [
 
 /// The variable that names where a request goes; its map has nothing but addresses.
 const UPSTREAM: &str = "$cac_upstream";
+/// All variables that cac makes. nginx does not tell `$A` from `$a`, so that no other spelling is one of these.
+const MAPPED: [&str; 4] = ["$cac_upgrade", "$cac_connection", "$cac_host", UPSTREAM];
+/// As the words of `if ($cac_upstream = "")` are cut.
+const IF_UNKNOWN: [&str; 4] = ["($cac_upstream", "=", "", ")"];
 
 /// Where a directive stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,6 +194,10 @@ enum Form {
     Plain,
     Block(Place),
     Map,
+    If,
+    LocationOf,
+    /// `off`
+    Off,
     Module,
     User,
     Pid,
@@ -194,8 +219,8 @@ impl Place {
                 ("stream", Form::Block(Self::Stream)),
             ],
             Self::Http => &[("map", Form::Map), ("server", Form::Block(Self::Server))],
-            Self::Server => &[("location", Form::Block(Self::Location))],
-            Self::Location => &[("if", Form::Block(Self::If))],
+            Self::Server => &[("location", Form::LocationOf)],
+            Self::Location => &[("if", Form::If)],
             Self::Stream => &[("server", Form::Block(Self::StreamServer))],
             Self::Events | Self::If | Self::StreamServer => &[],
         };
@@ -257,8 +282,6 @@ const HTTP: &[(&str, Form)] = &[
 ];
 const HTTP_PLAIN: &[&str] = &[
     "log_format",
-    "underscores_in_headers",
-    "ignore_invalid_headers",
     "server_tokens",
     "keepalive_timeout",
     "client_max_body_size",
@@ -278,6 +301,8 @@ const SERVER: &[(&str, Form)] = &[
     ("ssl_certificate_key", Form::Certificate),
 ];
 const SERVER_PLAIN: &[&str] = &[
+    "underscores_in_headers",
+    "ignore_invalid_headers",
     "server_name",
     "http2",
     "http3",
@@ -294,6 +319,7 @@ const SERVER_PLAIN: &[&str] = &[
     "return",
 ];
 const LOCATION: &[(&str, Form)] = &[
+    ("proxy_redirect", Form::Off),
     ("proxy_pass", Form::HttpUpstream),
     ("access_log", Form::Log),
     ("error_log", Form::Log),
@@ -309,7 +335,6 @@ const LOCATION_PLAIN: &[&str] = &[
     "proxy_ssl_server_name",
     "proxy_ssl_name",
     "proxy_http_version",
-    "proxy_redirect",
     "proxy_buffering",
     "proxy_request_buffering",
     "proxy_connect_timeout",
@@ -328,14 +353,24 @@ fn map(words: &[Word], lines: &[Directive]) -> Result<(), &'static str> {
         let [key, value] = &line.words[..] else {
             return Err("a map's line has two words.");
         };
-        if line.block.is_some() || (!key.quoted && key.text == "include") {
+        // nginx takes a quoted `include` for one, too.
+        if line.block.is_some() || key.text == "include" {
             return Err("a map has lines and nothing else.");
+        }
+        if is_pattern(key) {
+            return Err("cac writes no regular expressions.");
         }
         if upstream && !value.text.is_empty() && value.text.parse::<SocketAddr>().is_err() {
             return Err("requests go to addresses and ports alone.");
         }
     }
     Ok(())
+}
+
+/// A regular expression may set any variable by the name of a group, and so lead a request where a visitor says.
+fn is_pattern(word: &Word) -> bool {
+    let text = word.text.trim_start_matches('!');
+    text.starts_with('~') || text.contains("(?")
 }
 
 fn is_http_upstream(text: &str) -> bool {

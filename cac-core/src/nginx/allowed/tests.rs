@@ -145,6 +145,33 @@ fn what_cac_never_writes_is_refused() {
         ),
         ("web.example.org 127.1.0.2:8080;", "include /etc/passwd;"),
         ("websocket $http_upgrade;", "include /etc/passwd;"),
+        ("websocket $http_upgrade;", "\"include\" /etc/passwd;"),
+        // nginx knows variables whatever their case.
+        (
+            "map $host $cac_upstream {",
+            "map $host $CAC_UPSTREAM { default unix:/run/docker.sock:; }\nmap $host $cac_upstream {",
+        ),
+        (
+            "map $host $cac_upstream {",
+            "map $host $other { default 1; }\nmap $host $cac_upstream {",
+        ),
+        // A group of a pattern is a variable.
+        (server, "server_name \"~^(?<cac_upstream>.+)$\";"),
+        ("websocket $http_upgrade;", "\"~(?<cac_upstream>.+)\" 1;"),
+        (
+            "location / {",
+            "location ~ \"^/(?P<cac_upstream>unix:.+)$\" {",
+        ),
+        ("location / {", "location ~* /x {"),
+        (
+            "if ($cac_upstream = \"\") {",
+            "if ($uri ~ \"/(?<cac_upstream>.+)\") {",
+        ),
+        ("if ($cac_upstream = \"\") {", "if ($http_x) {"),
+        (
+            "proxy_redirect off;",
+            "proxy_redirect \"~(?<cac_upstream>.+)\" /;",
+        ),
         (
             "listen 0.0.0.0:2222 so_keepalive=on;",
             "listen unix:/run/x.sock;",
