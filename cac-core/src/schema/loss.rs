@@ -228,6 +228,7 @@ const EPHEMERAL: &[&str] = &[
     "OwnAddresses",
     "SignInOrigins",
     "rows of Locks",
+    "rows of Revisions",
 ];
 
 /// What undoing this migration would lose now, each as words for people, and how it is saved first.
