@@ -243,7 +243,9 @@ pub(crate) async fn is_like_another(core: &Core, actor: &Actor, client: &Client)
         .await?;
     let network = |client: &Client| client.address.map(neighbours);
     for row in &rows {
-        let other: Client = serde_json::from_str(&row.get::<String>("data")?).unwrap_or_default();
+        let data: Option<String> = row.get("data")?;
+        let other: Option<Client> = data.and_then(|data| serde_json::from_str(&data).ok());
+        let other = other.unwrap_or_default();
         if network(&other) == network(client) && other.user_agent == client.user_agent {
             return Ok(true);
         }
