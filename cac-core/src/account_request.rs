@@ -194,10 +194,11 @@ pub async fn approve(
 ) -> Result<(AccountRequest, Option<String>)> {
     actor.must_be_admin()?;
     let request = find_any(core, id).await?;
-    if let Some(existing) = name_use(core, actor, std::slice::from_ref(&request))
-        .await?
+    let found = name_use(core, actor, std::slice::from_ref(&request)).await?;
+    let existing = found
         .get(&request.username)
-        && existing.needs_acceptance()
+        .filter(|existing| existing.needs_acceptance());
+    if let Some(existing) = existing
         && !accepted
     {
         return Err(Error::conflict(
@@ -212,7 +213,7 @@ pub async fn approve(
         ));
     }
     transaction!(core.db, tx => {
-        decide(tx, core, actor, id, Decision::Approved).await?;
+        decide(tx, core, actor, id, Decision::Approved { accepted: existing }).await?;
         if mail::on(core) {
             account_mail::add(tx, core, id, What::Approved, Some(&actor.username)).await?;
         }
@@ -229,7 +230,10 @@ pub async fn approve(
 /// What an admin decides.
 #[derive(Debug, Clone, Copy)]
 enum Decision<'a> {
-    Approved,
+    Approved {
+        /// What existed under the name, and was accepted by the admin.
+        accepted: Option<&'a NameUse>,
+    },
     /// With what the person is told.
     Declined(Option<&'a str>),
 }
@@ -247,12 +251,12 @@ async fn decide(
     let row = tx.opt(sql, args![id]).await?.ok_or_else(|| missing(id))?;
     let before: String = row.get("status")?;
     let (status, answer) = match decision {
-        Decision::Approved => ("approved", None),
+        Decision::Approved { .. } => ("approved", None),
         Decision::Declined(answer) => ("declined", answer),
     };
     match (before.as_str(), decision) {
         ("pending" | "approved", _) | ("unconfirmed", Decision::Declined(_)) => {}
-        ("unconfirmed", Decision::Approved) => {
+        ("unconfirmed", Decision::Approved { .. }) => {
             let message = "The person has not confirmed the e-mail address yet; the request can be approved after that.";
             return Err(Error::conflict("status", message));
         }
@@ -266,13 +270,14 @@ async fn decide(
     let now = core.clock.now();
     tx.exec(sql, args![status, answer, &actor.username, now, now, id])
         .await?;
-    let action = match decision {
-        Decision::Approved => "account_request_approve",
-        Decision::Declined(_) => "account_request_decline",
+    let (action, accepted) = match decision {
+        Decision::Approved { accepted } => ("account_request_approve", accepted),
+        Decision::Declined(_) => ("account_request_decline", None),
     };
     audit::Change::new(action, format!("/account-requests/{id}"))
         .field("status", &before, status)
         .new_field("answer", answer)
+        .new_field("acceptedExisting", accepted.map(NameUse::in_words))
         .write(tx, core, actor)
         .await?;
     Ok(before)
@@ -378,10 +383,10 @@ pub async fn redeem(
     };
     let service = user::service(core).await;
     let service = service.map_err(|error| not_made(&error, false))?;
-    let in_use = release_unused(core, &service, &request.username).await?;
+    let in_use = release_unused(core, &service, &request, origin).await?;
     match service.user_create(&new).await {
         // That it could be created proves that nobody had the name, also where the service token may not look users up.
-        Ok(()) if in_use => user::release_name(core, &request.username).await?,
+        Ok(()) if in_use => user::release_name(core, &request.username, request.id, origin).await?,
         Ok(()) => {}
         Err(error) if error.is_already_exists() => {
             return Err(Error::conflict(
@@ -412,8 +417,14 @@ pub async fn redeem(
 
 /// Takes what a name owns from it if Proxmox VE knows no such user, so that it is not there for a moment when the new person can sign in.
 /// Whether something existed under the name.
-async fn release_unused(core: &Core, service: &Pve, username: &str) -> Result<bool> {
-    let found = user::name_use(core, &[username.to_owned()]).await?;
+async fn release_unused(
+    core: &Core,
+    service: &Pve,
+    request: &AccountRequest,
+    origin: &Origin,
+) -> Result<bool> {
+    let username = &request.username;
+    let found = user::name_use(core, std::slice::from_ref(username)).await?;
     let in_use = |existing: &NameUse| existing.owns() || existing.account.is_some();
     if !found.get(username).is_some_and(in_use) {
         return Ok(false);
@@ -422,7 +433,7 @@ async fn release_unused(core: &Core, service: &Pve, username: &str) -> Result<bo
     if let Err(error) = service.user(&userid).await
         && error.is_no_such_user(&userid)
     {
-        user::release_name(core, username).await?;
+        user::release_name(core, username, request.id, origin).await?;
     }
     Ok(true)
 }

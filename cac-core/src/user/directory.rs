@@ -114,30 +114,29 @@ pub async fn update(core: &Core, actor: &Actor, username: &str, person: Person) 
     let now = core.clock.now();
     transaction!(core.db, tx => {
         tx.lock("logins").await?;
-        let word = match person {
-            Person::Same => "same",
-            Person::New => "new",
-        };
-        audit::Change::new("user_update", format!("/users/{username}"))
-            .field("state", user.state.name(), match person {
-                Person::Same => State::Active.name(),
-                Person::New => State::Former.name(),
-            })
-            .new_field("person", word)
-            .write(tx, core, actor)
-            .await?;
+        let before = state::load(tx, &name).await?.map_or(State::Unknown, |record| record.state);
+        let entry = audit::Change::new("user_update", format!("/users/{username}"));
         match person {
-            Person::New => former::release(tx, &name, now).await?,
-            Person::Same => {
+            Person::New => {
+                let taken = former::release(tx, &name, now).await?;
+                let entry = entry.new_field("person", "new").field("state", before.name(), State::Former.name());
+                taken.describe(entry).write(tx, core, actor).await?;
+            }
+            Person::Same if user.state == State::Former || before.is_in_doubt() => {
+                let mut entry = entry.new_field("person", "same");
                 if user.state == State::Former {
-                    former::restore(tx, &name, now).await?;
+                    let taken = former::restore(tx, &name, now).await?;
+                    entry = taken.describe(entry.field("username", username, &name));
                 }
-                let in_doubt = state::load(tx, &name).await?.is_some_and(|record| record.state.is_in_doubt());
-                if in_doubt {
+                if before.is_in_doubt() {
                     state::store(tx, &name, State::Active, None, now).await?;
                     token::resume(tx, &name, now).await?;
+                    entry = entry.field("state", before.name(), State::Active.name());
                 }
+                entry.write(tx, core, actor).await?;
             }
+            // Whose the name is was never in doubt.
+            Person::Same => {}
         }
     })?;
     let after = match person {

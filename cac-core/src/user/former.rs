@@ -34,55 +34,94 @@ pub(crate) fn is_former(owner: &str) -> bool {
     former_user(owner).is_some()
 }
 
+/// What a name had that was deleted or went to another owner.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    containers: u64,
+    jobs: u64,
+    tokens: u64,
+    sessions: u64,
+    /// Known devices, idempotency keys, the quota, and what was known of the account.
+    other: u64,
+}
+
+impl Taken {
+    fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Adds the numbers to an audit entry.
+    pub(super) fn describe(self, entry: audit::Change) -> audit::Change {
+        let some = |n: u64| Some(n).filter(|n| *n > 0);
+        entry
+            .old_field("containers", some(self.containers))
+            .old_field("jobs", some(self.jobs))
+            .old_field("tokens", some(self.tokens))
+            .old_field("sessions", some(self.sessions))
+    }
+}
+
 /// Takes everything from a name: keys are deleted, the rest goes to the former owner. The caller holds the lock `logins`.
-pub(super) async fn release(tx: &mut Tx, username: &str, now: DateTime<Utc>) -> Result<()> {
+pub(super) async fn release(tx: &mut Tx, username: &str, now: DateTime<Utc>) -> Result<Taken> {
     // Containers are created, and counted for quotas, under this lock.
     tx.lock("names").await?;
+    let mut taken = rename(tx, username, &former_owner(username), now).await?;
+    let sql = r#"DELETE FROM "Sessions" WHERE "username" = ?"#;
+    taken.sessions = tx.exec(sql, args![username]).await?;
+    let sql = r#"DELETE FROM "Tokens" WHERE "username" = ?"#;
+    taken.tokens = tx.exec(sql, args![username]).await?;
     for sql in [
-        r#"DELETE FROM "Sessions" WHERE "username" = ?"#,
-        r#"DELETE FROM "Tokens" WHERE "username" = ?"#,
         r#"DELETE FROM "IdempotencyKeys" WHERE "username" = ?"#,
         r#"DELETE FROM "SignInOrigins" WHERE "username" = ?"#,
         r#"DELETE FROM "UserStates" WHERE "username" = ?"#,
     ] {
-        tx.exec(sql, args![username]).await?;
+        taken.other += tx.exec(sql, args![username]).await?;
     }
-    rename(tx, username, &former_owner(username), now).await
+    Ok(taken)
 }
 
 /// Gives containers, quota and jobs of one owner to another.
-async fn rename(tx: &mut Tx, from: &str, to: &str, now: DateTime<Utc>) -> Result<()> {
+async fn rename(tx: &mut Tx, from: &str, to: &str, now: DateTime<Utc>) -> Result<Taken> {
+    let mut taken = Taken::default();
     let sql = r#"UPDATE "Containers" SET "username" = ?, "updatedAt" = ? WHERE "username" = ?"#;
-    tx.exec(sql, args![to, now, from]).await?;
+    taken.containers = tx.exec(sql, args![to, now, from]).await?;
     let sql = r#"UPDATE "Jobs" SET "createdBy" = ? WHERE "createdBy" = ?"#;
-    tx.exec(sql, args![to, from]).await?;
+    taken.jobs = tx.exec(sql, args![to, from]).await?;
     let sql = r#"SELECT "id" FROM "Quotas" WHERE "username" = ?"#;
     if tx.opt(sql, args![to]).await?.is_none() {
         let sql = r#"UPDATE "Quotas" SET "username" = ?, "updatedAt" = ? WHERE "username" = ?"#;
-        tx.exec(sql, args![to, now, from]).await?;
+        taken.other += tx.exec(sql, args![to, now, from]).await?;
     } else {
         let sql = r#"DELETE FROM "Quotas" WHERE "username" = ?"#;
-        tx.exec(sql, args![from]).await?;
+        taken.other += tx.exec(sql, args![from]).await?;
     }
-    Ok(())
+    Ok(taken)
 }
 
 /// Gives everything of a former owner back to the name. The caller holds the lock `logins`.
-pub(super) async fn restore(tx: &mut Tx, username: &str, now: DateTime<Utc>) -> Result<()> {
+pub(super) async fn restore(tx: &mut Tx, username: &str, now: DateTime<Utc>) -> Result<Taken> {
     tx.lock("names").await?;
     rename(tx, &former_owner(username), username, now).await
 }
 
-/// [`release`] in a transaction of its own: whoever gets this name next is a new person.
-pub(crate) async fn release_name(core: &Core, username: &str) -> Result<()> {
+/// [`release`] in a transaction of its own, for a new person who chose a password by an account request's link. Writes no audit entry
+/// where the name had nothing.
+pub(crate) async fn release_name(
+    core: &Core,
+    username: &str,
+    request: i64,
+    origin: &Origin,
+) -> Result<()> {
     transaction!(core.db, tx => {
         tx.lock("logins").await?;
-        release(tx, username, core.clock.now()).await?;
-        audit::Change::new("user_state", format!("/users/{username}"))
-            .new_field("state", State::Former.name())
-            .detail("an account request of a new person was approved; tokens deleted, the rest belongs to the former owner")
-            .write_for(tx, core, None, &Origin::default())
-            .await?;
+        let before = state::load(tx, username).await?.map(|record| record.state.name());
+        let taken = release(tx, username, core.clock.now()).await?;
+        if !taken.is_nothing() {
+            let entry = audit::Change::new("user_state", format!("/users/{username}"))
+                .field("state", before, State::Former.name())
+                .detail(format!("the name belongs to a new person, of account request {request}"));
+            taken.describe(entry).write_for(tx, core, None, origin).await?;
+        }
     })
 }
 

@@ -8,7 +8,7 @@
 use chrono::{DateTime, Duration, Utc};
 use serde::Serialize;
 
-use super::former;
+use super::former::{self, Taken};
 use crate::actor::Origin;
 use crate::db::Tx;
 use crate::session::Client;
@@ -142,9 +142,9 @@ pub(super) async fn record(core: &Core, username: &str, answer: Answer) -> Resul
         tx.lock("logins").await?;
         let before = load(tx, username).await?.unwrap_or(NEW);
         let next = before.next(answer, now);
-        note(tx, core, username, before.state, next).await?;
+        let mut taken = Taken::default();
         match next {
-            Next::Gone => former::release(tx, username, now).await?,
+            Next::Gone => taken = former::release(tx, username, now).await?,
             Next::State(state) => {
                 let missing_since = match state {
                     State::Missing | State::Returned => before.missing_since.or(Some(now)),
@@ -159,6 +159,7 @@ pub(super) async fn record(core: &Core, username: &str, answer: Answer) -> Resul
                 token::set_admin(tx, username, admin, now).await?;
             }
         }
+        note(tx, core, username, before.state, next, taken).await?;
         (before.state, next)
     })?;
     match next {
@@ -181,7 +182,14 @@ pub(super) async fn record(core: &Core, username: &str, answer: Answer) -> Resul
 }
 
 /// Writes a change that nobody of here made into the audit log, unless it is only that a user is known from now on.
-async fn note(tx: &mut Tx, core: &Core, username: &str, before: State, next: Next) -> Result<()> {
+async fn note(
+    tx: &mut Tx,
+    core: &Core,
+    username: &str,
+    before: State,
+    next: Next,
+    taken: Taken,
+) -> Result<()> {
     let after = match next {
         Next::State(state) => state,
         Next::Gone => State::Former,
@@ -195,6 +203,7 @@ async fn note(tx: &mut Tx, core: &Core, username: &str, before: State, next: Nex
         Next::Gone => entry.detail("tokens deleted, the rest belongs to the former owner"),
         Next::State(_) => entry,
     };
+    let entry = taken.describe(entry);
     entry.write_for(tx, core, None, &Origin::default()).await
 }
 

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use cac_core::account_request::{self, NewAccountRequest};
-use cac_core::audit::Origin;
+use cac_core::audit::{self, Origin};
 use cac_core::clock::Clock;
 use cac_core::container::{self, ContainerChange, Filter};
 use cac_core::error::Error;
@@ -17,7 +17,8 @@ use cac_core::{Actor, Core, args, job, session, testing};
 use cac_simulator::{Action, Fault};
 use chrono::{DateTime, Duration, Utc};
 
-use crate::lab::{Lab, admin, config, new};
+use crate::lab::{Lab, admin, config, new, until};
+use crate::life::may;
 
 /// Frank, with everything that somebody can own, and a clock that the test moves.
 struct Frank {
@@ -109,6 +110,18 @@ impl Frank {
         found.unwrap().username
     }
 
+    /// The audit entries of an action, as `field: before → after` and details.
+    async fn entries(&self, action: &str) -> Vec<String> {
+        let filter = audit::Filter {
+            action: Some(action.to_owned()),
+            limit: 100,
+            ..audit::Filter::default()
+        };
+        let (entries, _) = audit::list(&self.core, &admin(), &filter).await.unwrap();
+        let lines = entries.iter().map(|entry| entry.lines().join("; "));
+        lines.collect()
+    }
+
     async fn state(&self, name: &str) -> State {
         user::find(&self.core, &admin(), name).await.unwrap().state
     }
@@ -142,7 +155,7 @@ impl Frank {
 #[tokio::test]
 async fn a_new_person_of_the_same_name_inherits_nothing() {
     for database in testing::databases().await {
-        let frank = Frank::new(database).await;
+        let mut frank = Frank::new(database).await;
         let name = frank.lab.database.name;
         // Whoever owns only a row that was inserted by hand is looked up, too.
         let now = Utc::now();
@@ -188,14 +201,16 @@ async fn a_new_person_of_the_same_name_inherits_nothing() {
         let again =
             container::create(&frank.core, &self::frank(), &new("other"), Some("key")).await;
         assert_ne!(again.unwrap().id, frank.container);
-        // An admin gives the container to somebody who exists, once it is made.
-        let made = r#"UPDATE "Containers" SET "state" = NULL, "jobId" = NULL WHERE "id" = ?"#;
-        frank
-            .core
-            .db
-            .exec(made, args![frank.container])
-            .await
-            .unwrap();
+        // The job that was asked for by the old one gives the new one no role.
+        frank.lab.runner();
+        let row = async || frank.lab.row(frank.container).await.unwrap();
+        until("the container is made", async || {
+            row().await.state.is_none()
+        })
+        .await;
+        let path = format!("/vms/{}", row().await.container_id.unwrap());
+        assert!(!may(&frank.lab, "frank", &path).await, "{name}");
+        // An admin gives the container to somebody who exists.
         let change = ContainerChange {
             username: Some("alice".to_owned()),
             ..ContainerChange::default()
@@ -210,6 +225,10 @@ async fn a_new_person_of_the_same_name_inherits_nothing() {
         .await
         .unwrap();
         assert_eq!(frank.owner().await, "alice");
+        until("the new owner gets the role", async || {
+            may(&frank.lab, "alice", &path).await
+        })
+        .await;
         frank.lab.end().await;
     }
 }
@@ -257,6 +276,24 @@ async fn a_name_that_returns_in_between_stays_suspended_until_an_admin_decides()
         // It was the same person after all: the container comes back, the token does not.
         let back = user::update(&frank.core, &admin(), "former owner frank", Person::Same).await;
         assert_eq!(back.unwrap().containers, 1);
+        // Said again it decides nothing, and nothing is written.
+        user::update(&frank.core, &admin(), "frank", Person::Same)
+            .await
+            .unwrap();
+        let entries = frank.entries("user_update").await;
+        assert_eq!(entries.len(), 3, "{entries:?}");
+        for (entry, pieces) in entries.iter().zip([
+            ["person: same", "state: returned → active"],
+            ["state: returned → former", "tokens: 1 → none"],
+            [
+                "username: former owner frank → frank",
+                "containers: 1 → none",
+            ],
+        ]) {
+            for piece in pieces {
+                assert!(entry.contains(piece), "{piece}: {entry}");
+            }
+        }
         assert_eq!(frank.owner().await, "frank");
         assert_eq!(
             quota::find(&frank.core, &admin(), "frank")
@@ -438,6 +475,22 @@ async fn whoever_approves_a_name_knows_what_exists_under_it() {
         sign_in(core, "frank").await.unwrap();
         frank.owns_nothing().await;
         assert_eq!(frank.owner().await, "former owner frank");
+        let approved = frank.entries("account_request_approve").await;
+        assert_eq!(approved.len(), 1, "{approved:?}");
+        assert!(
+            approved[0].contains("acceptedExisting: 1 container, 1 API token"),
+            "{approved:?}"
+        );
+        // Once, though the name is taken away again when the account exists.
+        let released = frank.entries("user_state").await;
+        assert_eq!(released.len(), 1, "{released:?}");
+        for piece in [
+            "containers: 1 → none",
+            "tokens: 1 → none",
+            "account request 1",
+        ] {
+            assert!(released[0].contains(piece), "{piece}: {released:?}");
+        }
         frank.lab.end().await;
     }
 }
