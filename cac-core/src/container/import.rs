@@ -220,7 +220,7 @@ pub async fn import(core: &Core, actor: &Actor, node: i64, wanted: &Wanted) -> R
         let id = insert(tx, core, &new).await?;
         let stored = address::store(tx, core, id, claim.as_ref()).await?;
         new.entry("node_import", id, &stored).write(tx, core, actor).await?;
-        container_access::add_for_import(tx, core, id, &new.username).await?;
+        container_access::add_for_owner(tx, core, id, &new.username).await?;
         (id, stored)
     })?;
     stored.announce(core);

@@ -117,8 +117,9 @@ pub(super) async fn add(job: &Running, container: i64, owner: &OwnerChange) -> R
     Ok(())
 }
 
-/// Adds the job that gives the owner of an imported container the role; the caller wakes the runners after its commit.
-pub(crate) async fn add_for_import(
+/// Adds the job that gives the owner the role on a container that was imported, or whose owner has a new account in Proxmox VE; the
+/// caller wakes the runners after its commit.
+pub(crate) async fn add_for_owner(
     tx: &mut Tx,
     core: &Core,
     container: i64,
@@ -132,7 +133,7 @@ pub(crate) async fn add_for_import(
         new: owner.to_owned(),
         new_user: user,
     };
-    let title = format!("give {owner} the role on imported container {container} in Proxmox VE");
+    let title = format!("give {owner} the role on container {container} in Proxmox VE");
     create(tx, core, container, change, title).await
 }
 

@@ -133,12 +133,14 @@ pub async fn update(core: &Core, actor: &Actor, username: &str, person: Person) 
                     token::resume(tx, &name, now).await?;
                     entry = entry.field("state", before.name(), State::Active.name());
                 }
+                former::give_roles(tx, core, &name).await?;
                 entry.write(tx, core, actor).await?;
             }
             // Whose the name is was never in doubt.
             Person::Same => {}
         }
     })?;
+    core.wake.jobs();
     let after = match person {
         Person::New => former::former_owner(&name),
         Person::Same => name,

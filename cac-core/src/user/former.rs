@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::state::{self, State};
 use crate::actor::Origin;
 use crate::db::Tx;
+use crate::job::container_access;
 use crate::{Core, Result, args, audit, transaction};
 
 const PREFIX: &str = "former owner ";
@@ -102,6 +103,16 @@ async fn rename(tx: &mut Tx, from: &str, to: &str, now: DateTime<Utc>) -> Result
 pub(super) async fn restore(tx: &mut Tx, username: &str, now: DateTime<Utc>) -> Result<Taken> {
     tx.lock("names").await?;
     rename(tx, &former_owner(username), username, now).await
+}
+
+/// Adds a job for each container of a user that gives them the role there again: Proxmox VE deleted the roles with the account. The
+/// caller wakes the runners after its commit.
+pub(super) async fn give_roles(tx: &mut Tx, core: &Core, username: &str) -> Result<()> {
+    let sql = r#"SELECT "id" FROM "Containers" WHERE "username" = ? AND "containerId" IS NOT NULL AND "nodeId" IS NOT NULL ORDER BY "id""#;
+    for row in tx.all(sql, args![username]).await? {
+        container_access::add_for_owner(tx, core, row.get("id")?, username).await?;
+    }
+    Ok(())
 }
 
 /// [`release`] in a transaction of its own, for a new person who chose a password by an account request's link. Writes no audit entry

@@ -494,3 +494,41 @@ async fn whoever_approves_a_name_knows_what_exists_under_it() {
         frank.lab.end().await;
     }
 }
+
+/// Proxmox VE deletes the roles of a user with the account; whoever came back could not open the console any more.
+#[tokio::test]
+async fn the_same_person_gets_the_roles_in_proxmox_again() {
+    for database in testing::databases().await {
+        let mut frank = Frank::new(database).await;
+        frank.lab.runner();
+        let row = async || frank.lab.row(frank.container).await.unwrap();
+        until("the container is made", async || {
+            row().await.state.is_none()
+        })
+        .await;
+        let path = format!("/vms/{}", row().await.container_id.unwrap());
+        assert!(may(&frank.lab, "frank", &path).await);
+        for former in [false, true] {
+            frank.lab.simulator.remove_user("frank@pve");
+            frank.look_up(Duration::minutes(6)).await;
+            if former {
+                frank.look_up(Duration::minutes(10)).await;
+            }
+            frank.lab.simulator.add_user("frank@pve", "frank-demo", &[]);
+            assert!(!may(&frank.lab, "frank", &path).await, "{former}");
+            let name = if former {
+                "former owner frank"
+            } else {
+                "frank"
+            };
+            user::update(&frank.core, &admin(), name, Person::Same)
+                .await
+                .unwrap();
+            until("the role is given again", async || {
+                may(&frank.lab, "frank", &path).await
+            })
+            .await;
+        }
+        frank.lab.end().await;
+    }
+}
