@@ -187,13 +187,17 @@ impl Lab {
         assert!(tested.contains("Containers can be made there."), "{tested}");
     }
 
-    /// What the runner and local commands are told: where the database is, its key, and that this is production.
+    /// What the runner and local commands are told: where the database is, its key, where containers are, and that this is production.
     fn database(&self) -> Vec<(&'static str, &str)> {
         let needed = |name: &str| {
             name.starts_with("MYSQL_")
                 || matches!(
                     name,
-                    "DATABASE_URL" | "NODE_ENV" | "JOB_RUNNER_LEASE_SECONDS" | "CAC_SECRET_KEY"
+                    "DATABASE_URL"
+                        | "NODE_ENV"
+                        | "JOB_RUNNER_LEASE_SECONDS"
+                        | "CAC_SECRET_KEY"
+                        | "CONTAINER_NETWORKS"
                 )
         };
         let vars = self.vars.iter().filter(|(name, _)| needed(name));
