@@ -261,11 +261,23 @@ pub async fn create(
         fields.add("scopes", format!("Choose at least one of {known}."));
     }
     let latest = now + core.config.token_lifetime;
+    // Whoever stole a token has it no longer than its owner wanted.
+    let end = by.and_then(|by| by.expires).filter(|end| *end < latest);
+    let latest = end.unwrap_or(latest);
     let expires = new.expires.unwrap_or(latest);
     if expires <= now {
         fields.add("expires", "Give a time in the future, or none.");
     }
-    if expires > latest + CLOCKS {
+    if let Some(end) = end.filter(|end| expires > *end) {
+        fields.add(
+            "expires",
+            format!(
+                "The token that asks ends at {}, and makes none that lasts longer. Give a time up to then, or none; a session of a browser \
+                 makes tokens that last longer.",
+                end.format("%Y-%m-%dT%H:%M:%SZ")
+            ),
+        );
+    } else if expires > latest + CLOCKS {
         fields.add(
             "expires",
             format!(

@@ -153,6 +153,13 @@ pub(super) async fn tag(
         let sql = r#"SELECT "revision" FROM "Revisions" WHERE "etag" = ? AND "revision" > ?"#;
         // A state that comes back has its old tag and a new number. Another process may have seen that already.
         if tx.opt(sql, args![etag, revision]).await?.is_none() {
+            let sql = r#"SELECT "leftOut" FROM "Revisions" WHERE "etag" = ? AND "revision" = ?"#;
+            let before = match tx.opt(sql, args![etag, revision]).await? {
+                Some(row) => Some(Without::from_row(&row)?),
+                None => None,
+            };
+            // Of two proxies with the same file only the one that says which ports are taken can be told from its report.
+            let out = before.as_ref().filter(|before| **before == Without::Streams).unwrap_or(out);
             count(tx, etag, revision, out, now).await?;
             note_all(tx, etag, now).await?;
         }

@@ -78,15 +78,13 @@ impl At {
             ));
         }
         if let Some((port, protocol)) = port {
-            // Its file is without the port before its report of it arrives.
-            let without =
-                matches!(&self.without, Without::Ports(ports) if ports.has(port, protocol));
-            if without || self.taken.has(port, protocol) {
+            if self.taken.has(port, protocol) {
                 return Some(format!(
                     "Another program has port {port}/{protocol} on {name}: stop that one, or remove the service and add it again, which gets it another port."
                 ));
             }
-            if self.without.has(port, protocol) {
+            // A file without single ports is not reported yet, or is the same as another proxy's: neither says anything of this one.
+            if self.without == Without::Streams {
                 return Some(format!(
                     "nginx on {name} has no stream module: install it there (Debian: libnginx-mod-stream)."
                 ));

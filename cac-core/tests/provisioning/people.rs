@@ -92,6 +92,36 @@ fn a_token_expires_soon_in_its_last_30_days_or_in_the_last_third_of_less() {
     }
 }
 
+/// A stolen token of two minutes made one of a year.
+#[tokio::test]
+async fn a_token_makes_none_that_outlives_it() {
+    for database in testing::databases().await {
+        let lab = Lab::new(database).await;
+        let core = &lab.core;
+        let end = Utc::now() + Duration::minutes(2);
+        let wish = |expires| NewToken {
+            name: "script".to_owned(),
+            scopes: vec!["containers:write".to_owned()],
+            expires,
+        };
+        let (_, text) = token::create(core, &alice(), None, &wish(Some(end)))
+            .await
+            .unwrap();
+        let by = token::find(core, &text).await.unwrap().unwrap();
+        let longer = wish(Some(end + Duration::minutes(1)));
+        let refused = token::create(core, &alice(), Some(&by), &longer).await;
+        let Err(Error::Invalid(fields)) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(fields.to_string().contains("makes none that lasts longer"));
+        let (made, _) = token::create(core, &alice(), Some(&by), &wish(None))
+            .await
+            .unwrap();
+        assert_eq!(made.expires, by.expires);
+        lab.end().await;
+    }
+}
+
 /// A session of hours ago did everything that the password protects.
 #[tokio::test]
 async fn a_password_stands_for_15_minutes_and_can_be_given_again() {
