@@ -5,6 +5,9 @@
 //! `/lxc/N/interfaces` shows is what the guest says, and root in the guest can say anything. So an address is never taken from a running
 //! container that shows it, too: the newcomer goes without, the row keeps what was refused, and both owners and the admins are told.
 //!
+//! An address whose holder shows none at all (it is stopped, or boots) is held for it for [`HELD`]: whoever forges an address would get it
+//! at the holder's next restart otherwise. It is given away at once where the holder shows another one, or is gone.
+//!
 //! Storing is done in two steps, since no Proxmox call may run in a transaction: [`claim`] looks at the present holder, [`store`] compares
 //! under the lock `names` that the holder is still the one that was looked at.
 
@@ -24,6 +27,9 @@ use crate::{Core, Result, args, mail};
 
 /// How long a look at the present holder may take. One that takes longer leaves the address where it is.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// How long an address stays with a container that shows none any more.
+const HELD: chrono::Duration = chrono::Duration::hours(1);
 
 /// Why a container does not get the address that Proxmox VE shows on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +142,10 @@ impl Claim {
 
     /// Whether it failed when it was made.
     pub(crate) fn is_refused(&self) -> bool {
-        matches!(self.verdict, Verdict::Kept | Verdict::Infrastructure(_))
+        matches!(
+            self.verdict,
+            Verdict::Shown | Verdict::Kept | Verdict::Infrastructure(_)
+        )
     }
 }
 
@@ -144,9 +153,13 @@ impl Claim {
 enum Verdict {
     /// No row had it.
     Free,
-    /// This row has it and no longer shows it.
+    /// This row has it, and has another one or is gone.
     Lost(Holder),
-    /// This row has it and shows it, or may.
+    /// This row has it, and shows no address at all.
+    Silent(Holder),
+    /// This row has it and shows it.
+    Shown,
+    /// This row has it and may show it.
     Kept,
     Infrastructure(Denial),
 }
@@ -190,8 +203,10 @@ pub(crate) async fn claim(core: &Core, container: i64, address: Ipv4Addr) -> Res
         Some(row) => {
             let look = tokio::time::timeout(LOOK, shows(core, &row, address)).await;
             match look.unwrap_or(Ok(Shows::Unknown))? {
-                Shows::No => Verdict::Lost(holder),
-                Shows::Yes | Shows::Unknown => Verdict::Kept,
+                Shows::Another => Verdict::Lost(holder),
+                Shows::Nothing => Verdict::Silent(holder),
+                Shows::Yes => Verdict::Shown,
+                Shows::Unknown => Verdict::Kept,
             }
         }
     };
@@ -201,7 +216,10 @@ pub(crate) async fn claim(core: &Core, container: i64, address: Ipv4Addr) -> Res
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shows {
     Yes,
-    No,
+    /// It shows another address, or is not this row's container any more.
+    Another,
+    /// It does not run, or has no address yet.
+    Nothing,
     /// Proxmox VE cannot be asked, or cannot prove anything.
     Unknown,
 }
@@ -232,7 +250,7 @@ async fn shows(core: &Core, row: &Container, address: Ipv4Addr) -> Result<Shows>
             }
         }
     }
-    Ok(if gone { Shows::No } else { Shows::Unknown })
+    Ok(if gone { Shows::Another } else { Shows::Unknown })
 }
 
 /// `None` where the cluster of this node proves that it has no such VMID.
@@ -259,12 +277,19 @@ async fn shows_on(
         Err(error) => return Err(error),
     };
     if identity(core, row, &config).is_err() {
-        return Ok(Some(Shows::No));
+        return Ok(Some(Shows::Another));
+    }
+    // A static one is the container's whether it runs or not.
+    if config.net0_ipv4(&[]).contains(&address) {
+        return Ok(Some(Shows::Yes));
     }
     let interfaces = pve.lxc_interfaces(on, vmid).await?;
-    // A stopped container has no interfaces, and so not even its static address.
-    let shown = interfaces.is_some_and(|all| config.net0_ipv4(&all).contains(&address));
-    Ok(Some(if shown { Shows::Yes } else { Shows::No }))
+    let shown = interfaces.map_or_else(Vec::new, |all| config.net0_ipv4(&all));
+    Ok(Some(match shown.contains(&address) {
+        true => Shows::Yes,
+        false if shown.is_empty() => Shows::Nothing,
+        false => Shows::Another,
+    }))
 }
 
 /// What [`store`] did.
@@ -322,7 +347,9 @@ pub(crate) async fn store(
     )
     .await?;
     let news = match (refused, refusal) {
-        (Some(address), Some(refusal)) if before.as_ref() != Some(&address) => {
+        (Some(address), Some(refusal))
+            if before.as_ref() != Some(&address) && !was_told(tx, core, id).await? =>
+        {
             let containers = address_mail::Containers {
                 newcomer: id,
                 holder,
@@ -345,6 +372,15 @@ pub(crate) async fn store(
         address: given,
         news,
     })
+}
+
+/// Whether a refusal of this container was told of within the hour: a guest may show another address each second.
+async fn was_told(tx: &mut Tx, core: &Core, id: i64) -> Result<bool> {
+    let sql = r#"SELECT "id" FROM "AuditEntries" WHERE "createdAt" > ? AND "action" = 'address_refused' AND "target" = ?
+                 AND "detail" LIKE 'Proxmox VE shows %' LIMIT 1"#;
+    let hour = core.clock.now() - chrono::Duration::hours(1);
+    let target = format!("/containers/{id}");
+    Ok(tx.opt(sql, args![hour, target]).await?.is_some())
 }
 
 impl News {
@@ -387,17 +423,77 @@ async fn settle(
     }
     let text = claim.address.to_string();
     let now = holder(tx, &text, id).await?;
+    let held = held_for(tx, &text, id).await?;
     match (now, &claim.verdict) {
-        (None, _) => Ok((None, None)),
-        (Some(now), Verdict::Lost(then)) if now == *then => {
-            let sql =
-                r#"UPDATE "Containers" SET "ipv4Address" = NULL, "updatedAt" = ? WHERE "id" = ?"#;
-            tx.exec(sql, args![core.clock.now(), now.id]).await?;
+        (None, _) => match held.filter(|(_, until)| core.clock.now() < *until) {
+            Some((other, _)) => Ok((Some(Refusal::InUse), Some(other))),
+            None => {
+                end_hold(tx, &text).await?;
+                Ok((None, None))
+            }
+        },
+        (Some(now), Verdict::Silent(then)) if now == *then => {
+            let until = match held {
+                Some((other, until)) if other == now.id => until,
+                _ => hold(tx, core, &text, now.id).await?,
+            };
+            if core.clock.now() < until {
+                return Ok((Some(Refusal::InUse), Some(now.id)));
+            }
+            take_from(tx, core, now.id, &text).await?;
             Ok((None, None))
+        }
+        (Some(now), Verdict::Lost(then)) if now == *then => {
+            take_from(tx, core, now.id, &text).await?;
+            Ok((None, None))
+        }
+        (Some(now), Verdict::Shown) => {
+            // Its next silence begins anew.
+            end_hold(tx, &text).await?;
+            Ok((Some(Refusal::InUse), Some(now.id)))
         }
         // Somebody else got it since Proxmox VE was asked, or it changed. The next look decides with what is true then.
         (Some(now), _) => Ok((Some(Refusal::InUse), Some(now.id))),
     }
+}
+
+async fn take_from(tx: &mut Tx, core: &Core, id: i64, address: &str) -> Result<()> {
+    end_hold(tx, address).await?;
+    let sql = r#"UPDATE "Containers" SET "ipv4Address" = NULL, "updatedAt" = ? WHERE "id" = ?"#;
+    tx.exec(sql, args![core.clock.now(), id]).await?;
+    Ok(())
+}
+
+/// Another container for which the address is held, if there is one that has no other address, and until when.
+async fn held_for(tx: &mut Tx, address: &str, except: i64) -> Result<Option<(i64, DateTime<Utc>)>> {
+    let sql = r#"SELECT h."containerId", h."until" FROM "AddressHolds" h JOIN "Containers" c ON c."id" = h."containerId"
+                 WHERE h."address" = ? AND h."containerId" <> ? AND (c."ipv4Address" IS NULL OR c."ipv4Address" = h."address")"#;
+    match tx.opt(sql, args![address, except]).await? {
+        Some(row) => Ok(Some((row.get("containerId")?, row.get("until")?))),
+        None => Ok(None),
+    }
+}
+
+/// Holds the address for a container that shows none from now on; until when.
+pub(crate) async fn hold(
+    tx: &mut Tx,
+    core: &Core,
+    address: &str,
+    container: i64,
+) -> Result<DateTime<Utc>> {
+    let now = core.clock.now();
+    let until = now + HELD;
+    let sql = r#"DELETE FROM "AddressHolds" WHERE "address" = ? OR "until" < ?"#;
+    tx.exec(sql, args![address, now - HELD]).await?;
+    let sql = r#"INSERT INTO "AddressHolds" ("address", "containerId", "until") VALUES (?, ?, ?)"#;
+    tx.exec(sql, args![address, container, until]).await?;
+    Ok(until)
+}
+
+async fn end_hold(tx: &mut Tx, address: &str) -> Result<()> {
+    let sql = r#"DELETE FROM "AddressHolds" WHERE "address" = ?"#;
+    tx.exec(sql, args![address]).await?;
+    Ok(())
 }
 
 impl Stored {

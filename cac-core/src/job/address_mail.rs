@@ -3,17 +3,16 @@
 
 use std::str::FromStr as _;
 
-use lettre::Address;
 use lettre::message::Mailbox;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use url::Url;
 
-use super::{NewJob, Running, Stop, account_mail};
+use super::{NewJob, Running, Stop, account_mail, user_mail};
 use crate::container;
 use crate::db::Tx;
 use crate::mail::{self, Mail};
-use crate::{Core, Error, Result, args};
+use crate::{Core, Error, Result};
 
 /// `Jobs.kind`
 pub(crate) const KIND: &str = "address_mail";
@@ -117,7 +116,8 @@ async fn write(job: &Running, payload: &Payload) -> Result<Option<Mail>, Stop> {
             let Some(row) = row else { return Ok(None) };
             // Whose the other container is, an owner does not learn.
             let problem = row.address_problem.as_ref().map(ToString::to_string);
-            let to = address_of(core, &row.username).await?;
+            let to = user_mail::address(job, &row.username).await?;
+            let to = to.map(|address| Mailbox::new(None, address));
             let lines = std::iter::once(format!("Container {}", row.hostname)).chain(problem);
             (to, lines.collect())
         }
@@ -142,13 +142,4 @@ async fn write(job: &Running, payload: &Payload) -> Result<Option<Mail>, Stop> {
         html,
         id: format!("{}-{}-{}", core.installation, KIND, job.id()),
     }))
-}
-
-/// The e-mail address that an owner gave with the account request from which the user was made.
-async fn address_of(core: &Core, username: &str) -> Result<Option<Mailbox>, Stop> {
-    let sql = r#"SELECT "email" FROM "AccountRequests" WHERE "username" = ? AND "status" = 'done' ORDER BY "id" DESC LIMIT 1"#;
-    let row = core.db.opt(sql, args![username]).await?;
-    let email: Option<String> = row.map(|row| row.get("email")).transpose()?;
-    let address = email.and_then(|email| Address::from_str(&email).ok());
-    Ok(address.map(|address| Mailbox::new(None, address)))
 }

@@ -95,7 +95,7 @@ pub(super) async fn run(job: &Running) -> Result<(), Stop> {
 }
 
 /// The address that Proxmox VE has of the user, else the one of the account request that made the account.
-async fn address(job: &Running, username: &str) -> Result<Option<Address>, Stop> {
+pub(super) async fn address(job: &Running, username: &str) -> Result<Option<Address>, Stop> {
     let core = &job.core;
     let userid = core.proxmox_user(username);
     let told = match user::service(core).await {

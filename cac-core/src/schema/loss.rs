@@ -226,6 +226,7 @@ const EPHEMERAL: &[&str] = &[
     "Containers.refusedAddress",
     "Leases",
     "OwnAddresses",
+    "AddressHolds",
     "SignInOrigins",
     "rows of Locks",
     "rows of Revisions",

@@ -69,6 +69,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     migration!(18, "identity", "0018_identity"),
     migration!(19, "addresses", "0019_addresses"),
     migration!(20, "people", "0020_people"),
+    migration!(21, "address_holds", "0021_address_holds"),
 ];
 
 /// The original's own tables; on its database this one is only recorded.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{Changing, Guest, StoredSizes};
-use crate::args;
-use crate::container;
+use crate::container::{self, address};
 use crate::job::{Running, Stop};
+use crate::{args, transaction};
 
 /// How long a change that failed waits for the address of a container that runs again.
 const ADDRESS: Duration = Duration::from_secs(5);
@@ -38,10 +38,23 @@ impl Changing<'_> {
     pub(super) async fn forget_address(&self, id: i64) -> Result<(), Stop> {
         self.job.allowed()?;
         let core = &self.job.core;
-        let sql = r#"UPDATE "Containers" SET "ipv4Address" = NULL, "refusedAddress" = NULL, "addressRefusal" = NULL, "updatedAt" = ?
-                     WHERE "id" = ? AND "jobId" = ?"#;
-        let given = args![core.clock.now(), id, self.job.id()];
-        core.db.exec(sql, given).await?;
+        transaction!(core.db, tx => {
+            tx.lock("names").await?;
+            let sql = r#"SELECT "ipv4Address" FROM "Containers" WHERE "id" = ? AND "jobId" = ?"#;
+            let row = tx.opt(sql, args![id, self.job.id()]).await?;
+            let address: Option<String> = match row {
+                Some(row) => row.get("ipv4Address")?,
+                None => None,
+            };
+            // It is back in a moment where this is a restart.
+            if let Some(address) = &address {
+                address::hold(tx, core, address, id).await?;
+            }
+            let sql = r#"UPDATE "Containers" SET "ipv4Address" = NULL, "refusedAddress" = NULL, "addressRefusal" = NULL, "updatedAt" = ?
+                         WHERE "id" = ? AND "jobId" = ?"#;
+            tx.exec(sql, args![core.clock.now(), id, self.job.id()]).await?;
+        })
+        .map_err(|error: crate::Error| Stop::from(error))?;
         core.wake.routes();
         Ok(())
     }
