@@ -3,7 +3,9 @@
 use cac_core::Actor;
 use cac_core::audit::Via;
 use cac_core::container::{self, ContainerChange, Deletion};
+use cac_core::credential::Credential;
 use cac_core::quota;
+use cac_core::session;
 use cac_core::token::Scope;
 use poem::http::StatusCode;
 use poem_openapi::param::{Header, Path, Query};
@@ -321,7 +323,7 @@ impl Api {
 }
 
 /// Refuses an admin whose password was given too long ago where the container is somebody else's.
-async fn must_be_proved_for(who: &Signed, id: i64) -> Result<()> {
+pub(super) async fn must_be_proved_for(who: &Signed, id: i64) -> Result<()> {
     if !who.actor.admin {
         return Ok(());
     }
@@ -352,6 +354,12 @@ async fn register(who: &Anyone, body: &Input<ContainerRequest>) -> Result<Asked>
             ));
         }
     };
+    // Otherwise an admin would register somebody else's container as an own one, and then delete that.
+    if let Some(Credential::Session(id)) = &who.credential
+        && !session::is_proved(&who.core, id).await?
+    {
+        return Err(ApiError::unproved());
+    }
     if who.actor.is_none() {
         who.identity.tell(Told {
             via: Some(Via::Machine),

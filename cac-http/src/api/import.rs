@@ -119,6 +119,7 @@ impl Api {
         body: Input<ImportRequest>,
     ) -> Result<Imported> {
         who.admin()?;
+        who.must_be_proved().await?;
         let import = async {
             let given = body.read()?;
             let wanted = Wanted {

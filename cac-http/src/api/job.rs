@@ -434,6 +434,10 @@ async fn ask(who: &Signed, body: &Input<NewJob>, key: Option<&str>) -> Result<jo
             return Err(cac_core::Error::invalid("task", message).into());
         }
     };
+    // A command may do whatever the jobs' user may.
+    if command.is_some() && who.actor.admin {
+        who.must_be_proved().await?;
+    }
     let wanted = Wanted {
         work,
         start_after: asked.start_after,

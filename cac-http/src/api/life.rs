@@ -11,7 +11,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 
 use super::Tag;
-use super::container::Container;
+use super::container::{Container, must_be_proved_for};
 use crate::auth::Signed;
 use crate::error::{ApiError, Result};
 use crate::input::Input;
@@ -285,6 +285,7 @@ impl Api {
         id: Path<i64>,
         name: Path<String>,
     ) -> Result<Answer> {
+        must_be_proved_for(&who, id.0).await?;
         work(&who, id.0, Change::RollBack { name: name.0 }).await
     }
 }

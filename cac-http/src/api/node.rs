@@ -339,6 +339,8 @@ impl Api {
         tag = "Tag::Nodes"
     )]
     async fn node_delete(&self, who: Signed, id: Path<i64>) -> Result<Removed> {
+        who.admin()?;
+        who.must_be_proved().await?;
         match node::delete(&who.core, &who.actor, id.0).await {
             Ok(()) if who.html => Ok(Removed::There("/nodes".to_owned())),
             Ok(()) => Ok(Removed::Gone),

@@ -134,6 +134,7 @@ impl Api {
         body: Input<UserRequest>,
     ) -> Result<Changed> {
         who.admin()?;
+        who.must_be_proved().await?;
         let update = async {
             let person = match body.read()?.person.as_deref() {
                 Some("same") => Person::Same,
