@@ -90,10 +90,11 @@ fn check(core: &Core, new: &NewAccountRequest) -> Result<NewAccountRequest> {
         !text.is_empty() && text.chars().count() <= most && !text.chars().any(char::is_control)
     };
     let (name, email) = (new.name.trim(), new.email.trim());
-    if !plain(name, 100) {
+    // It stands in mails, where a link would be the sender's and not ours.
+    if !plain(name, 100) || name.contains(['/', ':', '@', '<', '>']) {
         fields.add(
             "name",
-            "Give your name, in 1 to 100 characters on one line.",
+            "Give your name, in 1 to 100 characters on one line, without any of `/ : @ < >`.",
         );
     }
     if !plain(email, 254) || Address::from_str(email).is_err() {

@@ -41,6 +41,8 @@ pub fn neighbours(address: IpAddr) -> IpAddr {
 
 /// The budgets of an attempt, the user's own one first.
 fn budgets(username: &str, address: Option<IpAddr>, origin: &SignInOrigin) -> Vec<Budget> {
+    // Some realms ignore case: each spelling would have failures of its own.
+    let username = username.to_lowercase();
     let own = match origin {
         SignInOrigin::KnownDevice(hash) => format!("device {username} {}", &hash[..SHORT]),
         SignInOrigin::KnownNetwork(network) => format!("network {username} {network}"),
@@ -228,7 +230,7 @@ pub async fn clear(core: &Core, actor: &Actor, name: Option<&str>) -> Result<u64
                 (name.clone(), name.clone(), name)
             }
             Err(_) => {
-                let username = user::canonical(core, name)?;
+                let username = user::canonical(core, name)?.to_lowercase();
                 let below = |kind: &str| format!("{kind} {} %", db::without_wildcards(&username));
                 (
                     format!("user {username}"),

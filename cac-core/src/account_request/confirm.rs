@@ -19,6 +19,8 @@ use crate::{Core, Error, Result, args, mail, secret, transaction};
 pub const CONFIRM_HOURS: i64 = 48;
 /// Unconfirmed requests with the same e-mail address: more mails than that nobody needs.
 const SAME_EMAIL: i64 = 3;
+/// Within so many hours. Whoever fills the number for somebody else's address keeps that person out no longer.
+const SAME_EMAIL_HOURS: i64 = 6;
 
 /// How many account requests are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,8 +103,9 @@ async fn room(
     let lately = tx.one(sql, args![network, address, hour]).await?;
     let sql = r#"SELECT COUNT(*) AS "n" FROM "AccountRequests" WHERE "network" = ? AND "status" IN ('pending', 'unconfirmed')"#;
     let waiting = tx.one(sql, args![network]).await?;
-    let sql = r#"SELECT COUNT(*) AS "n" FROM "AccountRequests" WHERE "status" = 'unconfirmed' AND "email" = ?"#;
-    let same = tx.one(sql, args![&new.email]).await?;
+    let sql = r#"SELECT COUNT(*) AS "n" FROM "AccountRequests" WHERE "status" = 'unconfirmed' AND LOWER("email") = ? AND "createdAt" > ?"#;
+    let since = core.clock.now() - Duration::hours(SAME_EMAIL_HOURS);
+    let same = tx.one(sql, args![new.email.to_lowercase(), since]).await?;
     let too_many = |message: &str, hours: u64| {
         Err(Error::TooMany {
             message: message.to_owned(),
@@ -123,8 +126,8 @@ async fn room(
     }
     if same.get::<i64>("n")? >= SAME_EMAIL {
         return too_many(
-            "Several requests with this e-mail address wait to be confirmed. Follow the link in one of the mails, or try again tomorrow.",
-            24,
+            "Several requests with this e-mail address wait to be confirmed. Follow the link in one of the mails, or try again in six hours.",
+            6,
         );
     }
     Ok(())
@@ -168,7 +171,9 @@ pub async fn confirm(core: &Core, link: &str, origin: &Origin) -> Result<Account
         let sql = r#"UPDATE "AccountRequests" SET "status" = 'pending', "confirmedAt" = ?, "linkHash" = NULL, "linkExpires" = NULL,
                             "updatedAt" = ? WHERE "id" = ? AND "linkHash" = ? AND "status" = 'unconfirmed'"#;
         // Of two clicks at once the second one finds it done.
-        if tx.exec(sql, args![now, now, id, secret::hash(link)]).await? > 0 {
+        if tx.exec(sql, args![now, now, id, secret::hash(link)]).await? == 0 {
+            origin.entry_written();
+        } else {
             account_mail::tell_admins(tx, core, id).await?;
             audit::Change::new("account_request_confirm", format!("/account-requests/{id}"))
                 .field("status", "unconfirmed", "pending")

@@ -112,8 +112,9 @@ pub async fn update(core: &Core, actor: &Actor, username: &str, person: Person) 
         must_exist(core, &name).await?;
     }
     let now = core.clock.now();
-    transaction!(core.db, tx => {
+    let former = transaction!(core.db, tx => {
         tx.lock("logins").await?;
+        let former = former::unused_former_owner(tx, &name).await?;
         let before = state::load(tx, &name).await?.map_or(State::Unknown, |record| record.state);
         let entry = audit::Change::new("user_update", format!("/users/{username}"));
         match person {
@@ -125,7 +126,7 @@ pub async fn update(core: &Core, actor: &Actor, username: &str, person: Person) 
             Person::Same if user.state == State::Former || before.is_in_doubt() => {
                 let mut entry = entry.new_field("person", "same");
                 if user.state == State::Former {
-                    let taken = former::restore(tx, &name, now).await?;
+                    let taken = former::restore(tx, username, &name, now).await?;
                     entry = taken.describe(entry.field("username", username, &name));
                 }
                 if before.is_in_doubt() {
@@ -139,10 +140,11 @@ pub async fn update(core: &Core, actor: &Actor, username: &str, person: Person) 
             // Whose the name is was never in doubt.
             Person::Same => {}
         }
+        former
     })?;
     core.wake.jobs();
     let after = match person {
-        Person::New => former::former_owner(&name),
+        Person::New => former,
         Person::Same => name,
     };
     match find(core, actor, &after).await {

@@ -27,7 +27,8 @@ pub(super) fn former_owner(username: &str) -> String {
 /// The user that a former owner was.
 #[must_use]
 pub(super) fn former_user(owner: &str) -> Option<&str> {
-    owner.strip_prefix(PREFIX)
+    let rest = owner.strip_prefix(PREFIX)?;
+    Some(rest.split_once(" (").map_or(rest, |(name, _)| name))
 }
 
 /// Whether this owner has no account.
@@ -66,7 +67,12 @@ impl Taken {
 pub(super) async fn release(tx: &mut Tx, username: &str, now: DateTime<Utc>) -> Result<Taken> {
     // Containers are created, and counted for quotas, under this lock.
     tx.lock("names").await?;
-    let mut taken = rename(tx, username, &former_owner(username), now).await?;
+    // What was to run later with this person's rights does not.
+    let sql = r#"UPDATE "Jobs" SET "status" = 'cancelled', "reason" = 'Whoever asked for it has no account any more.', "finishedAt" = ?,
+                        "updatedAt" = ? WHERE "createdBy" = ? AND "status" = 'pending' AND ("kind" IS NULL OR "kind" = 'task')"#;
+    tx.exec(sql, args![now, now, username]).await?;
+    let former = unused_former_owner(tx, username).await?;
+    let mut taken = rename(tx, username, &former, now).await?;
     let sql = r#"DELETE FROM "Sessions" WHERE "username" = ?"#;
     taken.sessions = tx.exec(sql, args![username]).await?;
     let sql = r#"DELETE FROM "Tokens" WHERE "username" = ?"#;
@@ -79,6 +85,19 @@ pub(super) async fn release(tx: &mut Tx, username: &str, now: DateTime<Utc>) -> 
         taken.other += tx.exec(sql, args![username]).await?;
     }
     Ok(taken)
+}
+
+/// The name that [`release`] gives to what it takes. Several people may have had the user name one after the other: what they left is not
+/// mixed.
+pub(super) async fn unused_former_owner(tx: &mut Tx, username: &str) -> Result<String> {
+    let mut owner = former_owner(username);
+    let mut number = 2;
+    let sql = r#"SELECT COUNT(*) AS "n" FROM "Containers" WHERE "username" = ?"#;
+    while tx.one(sql, args![&owner]).await?.get::<i64>("n")? > 0 {
+        owner = format!("{} ({number})", former_owner(username));
+        number += 1;
+    }
+    Ok(owner)
 }
 
 /// Gives containers, quota and jobs of one owner to another.
@@ -100,9 +119,14 @@ async fn rename(tx: &mut Tx, from: &str, to: &str, now: DateTime<Utc>) -> Result
 }
 
 /// Gives everything of a former owner back to the name. The caller holds the lock `logins`.
-pub(super) async fn restore(tx: &mut Tx, username: &str, now: DateTime<Utc>) -> Result<Taken> {
+pub(super) async fn restore(
+    tx: &mut Tx,
+    former: &str,
+    username: &str,
+    now: DateTime<Utc>,
+) -> Result<Taken> {
     tx.lock("names").await?;
-    rename(tx, &former_owner(username), username, now).await
+    rename(tx, former, username, now).await
 }
 
 /// Adds a job for each container of a user that gives them the role there again: Proxmox VE deleted the roles with the account. The
@@ -205,15 +229,17 @@ pub async fn name_use(core: &Core, names: &[String]) -> Result<HashMap<String, N
         return Ok(found);
     }
     let mut tx = core.db.read().await?;
-    let former: Vec<String> = names.iter().map(|name| former_owner(name)).collect();
     let sql = r#"SELECT "username", COUNT(*) AS "n" FROM "Containers" WHERE "username" IN ? GROUP BY "username""#;
     for row in tx.all(sql, args![names.to_vec()]).await? {
         found.entry(row.get("username")?).or_default().containers = row.get("n")?;
     }
-    for row in tx.all(sql, args![former]).await? {
+    let sql = r#"SELECT "username", COUNT(*) AS "n" FROM "Containers" WHERE "username" LIKE 'former owner %' GROUP BY "username""#;
+    for row in tx.all(sql, args![]).await? {
         let owner: String = row.get("username")?;
         let user = former_user(&owner).unwrap_or_default().to_owned();
-        found.entry(user).or_default().former_containers = row.get("n")?;
+        if names.contains(&user) {
+            found.entry(user).or_default().former_containers += row.get::<i64>("n")?;
+        }
     }
     let sql = r#"SELECT "username", COUNT(*) AS "n" FROM "Tokens" WHERE "username" IN ? GROUP BY "username""#;
     for row in tx.all(sql, args![names.to_vec()]).await? {
