@@ -14,6 +14,7 @@ mod plan;
 mod record;
 mod report;
 mod run;
+mod trail;
 
 pub use adoption::Adoption;
 pub use migration::new;
@@ -21,6 +22,7 @@ pub use naming::{NamingViolation, naming_violations};
 pub use plan::{AdoptionPlan, PendingCommand, Plan};
 pub use report::{MigrationState, MigrationStatus, Report};
 
+use crate::actor::{Actor, Origin};
 use crate::db::{Db, Dialect};
 use crate::{Error, Result};
 use inspect::State;
@@ -31,7 +33,12 @@ use run::{Runner, Stop};
 ///
 /// Whoever calls this says that the original is stopped. Foreign and half-migrated databases are refused untouched.
 pub async fn up(db: &Db) -> Result<Report> {
-    up_until(db, &mut Stop::never()).await
+    up_until(db, &mut Stop::never(), None).await
+}
+
+/// Like [`up`], with an audit entry for each migration of a database that was there, or for its adoption. Rights: none are checked.
+pub async fn up_by(db: &Db, actor: &Actor) -> Result<Report> {
+    up_until(db, &mut Stop::never(), Some(&actor.origin)).await
 }
 
 /// Brings a fresh database, or one that is already ours, to the newest migration; meant for the start of a program,
@@ -43,7 +50,7 @@ pub async fn start(db: &Db) -> Result<()> {
         State::Ours(records) if records.half_adopted() => return Err(refused(HALF_ADOPTED)),
         State::Ours(_) => {}
     }
-    let outcome = Runner::new(db, &mut Stop::never()).up().await;
+    let outcome = Runner::new(db, &mut Stop::never(), None).up().await;
     guard.release().await;
     outcome.map(drop)
 }
@@ -57,12 +64,17 @@ pub async fn is_original(db: &Db) -> Result<bool> {
 /// Undoes the last migration (`cac migrate down`) and names it. Tables of the original are never dropped. Where something would be lost
 /// that somebody would miss, it is refused, with what to do first.
 pub async fn down(db: &Db) -> Result<String> {
-    down_until(db, &mut Stop::never(), false).await
+    down_until(db, &mut Stop::never(), false, None).await
 }
 
 /// Like [`down`], but loses what would be lost.
 pub async fn down_discarding(db: &Db) -> Result<String> {
-    down_until(db, &mut Stop::never(), true).await
+    down_until(db, &mut Stop::never(), true, None).await
+}
+
+/// Like [`down`] or, with `discard`, [`down_discarding`], with an audit entry where the log is left. Rights: none are checked.
+pub async fn down_by(db: &Db, actor: &Actor, discard: bool) -> Result<String> {
+    down_until(db, &mut Stop::never(), discard, Some(&actor.origin)).await
 }
 
 /// What [`up`] would do. Changes nothing.
@@ -97,7 +109,7 @@ pub async fn status(db: &Db) -> Result<Vec<MigrationStatus>> {
 /// Like [`up`], but fails as if killed after `statements` of them, with or without the last one's record.
 #[cfg(feature = "testing")]
 pub async fn up_stopping_after(db: &Db, statements: usize, before_record: bool) -> Result<Report> {
-    up_until(db, &mut Stop::after(statements, before_record)).await
+    up_until(db, &mut Stop::after(statements, before_record), None).await
 }
 
 /// Like [`down`], but fails as if killed after `statements` of them, with or without the last one's record.
@@ -107,7 +119,8 @@ pub async fn down_stopping_after(
     statements: usize,
     before_record: bool,
 ) -> Result<String> {
-    down_until(db, &mut Stop::after(statements, before_record), true).await
+    let mut stop = Stop::after(statements, before_record);
+    down_until(db, &mut stop, true, None).await
 }
 
 const NOT_ADOPTED: &str = "this is a database of the original program that has not been adopted: \
@@ -115,17 +128,22 @@ const NOT_ADOPTED: &str = "this is a database of the original program that has n
 const HALF_ADOPTED: &str =
     "the adoption of the original's database was interrupted: run `cac migrate up` again";
 
-async fn up_until(db: &Db, stop: &mut Stop) -> Result<Report> {
+async fn up_until(db: &Db, stop: &mut Stop, by: Option<&Origin>) -> Result<Report> {
     let guard = db.exclusive().await?;
     inspect::prepare(db, true).await?;
-    let outcome = Runner::new(db, stop).up().await;
+    let outcome = Runner::new(db, stop, by).up().await;
     guard.release().await;
     outcome
 }
 
-async fn down_until(db: &Db, stop: &mut Stop, discard: bool) -> Result<String> {
+async fn down_until(
+    db: &Db,
+    stop: &mut Stop,
+    discard: bool,
+    by: Option<&Origin>,
+) -> Result<String> {
     let guard = db.exclusive().await?;
-    let outcome = Runner::new(db, stop).down(discard).await;
+    let outcome = Runner::new(db, stop, by).down(discard).await;
     guard.release().await;
     outcome
 }

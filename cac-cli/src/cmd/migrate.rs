@@ -82,7 +82,7 @@ impl Migrate {
                 if let Some(adoption) = schema::plan(&db).await?.adoption {
                     agree(&adoption, yes)?;
                 }
-                let report = schema::up(&db).await?;
+                let report = schema::up_by(&db, &super::local()).await?;
                 for old in retention::preview(&db, &config.retention, &Clock::System).await? {
                     let OldRows {
                         kind,
@@ -125,10 +125,7 @@ impl Migrate {
             }
             Command::Down { discard } => {
                 let db = connect().await?;
-                let undone = match discard {
-                    true => schema::down_discarding(&db).await?,
-                    false => schema::down(&db).await?,
-                };
+                let undone = schema::down_by(&db, &super::local(), discard).await?;
                 match common.json {
                     true => print::json(&serde_json::json!({"undone": undone}))?,
                     false => print::data(&format!("Undone: {undone}\n"))?,

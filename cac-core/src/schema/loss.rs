@@ -105,7 +105,8 @@ const KEPT: &[Kept] = &[
     Kept {
         migration: "audit",
         drops: &["AuditEntries"],
-        count: r#"SELECT COUNT(*) AS "n" FROM "AuditEntries""#,
+        // An undoing before this one wrote an entry, and that alone is no reason to refuse this one.
+        count: r#"SELECT COUNT(*) AS "n" FROM "AuditEntries" WHERE "action" NOT IN ('migration_apply', 'migration_undo')"#,
         what: "{n} entries of the audit log",
         first: Some("save what GET /audit.csv sends"),
     },
@@ -252,13 +253,17 @@ pub(super) async fn find(tx: &mut Tx, migration: &Migration) -> Result<Vec<Loss>
     Ok(found)
 }
 
+pub(super) fn listed(losses: &[Loss]) -> String {
+    let what: Vec<&str> = losses.iter().map(|loss| loss.what.as_str()).collect();
+    what.join("; ")
+}
+
 /// Why an undoing does not begin, and what to do.
 pub(super) fn refusal(title: &str, losses: &[Loss]) -> String {
-    let what: Vec<&str> = losses.iter().map(|loss| loss.what.as_str()).collect();
     let first: Vec<&str> = losses.iter().filter_map(|loss| loss.first).collect();
     let mut text = format!(
         "undoing {title} would lose {}, so nothing was changed.",
-        what.join("; ")
+        listed(losses)
     );
     if !first.is_empty() {
         text += &format!(" First {}.", first.join("; then "));

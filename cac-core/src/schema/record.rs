@@ -190,10 +190,10 @@ pub(super) async fn announce(db: &db::Db, key: Key, name: &str) -> Result<(), db
     db.exec(sql, args).await.map(drop)
 }
 
-pub(super) async fn confirm(db: &db::Db, key: Key) -> Result<(), db::Error> {
+pub(super) async fn confirm(tx: &mut Tx, key: Key) -> Result<(), db::Error> {
     let sql = r#"UPDATE "Migrations" SET "appliedAt" = ? WHERE "number" = ? AND "direction" = ? AND "statement" = ?"#;
     let args = args![Utc::now(), key.number, key.direction.name(), key.statement];
-    db.exec(sql, args).await.map(drop)
+    tx.exec(sql, args).await.map(drop)
 }
 
 /// Takes back an announcement whose statement is known to have done nothing.

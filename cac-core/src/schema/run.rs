@@ -4,8 +4,10 @@ use super::adoption::{self, Step as AdoptionStep};
 use super::migration::{Direction, MIGRATIONS, Migration, ORIGINAL};
 use super::record::{self, Key, Records};
 use super::report::Report;
+use super::trail::{self, Action};
 use super::{HALF_ADOPTED, inspect, loss, refused};
-use crate::db::{Db, Dialect, Retry, Tx};
+use crate::actor::Origin;
+use crate::db::{self, Db, Dialect, Retry, Tx};
 use crate::{Error, Result};
 
 /// A kill on request, for the tests of continuing.
@@ -56,16 +58,29 @@ enum Step {
 pub(super) struct Runner<'a> {
     db: &'a Db,
     stop: &'a mut Stop,
+    /// Who asked for it; without them nothing is written into the audit log.
+    by: Option<&'a Origin>,
+    /// Whether each applied migration has an entry, as on a database that was in use before.
+    each: bool,
+    /// What an undoing loses, for its entry.
+    lost: Option<String>,
 }
 
 impl<'a> Runner<'a> {
-    pub(super) fn new(db: &'a Db, stop: &'a mut Stop) -> Self {
-        Self { db, stop }
+    pub(super) fn new(db: &'a Db, stop: &'a mut Stop, by: Option<&'a Origin>) -> Self {
+        Self {
+            db,
+            stop,
+            by,
+            each: false,
+            lost: None,
+        }
     }
 
     /// Finishes an interrupted undoing first.
     pub(super) async fn up(&mut self) -> Result<Report> {
         let before = inspect::look(self.db).await?;
+        self.each = before.newest().is_some() && !before.half_adopted();
         let mut applied: Vec<String> = Vec::new();
         while let Some(step) = self.advance(next_up).await? {
             if let Step::Statement { key, title, .. } = step
@@ -98,11 +113,15 @@ impl<'a> Runner<'a> {
             )));
         }
         // One that was interrupted was let through when it began.
-        if !discard && records.undoing().is_none() {
+        if records.undoing().is_none() {
             let mut tx = self.db.read().await?;
             let losses = loss::find(&mut tx, migration).await?;
+            tx.rollback().await;
             if !losses.is_empty() {
-                return Err(refused(loss::refusal(&migration.title(), &losses)));
+                if !discard {
+                    return Err(refused(loss::refusal(&migration.title(), &losses)));
+                }
+                self.lost = Some(format!("lost: {}", loss::listed(&losses)));
             }
         }
         let next = |dialect, records: &Records| next_down(dialect, records, migration);
@@ -157,7 +176,10 @@ impl<'a> Runner<'a> {
         }
         self.stop.count();
         self.stop.check(true)?;
-        record::confirm(self.db, key).await?;
+        let mut tx = self.db.write().await?;
+        record::confirm(&mut tx, key).await?;
+        self.write_applied(&mut tx, key, title).await?;
+        tx.commit().await?;
         self.stop.check(false)
     }
 
@@ -168,17 +190,45 @@ impl<'a> Runner<'a> {
                     .await
                     .map_err(|error| failed(title, *key, error))?;
                 record::insert(&mut tx, *key, title, None).await?;
+                self.write_applied(&mut tx, *key, title).await?;
             }
             Step::Adopt(step) => {
                 let affected = step.run(&mut tx).await?;
                 record::insert(&mut tx, step.key(), step.name(), Some(affected)).await?;
+                if let (Some(by), AdoptionStep::Labels) = (self.by, step) {
+                    trail::write(&mut tx, by, Action::Adopt, "adoption", None).await?;
+                }
             }
-            Step::Forget(number) => record::forget(&mut tx, *number, records.adopted()).await?,
+            Step::Forget(number) => {
+                record::forget(&mut tx, *number, records.adopted()).await?;
+                if let (Some(by), Some(migration)) = (self.by, find(*number))
+                    && trail::has_log(*number)
+                {
+                    let lost = self.lost.as_deref();
+                    trail::write(&mut tx, by, Action::Undo, &migration.title(), lost).await?;
+                }
+            }
         }
         self.stop.count();
         self.stop.check(true)?;
         tx.commit().await?;
         self.stop.check(false)
+    }
+
+    /// The entry of a migration whose last statement this is.
+    async fn write_applied(&self, tx: &mut Tx, key: Key, title: &str) -> Result<(), db::Error> {
+        let Some(by) = self
+            .by
+            .filter(|_| self.each && key.direction == Direction::Up && trail::has_log(key.number))
+        else {
+            return Ok(());
+        };
+        let count = find(key.number)
+            .map(|migration| migration.statements(key.direction, self.db.dialect()).len());
+        match count == usize::try_from(key.statement).ok() {
+            true => trail::write(tx, by, Action::Apply, title, None).await,
+            false => Ok(()),
+        }
     }
 }
 

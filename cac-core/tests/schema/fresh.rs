@@ -1,6 +1,7 @@
 //! Fresh databases: the same tables by the same names, once, also when many programs start at the same time.
 
-use cac_core::db::Db;
+use cac_core::Actor;
+use cac_core::db::{Db, Row};
 use cac_core::schema::{self, MigrationState};
 use cac_core::{args, testing};
 
@@ -108,6 +109,76 @@ async fn undoing_refuses_to_lose_what_somebody_would_miss() {
         let undone = schema::down_discarding(db).await.unwrap();
         assert!(undone.ends_with("_audit"), "{undone}");
     }
+}
+
+/// Commands with local rights leave entries, together with what they did, for as long as there is a log.
+#[tokio::test]
+async fn changes_of_the_schema_are_in_the_audit_log() {
+    for database in testing::empty_databases().await {
+        let (db, name) = (&database.db, database.name);
+        let mut actor = Actor::local();
+        actor.origin.note = Some("by ann".to_owned());
+        let entries = async || -> Vec<(String, String, String)> {
+            let sql =
+                r#"SELECT "via", "action", "target", "detail" FROM "AuditEntries" ORDER BY "id""#;
+            let rows = db.all(sql, args![]).await.unwrap();
+            let text = |row: &Row, name: &str| row.get::<String>(name).unwrap();
+            let entry = |row: &Row| {
+                assert_eq!(text(row, "via"), "local");
+                (
+                    text(row, "action"),
+                    text(row, "target"),
+                    text(row, "detail"),
+                )
+            };
+            rows.iter().map(entry).collect()
+        };
+        schema::up_by(db, &actor).await.unwrap();
+        assert_eq!(entries().await, [], "{name}: it is new");
+        let sql = r#"INSERT INTO "UserStates" ("username", "state") VALUES ('gone', 'missing')"#;
+        db.exec(sql, args![]).await.unwrap();
+        schema::down_by(db, &actor, false).await.unwrap_err();
+        assert_eq!(entries().await, [], "{name}: nothing was done");
+        let people = schema::down_by(db, &actor, true).await.unwrap();
+        let addresses = schema::down_by(db, &actor, false).await.unwrap();
+        schema::up_by(db, &actor).await.unwrap();
+        let entry = |action: &str, title: &str, detail: &str| {
+            (
+                action.to_owned(),
+                format!("/migrations/{title}"),
+                detail.to_owned(),
+            )
+        };
+        let lost = "lost: that 1 users were deleted in Proxmox VE and wait for a decision, and their API tokens; by ann";
+        assert_eq!(
+            entries().await,
+            [
+                entry("migration_undo", &people, lost),
+                entry("migration_undo", &addresses, "by ann"),
+                entry("migration_apply", &addresses, "by ann"),
+                entry("migration_apply", &people, "by ann"),
+            ],
+            "{name}"
+        );
+        // A program's own start is nobody's command.
+        schema::down(db).await.unwrap();
+        schema::start(db).await.unwrap();
+        assert_eq!(entries().await.len(), 4, "{name}");
+        // Entries about undoing are no reason against undoing.
+        for title in testing::migrations()[1..].iter().rev() {
+            assert_eq!(
+                schema::down_by(db, &actor, false).await.unwrap(),
+                *title,
+                "{name}"
+            );
+        }
+    }
+    let adopted = original().await;
+    schema::up_by(&adopted.db, &Actor::local()).await.unwrap();
+    let sql = r#"SELECT "action" FROM "AuditEntries""#;
+    let rows = adopted.db.all(sql, args![]).await.unwrap();
+    let actions: Vec<String> = rows.iter().map(|row| row.get("action").unwrap()).collect();
+    assert_eq!(actions, ["database_adopt"]);
 }
 
 #[tokio::test]
