@@ -111,6 +111,80 @@ async fn undoing_refuses_to_lose_what_somebody_would_miss() {
     }
 }
 
+/// Puts in what one migration after the other would lose, from the newest to that of the changes in audit entries.
+#[tokio::test]
+async fn undoing_names_what_each_newer_migration_would_lose() {
+    for database in testing::databases().await {
+        let db = &database.db;
+        fill(db).await;
+        let now = chrono::Utc::now();
+        for (migration, sql, args, words) in [
+            (
+                "people",
+                r#"INSERT INTO "UserStates" ("username", "state", "missingSince") VALUES ('gone', 'missing', ?)"#,
+                args![now],
+                "that 1 users were deleted in Proxmox VE",
+            ),
+            ("addresses", "", args![], ""),
+            (
+                "identity",
+                r#"UPDATE "Containers" SET "unverifiedSince" = ?, "identityMismatchAt" = ?"#,
+                args![now, now],
+                "that 1 containers are unverified",
+            ),
+            (
+                "identity",
+                r#"INSERT INTO "Quotas" ("username", "ports", "createdAt", "updatedAt") VALUES ('alice', 4, ?, ?)"#,
+                args![now, now],
+                "limits on ports and services of 1 users",
+            ),
+            (
+                "proofs",
+                r#"INSERT INTO "AccountRequests" ("name", "email", "username", "reason", "status", "createdAt", "updatedAt")
+                    VALUES ('Ann', 'ann@example.org', 'ann', '', 'unconfirmed', ?, ?)"#,
+                args![now, now],
+                "whether the e-mail addresses of 1 account requests are confirmed",
+            ),
+            (
+                "deletion_requests",
+                r#"UPDATE "Containers" SET "deletionRequestedAt" = ?, "deletionError" = 'why'"#,
+                args![now],
+                "who wants 1 containers deleted",
+            ),
+            (
+                "audit_changes",
+                r#"INSERT INTO "AuditEntries" ("via", "action", "target", "status", "changes", "createdAt") VALUES ('local', 'a', 'b', 200, '[]', ?)"#,
+                args![now],
+                "what 1 entries of the audit log say of fields",
+            ),
+        ] {
+            let title = newest(db).await;
+            // The same one may lose several things.
+            if !title.ends_with(migration) {
+                let undone = schema::down_discarding(db).await.unwrap();
+                assert_eq!(undone, title);
+            }
+            let title = newest(db).await;
+            assert!(title.ends_with(migration), "{migration}: {title}");
+            if sql.is_empty() {
+                continue;
+            }
+            db.exec(sql, args).await.unwrap();
+            let refused = schema::down(db).await.unwrap_err().to_string();
+            assert!(refused.contains(words), "{}: {refused}", database.name);
+            assert_eq!(newest(db).await, title);
+        }
+    }
+}
+
+/// The newest migration that is applied.
+async fn newest(db: &Db) -> String {
+    let all = schema::status(db).await.unwrap().into_iter();
+    let applied = all.filter(|status| matches!(status.state, MigrationState::Applied(_)));
+    let newest = applied.last().unwrap();
+    format!("{:04}_{}", newest.number, newest.name)
+}
+
 /// Commands with local rights leave entries, together with what they did, for as long as there is a log.
 #[tokio::test]
 async fn changes_of_the_schema_are_in_the_audit_log() {
