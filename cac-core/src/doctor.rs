@@ -342,14 +342,10 @@ async fn names(core: &Core, found: &mut Findings) {
 /// Names that exist and would not be given today.
 async fn questionable_names(core: &Core, found: &mut Findings) {
     let about = "names";
-    match hostname::questionable(core).await {
+    match hostname::questionable(&core.db, &core.config).await {
         Ok(names) => {
             for one in names {
-                let text = format!(
-                    "`{}` of container {} stays served, but nobody would be given it today: {}",
-                    one.name, one.container, one.reason
-                );
-                found.note(about, text);
+                found.note(about, one.to_string());
             }
         }
         Err(error) => found.bad(about, error.to_string()),

@@ -3,12 +3,14 @@
 //! ([`crate::container::is_label`]), nor whether it is free.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use unicode_security::{GeneralSecurityProfile as _, MixedScript as _, skeleton};
 
 use crate::config::Config;
 use crate::container::is_label;
-use crate::{Core, Result, args};
+use crate::db::Db;
+use crate::{Result, args};
 
 /// Labels that programs trust by themselves, and names under which people expect the operator; `RESERVED_HOSTNAMES` adds to them.
 ///
@@ -125,22 +127,32 @@ pub struct QuestionableName {
     pub reason: String,
 }
 
+impl fmt::Display for QuestionableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "`{}` of container {} stays served, but nobody would be given it today: {}",
+            self.name, self.container, self.reason
+        )
+    }
+}
+
 /// All names under `CAC_DOMAIN` that exist and would not be given today; they stay served.
-pub async fn questionable(core: &Core) -> Result<Vec<QuestionableName>> {
+pub async fn questionable(db: &Db, config: &Config) -> Result<Vec<QuestionableName>> {
     // Two statements, since MariaDB joins no columns of different collations.
     let hostnames = r#"SELECT "id" AS "container", "hostname" AS "name" FROM "Containers""#;
     let services = r#"SELECT "containerId" AS "container", "externalHostname" AS "name" FROM "Services"
                       WHERE "externalHostname" IS NOT NULL"#;
-    let under = format!(".{}", core.config.domain);
+    let under = format!(".{}", config.domain);
     let mut found = BTreeMap::new();
     for sql in [hostnames, services] {
-        for row in core.db.all(sql, args![]).await? {
+        for row in db.all(sql, args![]).await? {
             let name = row.get::<String>("name")?.to_lowercase();
             let label = name.strip_suffix(&under).unwrap_or(&name);
             // Other shapes are listed as rows that break the naming rules.
             let reason = match is_label(label) {
-                true => problem(&core.config, label),
-                false => is_own(&core.config, &name).then(|| format!("`{name}` is the portal's.")),
+                true => problem(config, label),
+                false => is_own(config, &name).then(|| format!("`{name}` is the portal's.")),
             };
             if let Some(reason) = reason {
                 let container: i64 = row.get("container")?;

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cac_core::clock::Clock;
+use cac_core::config::Config;
 use cac_core::db::Db;
+use cac_core::hostname;
 use cac_core::retention::{self, OldRows};
 use cac_core::schema::{self, AdoptionPlan};
 use clap::{Args, Subcommand};
@@ -67,8 +69,15 @@ impl Migrate {
                 }
             }
             Command::Up { dry_run: true, .. } => {
-                let plan = match existing().await? {
-                    Some(db) => schema::plan(&db).await?,
+                let config = super::inspected_config()?;
+                let plan = match existing(&config).await? {
+                    Some(db) => {
+                        let plan = schema::plan(&db).await?;
+                        if !plan.is_of_new_database() {
+                            note_names(&db, &config).await;
+                        }
+                        plan
+                    }
                     None => schema::plan_of_none(),
                 };
                 match common.json {
@@ -95,13 +104,14 @@ impl Migrate {
                         "From {from} on old {kind} are removed, {count} of them now; {setting} says how long they stay (0: for ever)."
                     ));
                 }
+                note_names(&db, &config).await;
                 match common.json {
                     true => print::json(&report)?,
                     false => print::data(&report.to_string())?,
                 }
             }
             Command::Status => {
-                let all = match existing().await? {
+                let all = match existing(&super::inspected_config()?).await? {
                     None => {
                         print::note("There is no database yet; `cac migrate up` makes it.");
                         schema::status_of_none()
@@ -140,9 +150,30 @@ async fn connect() -> Result<Db, Failure> {
     Ok(Db::connect(super::config()?.database_url.expose()).await?)
 }
 
+/// Names that are printed; `cac doctor` has them all.
+const NAMES: usize = 20;
+
+/// Says which names nobody would be given today. They stay served, so that this is no reason to fail.
+async fn note_names(db: &Db, config: &Config) {
+    let names = match hostname::questionable(db, config).await {
+        Ok(names) => names,
+        Err(error) => {
+            tracing::warn!(%error, "names were not compared with today's rules");
+            return;
+        }
+    };
+    for name in names.iter().take(NAMES) {
+        print::note(&name.to_string());
+    }
+    if let Some(more) = names.len().checked_sub(NAMES).filter(|more| *more > 0) {
+        print::note(&format!(
+            "And {more} more such names; `cac doctor` lists them."
+        ));
+    }
+}
+
 /// The configured database, if there is one: whoever only looks makes none.
-async fn existing() -> Result<Option<Db>, Failure> {
-    let config = super::inspected_config()?;
+async fn existing(config: &Config) -> Result<Option<Db>, Failure> {
     match Db::is_missing(config.database_url.expose()) {
         true => Ok(None),
         false => Ok(Some(Db::connect(config.database_url.expose()).await?)),

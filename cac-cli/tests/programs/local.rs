@@ -46,6 +46,31 @@ async fn a_schema_goes_up_and_its_last_change_down() {
     }
 }
 
+/// Names of before today's rules stay, and an upgrade says which they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_names_what_nobody_would_be_given_today() {
+    for database in testing::databases().await {
+        let vars = url(&database);
+        let now = chrono::Utc::now();
+        for name in ["wpad", "web"] {
+            let sql = r#"INSERT INTO "Containers" ("hostname", "username", "createdAt", "updatedAt") VALUES (?, 'alice', ?, ?)"#;
+            let args = args![name, now, now];
+            database.db.exec(sql, args).await.unwrap();
+        }
+        for words in [
+            &["migrate", "up"][..],
+            &["migrate", "up", "--json"],
+            &["migrate", "up", "--dry-run"],
+        ] {
+            let done = crate::lab::run("cac", words, &vars);
+            let said = crate::lab::text(&done.stderr);
+            assert!(done.status.success(), "{said}");
+            let (wpad, web) = (said.matches("`wpad` of container"), said.matches("`web`"));
+            assert_eq!((wpad.count(), web.count()), (1, 0), "{words:?}: {said}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_originals_database_is_adopted_only_by_migrate_up() {
     let database = testing::mariadb().await;

@@ -21,6 +21,14 @@ pub struct Plan {
     pub adoption: Option<AdoptionPlan>,
 }
 
+impl Plan {
+    /// Whether no table is there yet.
+    #[must_use]
+    pub fn is_of_new_database(&self) -> bool {
+        self.adoption.is_none() && self.pending.len() == MIGRATIONS.len()
+    }
+}
+
 /// What would become of the original's rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

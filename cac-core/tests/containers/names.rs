@@ -77,7 +77,12 @@ async fn names_that_mean_something_are_given_to_nobody() {
             let error = container::register(&core, &Actor::local(), &named).await;
             assert!(why(error.unwrap_err(), "hostname").contains(says), "{name}");
         }
-        assert_eq!(hostname::questionable(&core).await.unwrap(), []);
+        assert_eq!(
+            hostname::questionable(&core.db, &core.config)
+                .await
+                .unwrap(),
+            []
+        );
     }
 }
 
@@ -156,7 +161,9 @@ async fn names_that_exist_stay_served_and_are_listed() {
             .collect();
         served.sort_unstable();
         assert_eq!(served, ["login.cac.test", "second.cac.test"]);
-        let listed = hostname::questionable(&core).await.unwrap();
+        let listed = hostname::questionable(&core.db, &core.config)
+            .await
+            .unwrap();
         let listed: Vec<_> = listed
             .iter()
             .map(|one| (one.container, one.name.as_str()))
