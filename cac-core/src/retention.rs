@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::actor::Origin;
 use crate::clock::Clock;
 use crate::config::Retention;
-use crate::db::{Arg, Db, Row};
+use crate::db::{Arg, Db, Row, Tx};
 use crate::{Core, Result, args, audit, secret, setting, transaction};
 
 /// Rows of one step.
@@ -34,15 +34,13 @@ struct Kind {
     age: fn(&Retention) -> Option<Duration>,
     /// Counts those that are older than the argument, as `n`.
     count: &'static str,
-    /// Finds their ids; tried in turn, the next one where the former found nothing.
+    /// Finds their ids; tried in turn, the next one where the former found nothing. The last one removes what is counted.
     steps: &'static [Step],
     /// Whether the audit log says how many were removed.
     is_recorded: bool,
 }
 
 struct Step {
-    /// In words.
-    rows: &'static str,
     find: &'static str,
     ids: fn(&[Row]) -> Result<Arg>,
     remove: &'static str,
@@ -55,7 +53,6 @@ const KINDS: [Kind; 4] = [
         age: |retention| retention.audit,
         count: r#"SELECT COUNT(*) AS "n" FROM "AuditEntries" WHERE "createdAt" < ?"#,
         steps: &[Step {
-            rows: "audit entries",
             find: r#"SELECT "id" FROM "AuditEntries" WHERE "createdAt" < ? ORDER BY "id" LIMIT ?"#,
             ids: numbers,
             remove: r#"DELETE FROM "AuditEntries" WHERE "id" IN ?"#,
@@ -72,7 +69,6 @@ const KINDS: [Kind; 4] = [
         steps: &[
             // Output first: one job may have very much of it.
             Step {
-                rows: "pieces of output of finished jobs",
                 find: r#"SELECT s."id" FROM "JobStatuses" s JOIN "Jobs" j ON j."id" = s."jobId"
                     WHERE j."status" IN ('success', 'failure', 'cancelled') AND COALESCE(j."finishedAt", j."updatedAt") < ?
                     AND NOT EXISTS (SELECT 1 FROM "Containers" c WHERE c."jobId" = j."id" OR c."deletionJobId" = j."id") ORDER BY s."id" LIMIT ?"#,
@@ -80,7 +76,6 @@ const KINDS: [Kind; 4] = [
                 remove: r#"DELETE FROM "JobStatuses" WHERE "id" IN ?"#,
             },
             Step {
-                rows: "finished jobs",
                 find: r#"SELECT j."id" FROM "Jobs" j WHERE j."status" IN ('success', 'failure', 'cancelled')
                     AND COALESCE(j."finishedAt", j."updatedAt") < ?
                     AND NOT EXISTS (SELECT 1 FROM "Containers" c WHERE c."jobId" = j."id" OR c."deletionJobId" = j."id") ORDER BY j."id" LIMIT ?"#,
@@ -96,7 +91,6 @@ const KINDS: [Kind; 4] = [
         age: |retention| retention.idempotency,
         count: r#"SELECT COUNT(*) AS "n" FROM "IdempotencyKeys" WHERE "createdAt" < ?"#,
         steps: &[Step {
-            rows: "idempotency keys",
             find: r#"SELECT "id" FROM "IdempotencyKeys" WHERE "createdAt" < ? ORDER BY "id" LIMIT ?"#,
             ids: numbers,
             remove: r#"DELETE FROM "IdempotencyKeys" WHERE "id" IN ?"#,
@@ -109,7 +103,6 @@ const KINDS: [Kind; 4] = [
         age: |retention| retention.login_failures,
         count: r#"SELECT COUNT(*) AS "n" FROM "LoginFailures" WHERE "lastAt" < ?"#,
         steps: &[Step {
-            rows: "failed sign-ins",
             find: r#"SELECT "name" AS "id" FROM "LoginFailures" WHERE "lastAt" < ? ORDER BY "name" LIMIT ?"#,
             ids: names,
             remove: r#"DELETE FROM "LoginFailures" WHERE "name" IN ?"#,
@@ -207,7 +200,7 @@ pub async fn step(core: &Core, holder: &str) -> Result<usize> {
         let Some(before) = before(&core.config.retention, kind, &core.clock) else {
             continue;
         };
-        for step in kind.steps {
+        for (number, step) in (1..).zip(kind.steps) {
             let rows = core.db.all(step.find, args![before, STEP]).await?;
             if rows.is_empty() {
                 continue;
@@ -217,13 +210,14 @@ pub async fn step(core: &Core, holder: &str) -> Result<usize> {
             }
             let ids = (step.ids)(&rows)?;
             let removed = transaction!(core.db, tx => {
+                let run = match kind.is_recorded {
+                    true => Some(Run::begin(tx, core, kind, before).await?),
+                    false => None,
+                };
                 let removed = tx.exec(step.remove, vec![ids.clone()]).await?;
-                if kind.is_recorded && removed > 0 {
-                    audit::Change::new("retention_remove", "/retention")
-                        .deleted()
-                        .detail(format!("{removed} {} older than {}, by {}", step.rows, before.format("%Y-%m-%d"), kind.setting))
-                        .write_for(tx, core, None, &Origin::default())
-                        .await?;
+                if let Some(run) = run {
+                    let counted = if number == kind.steps.len() { removed } else { 0 };
+                    run.go_on(tx, core, kind, counted).await?;
                 }
                 removed
             })?;
@@ -232,6 +226,50 @@ pub async fn step(core: &Core, holder: &str) -> Result<usize> {
         }
     }
     Ok(0)
+}
+
+/// A run removes what is old on one day, in many steps, and has one audit entry.
+struct Run {
+    before: String,
+    /// Rows that the entry speaks of and that are still there.
+    left: u64,
+}
+
+impl Run {
+    fn setting(kind: &Kind) -> String {
+        format!("retention.run.{}", kind.setting)
+    }
+
+    /// The run that this step is part of. The first step writes how many rows will go, and commits together with its removal.
+    async fn begin(tx: &mut Tx, core: &Core, kind: &Kind, before: DateTime<Utc>) -> Result<Self> {
+        tx.lock("settings").await?;
+        let day = before.format("%Y-%m-%d").to_string();
+        let known = setting::find(tx, &Self::setting(kind)).await?;
+        let known = known.as_deref().and_then(|text| text.split_once(' '));
+        let left = known.and_then(|(before, left)| (before == day).then(|| left.parse().ok())?);
+        if let Some(left) = left.filter(|left| *left > 0) {
+            return Ok(Self { before: day, left });
+        }
+        let left: i64 = tx.one(kind.count, args![before]).await?.get("n")?;
+        audit::Change::new("retention_remove", "/retention")
+            .deleted()
+            .detail(format!(
+                "{left} {} older than {day}, by {}",
+                kind.name, kind.setting
+            ))
+            .write_for(tx, core, None, &Origin::default())
+            .await?;
+        Ok(Self {
+            before: day,
+            left: u64::try_from(left).unwrap_or(0),
+        })
+    }
+
+    async fn go_on(self, tx: &mut Tx, core: &Core, kind: &Kind, removed: u64) -> Result<()> {
+        let left = self.left.saturating_sub(removed);
+        let value = format!("{} {left}", self.before);
+        setting::update(tx, &core.clock, &Self::setting(kind), &value).await
+    }
 }
 
 fn numbers(rows: &[Row]) -> Result<Arg> {
