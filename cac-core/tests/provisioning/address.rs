@@ -226,6 +226,52 @@ async fn an_address_that_another_running_container_shows_is_not_taken() {
     }
 }
 
+/// The holder was without its address for the second that its restart took, and whoever forged it had it for good.
+#[tokio::test]
+async fn a_restart_gives_no_address_to_whoever_forges_it() {
+    for database in testing::databases().await {
+        let mut lab = Lab::new(database).await;
+        lab.runner();
+        let name = lab.database.name;
+        let (thief, victim) = (lab.ask("thief").await, lab.ask("victim").await);
+        for created in [thief, victim] {
+            assert_eq!(lab.job(created.job_id).await.status, Status::Success);
+        }
+        let theirs = r#"UPDATE "Containers" SET "username" = 'bob' WHERE "id" = ?"#;
+        lab.core.db.exec(theirs, args![victim.id]).await.unwrap();
+        let address = lab.row(victim.id).await.unwrap().ipv4_address.unwrap();
+        let vmid = lab.row(thief.id).await.unwrap().container_id.unwrap();
+        lab.simulator
+            .show_address(vmid, Some(address.parse().unwrap()));
+        let change = async |change: Change| {
+            let limit = Duration::from_secs(30);
+            let changed = container::change(&lab.core, &bob(), victim.id, change, limit).await;
+            changed.unwrap();
+        };
+        let look = async || {
+            let row = reconcile::refresh(&lab.core, &alice(), thief.id).await;
+            row.unwrap().ipv4_address
+        };
+        change(Change::Stop).await;
+        assert_eq!(look().await, None, "{name}: while it is stopped");
+        change(Change::Start).await;
+        assert_eq!(look().await, None, "{name}: when it runs again");
+        change(Change::Restart).await;
+        let row = lab.row(victim.id).await.unwrap();
+        assert_eq!(
+            row.ipv4_address.as_deref(),
+            Some(address.as_str()),
+            "{name}"
+        );
+        // One that stays away for long gives it up: DHCP may have given it to somebody else.
+        change(Change::Stop).await;
+        let sql = r#"UPDATE "AddressHolds" SET "until" = '2001-01-01 00:00:00'"#;
+        lab.core.db.exec(sql, args![]).await.unwrap();
+        assert_eq!(look().await, Some(address), "{name}: after an hour");
+        lab.end().await;
+    }
+}
+
 /// A guest that shows the portal's machine, a node or an excepted address gets nothing published.
 #[tokio::test]
 async fn a_guest_cannot_claim_an_excepted_address() {

@@ -99,6 +99,26 @@ async fn an_old_session_is_asked_for_the_password_before_it_does_what_that_prote
             assert!(answer.status().is_success(), "{method} {path} by a token");
         }
     }
+    // The same by a detour: what is an own container by then is deleted without the password, and a command does anything.
+    let registration = json!({"hostname": "x", "ipv4Address": "127.1.0.9", "username": "admin", "osRelease": "debian",
+        "containerId": 556, "macAddress": "BC:24:11:00:05:56", "httpPort": 80});
+    let roll_back = format!("{hers}/snapshots/x/rollback");
+    for (method, path, body) in [
+        (Method::POST, "/containers", registration),
+        (
+            Method::POST,
+            "/nodes/1/import",
+            json!({"vmid": 556, "username": "admin"}),
+        ),
+        (Method::PUT, "/users/alice", json!({"person": "new"})),
+        (Method::DELETE, "/nodes/1", json!({})),
+        (Method::POST, "/jobs", json!({"command": "true"})),
+        (Method::POST, &roll_back, json!({})),
+    ] {
+        let answer = send(&lab, &admin, (method.clone(), path, &body)).await;
+        let refused = expect(answer, 403).await;
+        assert_eq!(refused["type"], KIND, "{method} {path}: {refused}");
+    }
     // Everything else goes on as before.
     for (method, path, body) in [
         (Method::GET, "/containers?all=true", json!({})),
