@@ -180,8 +180,8 @@ async fn undoing_names_what_each_newer_migration_would_lose() {
 /// The newest migration that is applied.
 async fn newest(db: &Db) -> String {
     let all = schema::status(db).await.unwrap().into_iter();
-    let applied = all.filter(|status| matches!(status.state, MigrationState::Applied(_)));
-    let newest = applied.last().unwrap();
+    let mut applied = all.filter(|status| matches!(status.state, MigrationState::Applied(_)));
+    let newest = applied.next_back().unwrap();
     format!("{:04}_{}", newest.number, newest.name)
 }
 
