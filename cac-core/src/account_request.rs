@@ -90,11 +90,15 @@ fn check(core: &Core, new: &NewAccountRequest) -> Result<NewAccountRequest> {
         !text.is_empty() && text.chars().count() <= most && !text.chars().any(char::is_control)
     };
     let (name, email) = (new.name.trim(), new.email.trim());
-    // It stands in mails, where a link would be the sender's and not ours.
-    if !plain(name, 100) || name.contains(['/', ':', '@', '<', '>']) {
+    // It stands in mails, where a link would be the sender's and not ours, and text that runs backwards would hide what it is.
+    let misleads = |c: char| {
+        "/:@".contains(c)
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !plain(name, 100) || name.contains(misleads) {
         fields.add(
             "name",
-            "Give your name, in 1 to 100 characters on one line, without any of `/ : @ < >`.",
+            "Give your name, in 1 to 100 characters on one line, without `/`, `:` and `@`.",
         );
     }
     if !plain(email, 254) || Address::from_str(email).is_err() {

@@ -131,13 +131,30 @@ pub(crate) fn of(
 pub(crate) struct Claim {
     pub(crate) address: Ipv4Addr,
     verdict: Verdict,
+    /// Somebody who may register containers says so, too: it is not a guest's word alone.
+    vouched: bool,
 }
 
 impl Claim {
     /// Of an address that no row has, on somebody's word.
     pub(super) fn unconfirmed(address: Ipv4Addr) -> Self {
-        let verdict = Verdict::Free;
-        Self { address, verdict }
+        Self::new(address, Verdict::Free)
+    }
+
+    fn new(address: Ipv4Addr, verdict: Verdict) -> Self {
+        Self {
+            address,
+            verdict,
+            vouched: false,
+        }
+    }
+
+    /// A container that is silent gives the address up at once.
+    pub(super) fn vouched(self) -> Self {
+        Self {
+            vouched: true,
+            ..self
+        }
     }
 
     /// Whether it failed when it was made.
@@ -187,16 +204,14 @@ async fn holder(tx: &mut Tx, address: &str, except: i64) -> Result<Option<Holder
 pub(crate) async fn claim(core: &Core, container: i64, address: Ipv4Addr) -> Result<Claim> {
     let known = infrastructure::load(core).await?;
     if let Err(denial) = known.permit(IpAddr::V4(address), None) {
-        let verdict = Verdict::Infrastructure(denial);
-        return Ok(Claim { address, verdict });
+        return Ok(Claim::new(address, Verdict::Infrastructure(denial)));
     }
     let found = {
         let mut tx = core.db.read().await?;
         holder(&mut tx, &address.to_string(), container).await?
     };
     let Some(holder) = found else {
-        let verdict = Verdict::Free;
-        return Ok(Claim { address, verdict });
+        return Ok(Claim::new(address, Verdict::Free));
     };
     let verdict = match find_any(core, holder.id).await? {
         None => Verdict::Free,
@@ -210,7 +225,7 @@ pub(crate) async fn claim(core: &Core, container: i64, address: Ipv4Addr) -> Res
             }
         }
     };
-    Ok(Claim { address, verdict })
+    Ok(Claim::new(address, verdict))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -425,7 +440,7 @@ async fn settle(
     let now = holder(tx, &text, id).await?;
     let held = held_for(tx, &text, id).await?;
     match (now, &claim.verdict) {
-        (None, _) => match held.filter(|(_, until)| core.clock.now() < *until) {
+        (None, _) => match held.filter(|(_, until)| !claim.vouched && core.clock.now() < *until) {
             Some((other, _)) => Ok((Some(Refusal::InUse), Some(other))),
             None => {
                 end_hold(tx, &text).await?;
@@ -437,7 +452,7 @@ async fn settle(
                 Some((other, until)) if other == now.id => until,
                 _ => hold(tx, core, &text, now.id).await?,
             };
-            if core.clock.now() < until {
+            if !claim.vouched && core.clock.now() < until {
                 return Ok((Some(Refusal::InUse), Some(now.id)));
             }
             take_from(tx, core, now.id, &text).await?;

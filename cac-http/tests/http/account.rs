@@ -366,6 +366,8 @@ async fn nobody_writes_headers_or_pages_of_their_own() {
         ("name", "Eve\r\nBcc: all@example.org"),
         ("name", ""),
         ("name", &"x".repeat(101)),
+        ("name", "Visit http://evil.example now"),
+        ("name", "nhoJ \u{202e}John"),
         ("email", "eve@example.org\r\nBcc: all@example.org"),
         ("email", "eve@example.org, all@example.org"),
         ("email", "Eve <eve@example.org>"),
