@@ -532,3 +532,33 @@ async fn the_same_person_gets_the_roles_in_proxmox_again() {
         frank.lab.end().await;
     }
 }
+
+/// Two persons of one name left one former owner, and the third one got what both had. What they had asked for to run later still ran.
+#[tokio::test]
+async fn what_several_persons_of_one_name_left_is_not_mixed_and_nothing_of_theirs_runs() {
+    for database in testing::databases().await {
+        let frank = Frank::new(database).await;
+        let core = &frank.core;
+        let made = r#"UPDATE "Containers" SET "state" = NULL, "jobId" = NULL"#;
+        core.db.exec(made, args![]).await.unwrap();
+        let later = r#"INSERT INTO "Jobs" ("command", "status", "createdBy", "createdAt", "updatedAt") VALUES ('true', 'pending', 'frank', ?, ?)"#;
+        let now = Utc::now();
+        core.db.exec(later, args![now, now]).await.unwrap();
+        let first = user::update(core, &admin(), "frank", Person::New).await;
+        assert_eq!(first.unwrap().username, "former owner frank");
+        let sql = r#"SELECT "status", "reason" FROM "Jobs" WHERE "command" = 'true'"#;
+        let row = core.db.one(sql, args![]).await.unwrap();
+        assert_eq!(row.get::<String>("status").unwrap(), "cancelled");
+        assert!(row.get::<Option<String>>("reason").unwrap().is_some());
+        let second = container::create(core, &self::frank(), &new("second"), None).await;
+        let second = second.unwrap().id;
+        let left = user::update(core, &admin(), "frank", Person::New).await;
+        assert_eq!(left.unwrap().username, "former owner frank (2)");
+        let back = user::update(core, &admin(), "former owner frank", Person::Same).await;
+        assert_eq!(back.unwrap().containers, 1);
+        assert_eq!(frank.owner().await, "frank");
+        let other = container::find_any(core, second).await.unwrap().unwrap();
+        assert_eq!(other.username, "former owner frank (2)");
+        frank.lab.end().await;
+    }
+}
