@@ -9,21 +9,17 @@ use crate::{Result, args, transaction};
 /// The random name of this installation; part of every ownership marker.
 pub const INSTALLATION: &str = "installation";
 
+const VALUE: &str = r#"SELECT "value" FROM "Settings" WHERE "name" = ?"#;
+
 /// The value of a setting.
 pub async fn find(tx: &mut Tx, name: &str) -> Result<Option<String>> {
-    let row = tx
-        .opt(
-            r#"SELECT "value" FROM "Settings" WHERE "name" = ?"#,
-            args![name],
-        )
-        .await?;
+    let row = tx.opt(VALUE, args![name]).await?;
     Ok(row.map(|row| row.get("value")).transpose()?)
 }
 
 /// The value of a setting, outside of a transaction.
 pub async fn value(db: &Db, name: &str) -> Result<Option<String>> {
-    let sql = r#"SELECT "value" FROM "Settings" WHERE "name" = ?"#;
-    let row = db.opt(sql, args![name]).await?;
+    let row = db.opt(VALUE, args![name]).await?;
     Ok(row.map(|row| row.get("value")).transpose()?)
 }
 

@@ -143,17 +143,22 @@ impl Signed {
     /// Refuses a session whose password was given too long ago. API tokens are not asked: programs hold them, which know no
     /// password, and an admin's was given when the token was created.
     pub(crate) async fn must_be_proved(&self) -> Result<()> {
-        match &self.credential {
-            Credential::Session(id) if !session::is_proved(&self.core, id).await? => {
-                Err(ApiError::unproved())
-            }
-            _ => Ok(()),
-        }
+        must_be_proved(&self.core, Some(&self.credential)).await
     }
 
     /// Refuses whoever is no admin.
     pub(crate) fn admin(&self) -> Result<()> {
         Ok(self.actor.must_be_admin()?)
+    }
+}
+
+/// [`Signed::must_be_proved`] where a machine may come without a credential.
+pub(crate) async fn must_be_proved(core: &Core, credential: Option<&Credential>) -> Result<()> {
+    match credential {
+        Some(Credential::Session(id)) if !session::is_proved(core, id).await? => {
+            Err(ApiError::unproved())
+        }
+        _ => Ok(()),
     }
 }
 

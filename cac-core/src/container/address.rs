@@ -5,16 +5,20 @@
 //! `/lxc/N/interfaces` shows is what the guest says, and root in the guest can say anything. So an address is never taken from a running
 //! container that shows it, too: the newcomer goes without, the row keeps what was refused, and both owners and the admins are told.
 //!
-//! An address whose holder shows none at all (it is stopped, or boots) is held for it for [`HELD`]: whoever forges an address would get it
-//! at the holder's next restart otherwise. It is given away at once where the holder shows another one, or is gone.
+//! `address/hold.rs` keeps it for a container that shows none for a moment.
 //!
 //! Storing is done in two steps, since no Proxmox call may run in a transaction: [`claim`] looks at the present holder, [`store`] compares
 //! under the lock `names` that the holder is still the one that was looked at.
+
+mod hold;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+
+pub(crate) use hold::hold;
+use hold::{end_hold, held_for};
 
 use super::{Container, find_any};
 use crate::audit::{self, Origin};
@@ -27,9 +31,6 @@ use crate::{Core, Result, args, mail};
 
 /// How long a look at the present holder may take. One that takes longer leaves the address where it is.
 const LOOK: Duration = Duration::from_secs(5);
-
-/// How long an address stays with a container that shows none any more.
-const HELD: chrono::Duration = chrono::Duration::hours(1);
 
 /// Why a container does not get the address that Proxmox VE shows on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -476,38 +477,6 @@ async fn take_from(tx: &mut Tx, core: &Core, id: i64, address: &str) -> Result<(
     end_hold(tx, address).await?;
     let sql = r#"UPDATE "Containers" SET "ipv4Address" = NULL, "updatedAt" = ? WHERE "id" = ?"#;
     tx.exec(sql, args![core.clock.now(), id]).await?;
-    Ok(())
-}
-
-/// Another container for which the address is held, if there is one that has no other address, and until when.
-async fn held_for(tx: &mut Tx, address: &str, except: i64) -> Result<Option<(i64, DateTime<Utc>)>> {
-    let sql = r#"SELECT h."containerId", h."until" FROM "AddressHolds" h JOIN "Containers" c ON c."id" = h."containerId"
-                 WHERE h."address" = ? AND h."containerId" <> ? AND (c."ipv4Address" IS NULL OR c."ipv4Address" = h."address")"#;
-    match tx.opt(sql, args![address, except]).await? {
-        Some(row) => Ok(Some((row.get("containerId")?, row.get("until")?))),
-        None => Ok(None),
-    }
-}
-
-/// Holds the address for a container that shows none from now on; until when.
-pub(crate) async fn hold(
-    tx: &mut Tx,
-    core: &Core,
-    address: &str,
-    container: i64,
-) -> Result<DateTime<Utc>> {
-    let now = core.clock.now();
-    let until = now + HELD;
-    let sql = r#"DELETE FROM "AddressHolds" WHERE "address" = ? OR "until" < ?"#;
-    tx.exec(sql, args![address, now - HELD]).await?;
-    let sql = r#"INSERT INTO "AddressHolds" ("address", "containerId", "until") VALUES (?, ?, ?)"#;
-    tx.exec(sql, args![address, container, until]).await?;
-    Ok(until)
-}
-
-async fn end_hold(tx: &mut Tx, address: &str) -> Result<()> {
-    let sql = r#"DELETE FROM "AddressHolds" WHERE "address" = ?"#;
-    tx.exec(sql, args![address]).await?;
     Ok(())
 }
 

@@ -112,16 +112,17 @@ pub async fn update(core: &Core, actor: &Actor, username: &str, person: Person) 
         must_exist(core, &name).await?;
     }
     let now = core.clock.now();
-    let former = transaction!(core.db, tx => {
+    let after = transaction!(core.db, tx => {
         tx.lock("logins").await?;
-        let former = former::unused_former_owner(tx, &name).await?;
         let before = state::load(tx, &name).await?.map_or(State::Unknown, |record| record.state);
         let entry = audit::Change::new("user_update", format!("/users/{username}"));
         match person {
             Person::New => {
-                let taken = former::release(tx, &name, now).await?;
+                let former = former::unused_former_owner(tx, &name).await?;
+                let taken = former::release_to(tx, &name, &former, now).await?;
                 let entry = entry.new_field("person", "new").field("state", before.name(), State::Former.name());
                 taken.describe(entry).write(tx, core, actor).await?;
+                former
             }
             Person::Same if user.state == State::Former || before.is_in_doubt() => {
                 let mut entry = entry.new_field("person", "same");
@@ -136,17 +137,13 @@ pub async fn update(core: &Core, actor: &Actor, username: &str, person: Person) 
                 }
                 former::give_roles(tx, core, &name).await?;
                 entry.write(tx, core, actor).await?;
+                name.clone()
             }
             // Whose the name is was never in doubt.
-            Person::Same => {}
+            Person::Same => name.clone(),
         }
-        former
     })?;
     core.wake.jobs();
-    let after = match person {
-        Person::New => former,
-        Person::Same => name,
-    };
     match find(core, actor, &after).await {
         // Nothing was left behind.
         Err(Error::NotFound(_)) => Ok(User::new(&after)),

@@ -65,14 +65,24 @@ impl Taken {
 
 /// Takes everything from a name: keys are deleted, the rest goes to the former owner. The caller holds the lock `logins`.
 pub(super) async fn release(tx: &mut Tx, username: &str, now: DateTime<Utc>) -> Result<Taken> {
+    let former = unused_former_owner(tx, username).await?;
+    release_to(tx, username, &former, now).await
+}
+
+/// [`release`] to a former owner of this name, which is [`unused_former_owner`]'s.
+pub(super) async fn release_to(
+    tx: &mut Tx,
+    username: &str,
+    former: &str,
+    now: DateTime<Utc>,
+) -> Result<Taken> {
     // Containers are created, and counted for quotas, under this lock.
     tx.lock("names").await?;
     // What was to run later with this person's rights does not.
     let sql = r#"UPDATE "Jobs" SET "status" = 'cancelled', "reason" = 'Whoever asked for it has no account any more.', "finishedAt" = ?,
                         "updatedAt" = ? WHERE "createdBy" = ? AND "status" = 'pending' AND ("kind" IS NULL OR "kind" = 'task')"#;
     tx.exec(sql, args![now, now, username]).await?;
-    let former = unused_former_owner(tx, username).await?;
-    let mut taken = rename(tx, username, &former, now).await?;
+    let mut taken = rename(tx, username, former, now).await?;
     let sql = r#"DELETE FROM "Sessions" WHERE "username" = ?"#;
     taken.sessions = tx.exec(sql, args![username]).await?;
     let sql = r#"DELETE FROM "Tokens" WHERE "username" = ?"#;

@@ -255,7 +255,13 @@ async fn a_restart_gives_no_address_to_whoever_forges_it() {
         change(Change::Stop).await;
         assert_eq!(look().await, None, "{name}: while it is stopped");
         change(Change::Start).await;
-        assert_eq!(look().await, None, "{name}: when it runs again");
+        let before = lab.row(victim.id).await.unwrap();
+        let got = look().await;
+        let after = lab.row(victim.id).await.unwrap();
+        assert_eq!(
+            got, None,
+            "{name}: when it runs again: {before:?} {after:?}"
+        );
         change(Change::Restart).await;
         let row = lab.row(victim.id).await.unwrap();
         assert_eq!(

@@ -3,9 +3,7 @@
 use cac_core::Actor;
 use cac_core::audit::Via;
 use cac_core::container::{self, ContainerChange, Deletion};
-use cac_core::credential::Credential;
 use cac_core::quota;
-use cac_core::session;
 use cac_core::token::Scope;
 use poem::http::StatusCode;
 use poem_openapi::param::{Header, Path, Query};
@@ -14,7 +12,7 @@ use poem_openapi::{ApiResponse, OpenApi};
 
 use super::{Tag, life, page as bounds};
 use crate::accept::Both;
-use crate::auth::{Anyone, Signed, Told};
+use crate::auth::{self, Anyone, Signed, Told};
 use crate::error::{ApiError, Result};
 use crate::input::{self, Input};
 use crate::{origin, page};
@@ -355,11 +353,7 @@ async fn register(who: &Anyone, body: &Input<ContainerRequest>) -> Result<Asked>
         }
     };
     // Otherwise an admin would register somebody else's container as an own one, and then delete that.
-    if let Some(Credential::Session(id)) = &who.credential
-        && !session::is_proved(&who.core, id).await?
-    {
-        return Err(ApiError::unproved());
-    }
+    auth::must_be_proved(&who.core, who.credential.as_ref()).await?;
     if who.actor.is_none() {
         who.identity.tell(Told {
             via: Some(Via::Machine),
