@@ -25,9 +25,9 @@ pub(crate) struct Simulator {
     /// As slow as a small Proxmox VE machine
     #[arg(long)]
     slow: bool,
-    /// First two parts of the network in which its containers live
+    /// First two parts of the network in which its containers live; `auto` takes one that no other simulator has
     #[arg(long, value_name = "A.B", default_value = "127.80", value_parser = network)]
-    network: [u8; 2],
+    network: Network,
 }
 
 /// Everything a client needs to know.
@@ -50,7 +50,7 @@ impl Simulator {
         let config = Config {
             listen: self.listen,
             data_file: self.data_file,
-            network: self.network,
+            network: self.network.0,
             ssh_port: proxmox::SSH_PORT,
             delay: if self.slow {
                 Delay::realistic()
@@ -99,11 +99,19 @@ fn told(ready: &Ready, accounts: &[proxmox::Account]) -> String {
     text + "Ctrl-C ends it.\n"
 }
 
-fn network(text: &str) -> Result<[u8; 2], String> {
+/// `None`: a free one.
+#[derive(Debug, Clone, Copy)]
+struct Network(Option<[u8; 2]>);
+
+fn network(text: &str) -> Result<Network, String> {
+    if text == "auto" {
+        return Ok(Network(None));
+    }
     let parsed = text
         .split_once('.')
         .and_then(|(a, b)| Some([a.parse().ok()?, b.parse().ok()?]));
     parsed
         .filter(|[first, _]: &[u8; 2]| *first == 127)
-        .ok_or_else(|| "give two numbers of the loopback network, such as 127.80".to_owned())
+        .map(|octets| Network(Some(octets)))
+        .ok_or_else(|| "give two numbers of the loopback network, such as 127.80, or auto".to_owned())
 }

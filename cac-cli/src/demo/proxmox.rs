@@ -26,7 +26,7 @@ pub(crate) struct Account {
 pub(crate) async fn start(dir: &Path, slow: bool) -> Result<Simulator, Failure> {
     let config = Config {
         data_file: Some(dir.join("proxmox/state.json")),
-        network: NETWORK,
+        network: Some(NETWORK),
         ssh_port: SSH_PORT,
         delay: if slow {
             Delay::realistic()

@@ -4,7 +4,6 @@
 //! The gate takes some messages; the README has the command of the long form, which takes all, with everything at its default.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -28,7 +27,6 @@ const AT_ONCE: [usize; 2] = [6, 12];
 const BATCH: u64 = 4;
 /// Messages from one case of the short form to the next, for Proxmox VE and for the database.
 const STRIDES: [u64; 2] = [4, 17];
-static NETWORK: AtomicU8 = AtomicU8::new(0);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Work {
@@ -141,10 +139,7 @@ async fn database(side: Side, number: u64) -> TestDb {
 
 impl Case {
     async fn new(row: Row, at: u64) -> Self {
-        // Others have networks of their own: `lab::own_network`.
-        let network = [127, 160 + NETWORK.fetch_add(1, Ordering::Relaxed) % 38];
         let config = cac_simulator::Config {
-            network,
             delay: Delay::none(),
             ..cac_simulator::Config::default()
         };

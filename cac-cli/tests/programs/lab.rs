@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -53,12 +52,6 @@ static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
 pub(crate) fn own_address() -> Ipv4Addr {
     let [a, b, c] = rand::random::<[u8; 3]>();
     Ipv4Addr::new(127, 200 + a % 50, b, 1 + c % 250)
-}
-
-/// A network for simulated containers that no other test has, as `cac simulator --network` takes it.
-fn own_network() -> String {
-    static NEXT: AtomicU8 = AtomicU8::new(0);
-    format!("127.{}", 100 + NEXT.fetch_add(1, Ordering::Relaxed) % 60)
 }
 
 /// A command line that knows nothing of this environment but where programs are.
@@ -197,14 +190,13 @@ impl Drop for Running {
 
 /// A simulated Proxmox VE, and what it says of itself.
 pub(crate) fn simulator(more: &[&str]) -> (Running, Value) {
-    let network = own_network();
     let mut words = vec![
         "simulator",
         "--json",
         "--listen",
         "127.0.0.1:0",
         "--network",
-        &network,
+        "auto",
     ];
     words.extend(more);
     let mut simulator = Running::start("cac", &words, &[]);

@@ -13,8 +13,9 @@ pub struct Config {
     pub data_file: Option<PathBuf>,
     /// Nodes of a fresh cluster; a data file that exists already wins.
     pub nodes: Vec<String>,
-    /// First two octets of the network the guests live in, normally 127.x.
-    pub network: [u8; 2],
+    /// First two octets of the network the guests live in, normally 127.x. `None`: one that no other simulator of this machine has that was
+    /// not told which one to take.
+    pub network: Option<[u8; 2]>,
     /// Where guests greet as SSH servers.
     pub ssh_port: u16,
     /// How long things take.
@@ -24,13 +25,13 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// A free port on 127.0.0.1, three nodes, nothing kept, no delays, `root@pam` with password `simulator`.
+    /// A free port on 127.0.0.1, a free network, three nodes, nothing kept, no delays, `root@pam` with password `simulator`.
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             data_file: None,
             nodes: ["pve1", "pve2", "pve3"].map(str::to_owned).to_vec(),
-            network: [127, 80],
+            network: None,
             ssh_port: 2022,
             delay: Delay::none(),
             root_password: "simulator".to_owned(),
@@ -104,6 +105,9 @@ pub enum Error {
         /// The system's own words.
         reason: String,
     },
+    /// All networks that a simulator chooses from are taken.
+    #[error("no network of the loopback is free for the containers; name one")]
+    NoNetwork,
     /// The data file, or the certificate beside it, cannot be read or written.
     #[error("the simulator cannot use {}: {reason}", file.display())]
     Data {

@@ -41,9 +41,36 @@ struct Guest {
     services: HashMap<Service, JoinSet<()>>,
 }
 
+/// The network that guests live in.
+pub(crate) struct Network {
+    octets: [u8; 2],
+    /// Nobody else chooses this network while it listens. Its address is no guest's.
+    _claim: Option<std::net::TcpListener>,
+}
+
+impl Network {
+    pub(crate) fn new(octets: [u8; 2]) -> Self {
+        Self {
+            octets,
+            _claim: None,
+        }
+    }
+
+    /// One that no other simulator has chosen: guests that meet push each other to other addresses.
+    pub(crate) fn free() -> Option<Self> {
+        (100..200).find_map(|second| {
+            let claim = std::net::TcpListener::bind((Ipv4Addr::new(127, second, 0, 1), 8006));
+            Some(Self {
+                octets: [127, second],
+                _claim: Some(claim.ok()?),
+            })
+        })
+    }
+}
+
 /// All running guests.
 pub(crate) struct Guests {
-    network: [u8; 2],
+    network: Network,
     ssh_port: u16,
     running: Mutex<HashMap<u32, Guest>>,
 }
@@ -54,7 +81,7 @@ enum Bound {
 }
 
 impl Guests {
-    pub(crate) fn new(network: [u8; 2], ssh_port: u16) -> Self {
+    pub(crate) fn new(network: Network, ssh_port: u16) -> Self {
         Self {
             network,
             ssh_port,
@@ -94,7 +121,8 @@ impl Guests {
         let place = vmid.wrapping_add(step);
         let third = u8::try_from((place / 253) % 256).unwrap_or_default();
         let fourth = u8::try_from(place % 253).unwrap_or_default() + 2;
-        Ipv4Addr::new(self.network[0], self.network[1], third, fourth)
+        let [first, second] = self.network.octets;
+        Ipv4Addr::new(first, second, third, fourth)
     }
 
     /// Brings a guest to life, on the wanted address if it can be had; answers with the address it got.
@@ -123,7 +151,7 @@ impl Guests {
         }
         Err(format!(
             "no free address for CT {} in {}.{}.0.0/16",
-            card.vmid, self.network[0], self.network[1]
+            card.vmid, self.network.octets[0], self.network.octets[1]
         ))
     }
 

@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::certificate::Identity;
 use crate::core::{Core, Fixed};
 use crate::faults::Faults;
-use crate::guest::Guests;
+use crate::guest::{Guests, Network};
 use crate::world::{
     AclEntry, AclKind, GuestInterface, Token, User, World, hash_password, now, random_uuid,
 };
@@ -62,13 +62,17 @@ impl Simulator {
             .await
             .map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
+        let network = match config.network {
+            Some(octets) => Network::new(octets),
+            None => Network::free().ok_or(Error::NoNetwork)?,
+        };
         let core = Arc::new(Core::new(
             world,
             Fixed {
                 delay: config.delay,
                 data_file: config.data_file.clone(),
                 fingerprint: identity.fingerprint.clone(),
-                guests: Guests::new(config.network, config.ssh_port),
+                guests: Guests::new(network, config.ssh_port),
             },
         ));
         core.save().map_err(|error| Error::Data {

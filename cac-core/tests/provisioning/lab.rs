@@ -1,7 +1,6 @@
 //! What every test here stands on: a database, a simulator with a service token, a core with nodes.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use cac_core::config::{Config, Program, Vars};
 use cac_core::container::{self, Container, Created, NewContainer};
@@ -14,8 +13,6 @@ use cac_simulator::Simulator;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use cac_core::testing::{PATIENCE, until};
-
-static NETWORK: AtomicU8 = AtomicU8::new(100);
 
 pub(crate) struct Lab {
     pub(crate) core: Core,
@@ -35,9 +32,7 @@ pub(crate) fn admin() -> Actor {
 }
 
 pub(crate) async fn simulator(delay: cac_simulator::Delay) -> Simulator {
-    let network = [127, NETWORK.fetch_add(1, Ordering::Relaxed)];
     let config = cac_simulator::Config {
-        network,
         delay,
         ..cac_simulator::Config::default()
     };

@@ -1,7 +1,6 @@
 //! What every test here stands on: a simulator, a core on SQLite, a runner and a served portal on a free port.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use cac_core::config::{Config, Program, Vars};
 use cac_core::node::{self, NewNode};
@@ -15,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use cac_core::testing::PATIENCE;
 pub(crate) const HTML: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
-static NETWORK: AtomicU8 = AtomicU8::new(180);
 
 pub(crate) struct Lab {
     pub(crate) core: Core,
@@ -54,7 +52,6 @@ impl Lab {
     async fn simulated(more: &[(&str, &str)], delay: cac_simulator::Delay) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let simulator = Simulator::start(cac_simulator::Config {
-            network: [127, NETWORK.fetch_add(1, Ordering::Relaxed)],
             delay,
             ..cac_simulator::Config::default()
         })

@@ -63,7 +63,7 @@ impl Player {
         });
         let config = Config {
             nodes: vec!["pve1".to_owned()],
-            network: [127, 90],
+            network: Some([127, 90]),
             root_password: PASSWORD.to_owned(),
             delay: delay(),
             ..Config::default()

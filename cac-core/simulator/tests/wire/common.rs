@@ -3,18 +3,10 @@
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use cac_simulator::{Config, Simulator};
+use cac_simulator::Simulator;
 use serde_json::Value;
 
 pub(crate) const DEBIAN: &str = "local:vztmpl/debian-12-standard_12.12-1_amd64.tar.zst";
-
-/// A network of its own for each test, so that tests beside each other never share an address.
-pub(crate) fn config(network: u8) -> Config {
-    Config {
-        network: [127, network],
-        ..Config::default()
-    }
-}
 
 pub(crate) fn http() -> reqwest::Client {
     static TLS: Once = Once::new();

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Client, config, http};
-use cac_simulator::{Action, Delay, Simulator};
+use crate::common::{Client, http};
+use cac_simulator::{Action, Config, Delay, Simulator};
 use serde_json::json;
 
-async fn lab(network: u8) -> (Simulator, Client) {
-    let simulator = Simulator::start(config(network)).await.unwrap();
+async fn lab() -> (Simulator, Client) {
+    let simulator = Simulator::start(Config::default()).await.unwrap();
     let client = Client::login(&simulator, "root@pam", "simulator").await;
     (simulator, client)
 }
@@ -20,7 +20,7 @@ const CREATE: [(&str, &str); 3] = [
 
 #[tokio::test]
 async fn latency_holds_one_answer_up() {
-    let (simulator, client) = lab(121).await;
+    let (simulator, client) = lab().await;
     let slow = Action::Latency { ms: 400 };
     simulator.faults().once("GET", "/version", slow);
     let began = Instant::now();
@@ -35,7 +35,7 @@ async fn latency_holds_one_answer_up() {
 
 #[tokio::test]
 async fn a_status_is_answered_and_nothing_is_done() {
-    let (simulator, client) = lab(122).await;
+    let (simulator, client) = lab().await;
     for (code, reason) in [
         (500, "Internal Server Error"),
         (503, "busy"),
@@ -57,7 +57,7 @@ async fn a_status_is_answered_and_nothing_is_done() {
 
 #[tokio::test]
 async fn a_drop_before_does_nothing_and_a_drop_after_does_it_all() {
-    let (simulator, client) = lab(123).await;
+    let (simulator, client) = lab().await;
     let faults = simulator.faults();
     faults.once("POST", "/nodes/pve1/lxc", Action::DropBefore);
     let sent = client.try_send("POST", "/nodes/pve1/lxc", &CREATE).await;
@@ -72,12 +72,12 @@ async fn a_drop_before_does_nothing_and_a_drop_after_does_it_all() {
 
 #[tokio::test]
 async fn a_held_file_lock_times_calls_and_tasks_out() {
-    let config = cac_simulator::Config {
+    let config = Config {
         delay: Delay {
             lock_timeout: Duration::from_millis(200),
             ..Delay::none()
         },
-        ..config(124)
+        ..Config::default()
     };
     let simulator = Simulator::start(config).await.unwrap();
     let client = Client::login(&simulator, "root@pam", "simulator").await;
@@ -100,7 +100,7 @@ async fn a_held_file_lock_times_calls_and_tasks_out() {
 
 #[tokio::test]
 async fn a_lock_in_the_configuration_is_named_and_goes_away() {
-    let (simulator, client) = lab(125).await;
+    let (simulator, client) = lab().await;
     assert_eq!(client.create("101", &[]).await, "OK");
     let (name, ms) = ("backup".to_owned(), 700);
     let lock = Action::Lock { name, ms };
@@ -124,7 +124,7 @@ async fn a_lock_in_the_configuration_is_named_and_goes_away() {
 
 #[tokio::test]
 async fn a_hanging_task_runs_until_it_is_aborted() {
-    let (simulator, client) = lab(126).await;
+    let (simulator, client) = lab().await;
     simulator.faults().once("POST", "/lxc", Action::HangTask);
     let answer = client.send("POST", "/nodes/pve1/lxc", &CREATE).await;
     let upid = answer.data().as_str().unwrap().to_owned();
@@ -141,7 +141,7 @@ async fn a_hanging_task_runs_until_it_is_aborted() {
 
 #[tokio::test]
 async fn a_failing_task_says_why_and_leaves_nothing() {
-    let (simulator, client) = lab(127).await;
+    let (simulator, client) = lab().await;
     let text = "no space left on device".to_owned();
     simulator
         .faults()
@@ -154,7 +154,7 @@ async fn a_failing_task_says_why_and_leaves_nothing() {
 
 #[tokio::test]
 async fn a_node_off_the_network_is_listed_and_answers_nothing() {
-    let (simulator, client) = lab(128).await;
+    let (simulator, client) = lab().await;
     simulator.set_online("pve2", false);
     let nodes = client.get("/nodes").await;
     let states: Vec<_> = nodes.data().as_array().unwrap().iter().collect();
@@ -173,7 +173,7 @@ async fn a_node_off_the_network_is_listed_and_answers_nothing() {
 
 #[tokio::test]
 async fn faults_are_ordered_over_the_wire_too() {
-    let (simulator, client) = lab(129).await;
+    let (simulator, client) = lab().await;
     let url = format!("{}/simulator/faults", simulator.url());
     let fault = json!({
         "method": "GET", "path": "/version", "count": 2,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::common::{Client, config};
+use crate::common::Client;
 use cac_simulator::{Action, Config, Simulator};
 use tokio::net::TcpStream;
 
@@ -19,13 +19,14 @@ fn data_file(name: &str) -> PathBuf {
 fn kept(network: u8, name: &str) -> Config {
     Config {
         data_file: Some(data_file(name)),
-        ..config(network)
+        network: Some([127, network]),
+        ..Config::default()
     }
 }
 
 #[tokio::test]
 async fn a_restart_keeps_users_rights_containers_and_tasks() {
-    let config = kept(111, "restart");
+    let config = kept(97, "restart");
     let simulator = Simulator::start(config.clone()).await.unwrap();
     simulator.add_user("alice@pve", "alice-demo", &["students"]);
     let secret = simulator.add_token("alice@pve", "web", false);
@@ -81,7 +82,7 @@ async fn client_tasks(simulator: &Simulator) -> Vec<String> {
 
 #[tokio::test]
 async fn a_creation_cut_short_leaves_a_failed_task_and_no_container() {
-    let config = kept(112, "cut");
+    let config = kept(98, "cut");
     let simulator = Simulator::start(config.clone()).await.unwrap();
     let client = Client::login(&simulator, "root@pam", "simulator").await;
     simulator.faults().once("POST", "/lxc", Action::HangTask);
@@ -104,9 +105,9 @@ async fn a_creation_cut_short_leaves_a_failed_task_and_no_container() {
 async fn starting_takes_no_time() {
     let mut best = Duration::MAX;
     // The shortest of several: the machine may be busy with something else.
-    for network in 116..=120 {
+    for _ in 0..5 {
         let began = Instant::now();
-        let simulator = Simulator::start(config(network)).await.unwrap();
+        let simulator = Simulator::start(Config::default()).await.unwrap();
         simulator.add_user("alice@pve", "alice-demo", &["students"]);
         best = best.min(began.elapsed());
         simulator.stop().await;
@@ -116,7 +117,7 @@ async fn starting_takes_no_time() {
 
 #[tokio::test]
 async fn a_data_file_that_is_none_is_refused_with_advice() {
-    let config = kept(113, "garbage");
+    let config = kept(99, "garbage");
     let file = config.data_file.clone().unwrap();
     std::fs::create_dir_all(file.parent().unwrap()).unwrap();
     std::fs::write(&file, "no state").unwrap();
@@ -128,11 +129,11 @@ async fn a_data_file_that_is_none_is_refused_with_advice() {
 
 #[tokio::test]
 async fn an_address_in_use_is_refused_with_advice() {
-    let first = Simulator::start(config(114)).await.unwrap();
+    let first = Simulator::start(Config::default()).await.unwrap();
     let address = first.url().strip_prefix("https://").unwrap().to_owned();
     let second = Config {
         listen: address.parse().unwrap(),
-        ..config(115)
+        ..Config::default()
     };
     let error = Simulator::start(second).await.err().unwrap().to_string();
     assert!(error.contains(&address), "{error}");

@@ -2,14 +2,14 @@
 
 use std::net::Ipv4Addr;
 
-use crate::common::{Client, config, http};
-use cac_simulator::Simulator;
+use crate::common::{Client, http};
+use cac_simulator::{Config, Simulator};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn container_lives_from_create_to_destroy() {
-    let simulator = Simulator::start(config(101)).await.expect("start");
+    let simulator = Simulator::start(Config::default()).await.expect("start");
     let client = Client::login(&simulator, "root@pam", "simulator").await;
     let version = client.get("/version").await;
     assert_eq!(version.data()["release"], "8.4");
