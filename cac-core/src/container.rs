@@ -43,6 +43,7 @@ mod suggest;
 mod update;
 mod verify;
 
+pub(crate) use address::Strangers;
 pub use address::{AddressProblem, Refusal};
 pub use change::{Changed, TIMEFRAMES, change, snapshots, usage};
 pub use create::{Created, NewContainer, Preflight, create, preflight};

@@ -26,6 +26,7 @@ mod publish;
 mod tests;
 
 pub use publish::publish;
+pub(crate) use publish::publish_nodes;
 
 /// How long a list is good: rows of nodes and proxies are changed by hand, too.
 const FRESH: Duration = Duration::from_secs(1);

@@ -95,6 +95,7 @@ pub struct Parts {
     pub(crate) away: routes::Looks,
     pub(crate) infrastructure: infrastructure::Memory,
     pub(crate) suspects: reconcile::Suspects,
+    pub(crate) strangers: container::Strangers,
 }
 
 impl std::fmt::Debug for Core {
@@ -159,6 +160,7 @@ impl Core {
             away: routes::Looks::default(),
             infrastructure: infrastructure::Memory::default(),
             suspects: reconcile::Suspects::default(),
+            strangers: container::Strangers::default(),
         }))
     }
 }

@@ -290,6 +290,13 @@ impl Simulator {
         }
     }
 
+    /// Gives a node another address than 127.0.0.1, in words only: nothing answers there.
+    pub fn set_node_address(&self, node: &str, address: Ipv4Addr) {
+        if let Some(node) = self.core.change().nodes.get_mut(node) {
+            node.address = Some(address);
+        }
+    }
+
     /// All containers of the cluster, by VMID.
     pub fn containers(&self) -> Vec<ContainerView> {
         let world = self.core.world();

@@ -82,6 +82,15 @@ pub(crate) struct Node {
     pub(crate) online: bool,
     pub(crate) templates: Vec<Template>,
     pub(crate) bridges: Vec<String>,
+    /// On its bridges and towards the other nodes, where it is not 127.0.0.1.
+    #[serde(default)]
+    pub(crate) address: Option<Ipv4Addr>,
+}
+
+impl Node {
+    pub(crate) fn address(&self) -> Ipv4Addr {
+        self.address.unwrap_or(Ipv4Addr::LOCALHOST)
+    }
 }
 
 /// A file in `template/cache` of the storage `local`.
@@ -257,6 +266,7 @@ impl Node {
             online: true,
             templates,
             bridges: vec!["vmbr0".to_owned()],
+            address: None,
         }
     }
 }

@@ -5,12 +5,14 @@
 //! `/lxc/N/interfaces` shows is what the guest says, and root in the guest can say anything. So an address is never taken from a running
 //! container that shows it, too: the newcomer goes without, the row keeps what was refused, and both owners and the admins are told.
 //!
-//! `address/hold.rs` keeps it for a container that shows none for a moment.
+//! `address/hold.rs` keeps it for a container that shows none for a moment; `address/strangers.rs` looks whether it is one of a container
+//! that no row knows.
 //!
 //! Storing is done in two steps, since no Proxmox call may run in a transaction: [`claim`] looks at the present holder, [`store`] compares
 //! under the lock `names` that the holder is still the one that was looked at.
 
 mod hold;
+mod strangers;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -19,6 +21,7 @@ use chrono::{DateTime, Utc};
 
 pub(crate) use hold::hold;
 use hold::{end_hold, held_for};
+pub(crate) use strangers::Strangers;
 
 use super::{Container, find_any};
 use crate::audit::{self, Origin};
@@ -162,7 +165,7 @@ impl Claim {
     pub(crate) fn is_refused(&self) -> bool {
         matches!(
             self.verdict,
-            Verdict::Shown | Verdict::Kept | Verdict::Infrastructure(_)
+            Verdict::Strange { .. } | Verdict::Shown | Verdict::Kept | Verdict::Infrastructure(_)
         )
     }
 }
@@ -175,6 +178,10 @@ enum Verdict {
     Lost(Holder),
     /// This row has it, and shows no address at all.
     Silent(Holder),
+    /// No row had it, and a running container that no row knows shows it.
+    Strange {
+        vmid: u32,
+    },
     /// This row has it and shows it.
     Shown,
     /// This row has it and may show it.
@@ -200,9 +207,28 @@ async fn holder(tx: &mut Tx, address: &str, except: i64) -> Result<Option<Holder
     }))
 }
 
-/// Looks at whoever has the address that Proxmox VE shows on the container with this row id (0: it has none yet). The caller has proved that
-/// what it looked at is this container.
+/// Looks at whoever has the address that the guest of this row shows. The caller has proved that what it looked at is this container.
 pub(crate) async fn claim(core: &Core, container: i64, address: Ipv4Addr) -> Result<Claim> {
+    let claim = claim_on_word(core, container, address).await?;
+    if !matches!(claim.verdict, Verdict::Free) {
+        return Ok(claim);
+    }
+    let Some(row) = find_any(core, container).await? else {
+        return Ok(claim);
+    };
+    let its_own = row.ipv4_address.as_deref() == Some(address.to_string().as_str());
+    if its_own || hold::is_held_by(core, &address.to_string(), row.id).await? {
+        return Ok(claim);
+    }
+    Ok(match strangers::with_address(core, &row, address).await? {
+        Some(vmid) => Claim::new(address, Verdict::Strange { vmid }),
+        None => claim,
+    })
+}
+
+/// [`claim`] where somebody who may register or import containers says so, too: no other container that cac does not know can have it. Row
+/// id 0: there is no row yet.
+pub(super) async fn claim_on_word(core: &Core, container: i64, address: Ipv4Addr) -> Result<Claim> {
     let known = infrastructure::load(core).await?;
     if let Err(denial) = known.permit(IpAddr::V4(address), None) {
         return Ok(Claim::new(address, Verdict::Infrastructure(denial)));
@@ -436,6 +462,14 @@ async fn settle(
             "a container shows an address that it cannot have"
         );
         return Ok((Some(Refusal::Infrastructure), None));
+    }
+    if let Verdict::Strange { vmid } = claim.verdict {
+        tracing::warn!(
+            container = id,
+            vmid,
+            "a container shows an address of another one that is not managed here"
+        );
+        return Ok((Some(Refusal::InUse), None));
     }
     let text = claim.address.to_string();
     let now = holder(tx, &text, id).await?;

@@ -208,7 +208,7 @@ pub async fn import(core: &Core, actor: &Actor, node: i64, wanted: &Wanted) -> R
     cluster::learn(core, &new.node).await?;
     // Proxmox VE has just shown it there.
     let claim = match new.address {
-        Some(address) => Some(address::claim(core, 0, address).await?),
+        Some(address) => Some(address::claim_on_word(core, 0, address).await?),
         None => None,
     };
     let (id, stored) = transaction!(core.db, tx => {

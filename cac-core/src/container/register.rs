@@ -316,7 +316,7 @@ async fn claim(core: &Core, new: &Checked, row: Option<i64>) -> Result<Option<Gi
     };
     let shown = shown(core, new).await;
     if shown.contains(&address) {
-        let claim = address::claim(core, row.unwrap_or_default(), address)
+        let claim = address::claim_on_word(core, row.unwrap_or_default(), address)
             .await?
             .vouched();
         return Ok(Some(Given::Confirmed(claim)));

@@ -1,18 +1,24 @@
 //! What a process finds of the installation's own addresses is stored for all other processes. What is not on loopback is stored whole;
 //! loopback is another machine's business only as long as all run on one, as in a demo.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::{Endpoint, own};
+use super::{Endpoint, Part, own};
+use crate::pve::Pve;
 use crate::{Core, Result, args, db};
 
 /// How often a process says it again.
 const SAY: Duration = Duration::from_secs(600);
 /// Between two attempts where the database is away.
 const AGAIN: Duration = Duration::from_secs(10);
+/// How long the nodes of a cluster may take, and how many of them are asked at once.
+const ANSWER: Duration = Duration::from_secs(10);
+const AT_ONCE: usize = 8;
 /// After this long an address that nobody published again is removed, in milliseconds.
 const FORGET: i64 = 7 * 24 * 60 * 60 * 1000;
 
@@ -50,6 +56,33 @@ async fn store(core: &Core) -> Result<()> {
     }
     let sql = r#"DELETE FROM "OwnAddresses" WHERE "seenAt" < NOW_MS() - ?"#;
     core.db.exec(sql, args![FORGET]).await?;
+    Ok(())
+}
+
+/// Publishes the addresses of every node of the cluster, added here or not: the network of the storages is a node's address, too. What
+/// Proxmox VE does not say now stays as it was said before.
+pub(crate) async fn publish_nodes(core: &Core, pve: &Pve, members: &[String]) -> Result<()> {
+    let looks = members.iter().map(|name| pve.node_addresses(name).boxed());
+    let looks: Vec<BoxFuture<'_, _>> = looks.collect();
+    let looks = stream::iter(looks).buffer_unordered(AT_ONCE).collect();
+    let asked = async { tokio::join!(pve.cluster_addresses(), looks) };
+    let Ok((cluster, nodes)) = tokio::time::timeout(ANSWER, asked).await else {
+        return Ok(());
+    };
+    let nodes: Vec<Result<Vec<IpAddr>, _>> = nodes;
+    let found = std::iter::once(cluster).chain(nodes).flatten().flatten();
+    let mut found: Vec<IpAddr> = found.map(|ip| ip.to_canonical()).collect();
+    found.retain(|ip| !ip.is_loopback() && !ip.is_unspecified());
+    found.sort_unstable();
+    found.dedup();
+    for ip in found {
+        let endpoint = Endpoint {
+            part: Part::Node,
+            ip,
+            port: None,
+        };
+        store_one(core, &endpoint).await?;
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, join_all};
 
 use crate::db::{self, Row, Tx};
 use crate::node::{self, Node};
-use crate::{Core, Error, Result, args, secret, transaction};
+use crate::{Core, Error, Result, args, infrastructure, secret, transaction};
 
 /// Names a cluster by its members. Proxmox VE has an id for clusters only, none for a single node, and shows it to few; every caller
 /// may see the names of the nodes.
@@ -37,6 +37,7 @@ pub(crate) async fn learn(core: &Core, node: &Node) -> Result<Option<String>> {
             tx.lock("names").await?;
             move_nodes(tx, node, &names, &key).await?;
         })?;
+        infrastructure::publish_nodes(core, &pve, &names).await?;
     }
     Ok(Some(key))
 }

@@ -1,5 +1,7 @@
 //! What is there before any container: version, nodes, free numbers, storages, templates, bridges. Reads only.
 
+use std::net::IpAddr;
+
 use serde::Deserialize;
 
 use super::http::Call;
@@ -157,6 +159,35 @@ pub struct Bridge {
     pub comments: Option<String>,
 }
 
+/// A row of `/nodes/N/network`.
+#[derive(Deserialize)]
+struct NodeInterface {
+    #[serde(default, deserialize_with = "wire::loose")]
+    address: Option<String>,
+    #[serde(default, deserialize_with = "wire::loose")]
+    address6: Option<String>,
+    #[serde(default, deserialize_with = "wire::loose")]
+    gateway: Option<String>,
+    #[serde(default, deserialize_with = "wire::loose")]
+    gateway6: Option<String>,
+}
+
+impl NodeInterface {
+    fn addresses(&self) -> Vec<IpAddr> {
+        let all = [&self.address, &self.address6, &self.gateway, &self.gateway6];
+        // An address of IPv6 may come with the length of its prefix.
+        let plain = |text: &String| text.split('/').next()?.parse().ok();
+        all.into_iter().flatten().filter_map(plain).collect()
+    }
+}
+
+/// A row of `/cluster/status`; that of the cluster itself has no address.
+#[derive(Deserialize)]
+struct Member {
+    #[serde(default, deserialize_with = "wire::loose")]
+    ip: Option<String>,
+}
+
 /// A number that comes as text.
 #[derive(Deserialize)]
 #[serde(transparent)]
@@ -203,6 +234,23 @@ impl Pve {
 
     pub async fn nodes(&self) -> Result<Vec<NodeInfo>, Error> {
         self.call(Call::get(&["nodes"])?).await
+    }
+
+    /// The addresses of a node and of its gateways, as far as it is configured to have them.
+    pub async fn node_addresses(&self, node: &str) -> Result<Vec<IpAddr>, Error> {
+        let call = Call::get(&["nodes", node, "network"])?;
+        let interfaces: Vec<NodeInterface> = self.call::<Rows<_>>(call).await?.rows();
+        Ok(interfaces
+            .iter()
+            .flat_map(NodeInterface::addresses)
+            .collect())
+    }
+
+    /// The addresses by which the nodes of the cluster know each other, where the caller may see them.
+    pub async fn cluster_addresses(&self) -> Result<Vec<IpAddr>, Error> {
+        let members: Vec<Member> = self.call(Call::get(&["cluster", "status"])?).await?;
+        let addresses = members.into_iter().filter_map(|member| member.ip);
+        Ok(addresses.filter_map(|ip| ip.parse().ok()).collect())
     }
 
     /// The enabled storages of a node for this content that the caller may use; inactive ones are among them.

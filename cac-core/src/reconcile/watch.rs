@@ -21,7 +21,7 @@ use crate::container::{self, AddressProblem, Container, address};
 use crate::job::identity;
 use crate::node::{self, Node};
 use crate::pve::Pve;
-use crate::{Core, Result, args, secret};
+use crate::{Core, Result, args, infrastructure, secret};
 
 #[cfg(test)]
 mod tests;
@@ -346,7 +346,11 @@ impl Watcher {
         let Ok(Ok(nodes)) = asked else {
             return HashSet::new();
         };
-        let members: HashSet<String> = nodes.into_iter().map(|one| one.node).collect();
+        let names: Vec<String> = nodes.into_iter().map(|one| one.node).collect();
+        if let Err(error) = infrastructure::publish_nodes(&self.core, pve, &names).await {
+            tracing::warn!(%error, "addresses of nodes are not published now");
+        }
+        let members: HashSet<String> = names.into_iter().collect();
         self.members
             .insert(node.id, (Instant::now(), members.clone()));
         members

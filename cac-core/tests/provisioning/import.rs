@@ -6,7 +6,7 @@ use cac_core::{Error, testing};
 
 use crate::lab::{Lab, PATIENCE, admin, alice, until};
 
-fn wanted(vmid: u32) -> Wanted {
+pub(crate) fn wanted(vmid: u32) -> Wanted {
     Wanted {
         vmid,
         username: "alice".to_owned(),

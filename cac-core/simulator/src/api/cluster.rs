@@ -69,7 +69,7 @@ fn status(call: &Call) -> Output {
             "online": u8::from(node.online),
         });
         if node.online {
-            row["ip"] = json!("127.0.0.1");
+            row["ip"] = json!(node.address());
         }
         rows.push(row);
     }

@@ -1,5 +1,7 @@
 //! `/nodes`: the list, a node's status, its bridges, its clock. Figures follow from the containers that run there.
 
+use std::net::Ipv4Addr;
+
 use serde_json::{Value, json};
 
 use super::{Call, index, not_simulated, version};
@@ -147,19 +149,22 @@ fn status(call: &Call) -> Value {
     })
 }
 
-fn bridge(name: &str) -> Value {
+fn bridge(name: &str, address: Ipv4Addr) -> Value {
     json!({
         "iface": name, "type": "bridge", "active": 1, "autostart": 1, "priority": 3,
         "method": "static", "method6": "manual", "families": ["inet"],
-        "address": "127.0.0.1", "netmask": "8", "cidr": "127.0.0.1/8",
+        "address": address, "netmask": "8", "cidr": format!("{address}/8"),
         "bridge_ports": "", "bridge_stp": "off", "bridge_fd": "0",
     })
 }
 
-fn bridges(call: &Call) -> Vec<String> {
+/// The bridges of a node, and its address on each.
+fn bridges(call: &Call) -> (Vec<String>, Ipv4Addr) {
     let world = call.core.world();
     let node = world.nodes.get(&call.node);
-    node.map(|node| node.bridges.clone()).unwrap_or_default()
+    node.map_or((Vec::new(), Ipv4Addr::LOCALHOST), |node| {
+        (node.bridges.clone(), node.address())
+    })
 }
 
 /// Whoever asks for bridges gets those it may put containers on; the whole list is nobody's secret.
@@ -168,11 +173,12 @@ fn network(call: &Call) -> Output {
     let of_bridges = matches!(kind, "" | "bridge") || kind.starts_with("any_");
     let for_guests = kind.starts_with("any_") || kind == "include_sdn";
     let mut rows = Vec::new();
-    for name in bridges(call).into_iter().filter(|_| of_bridges) {
+    let (bridges, address) = bridges(call);
+    for name in bridges.into_iter().filter(|_| of_bridges) {
         let path = format!("/sdn/zones/localnetwork/{name}");
         let allowed = call.with_gate(|gate| gate.has_any(&path, &["SDN.Audit", "SDN.Use"]));
         if allowed || !for_guests {
-            rows.push(bridge(&name));
+            rows.push(bridge(&name, address));
         }
     }
     json!(rows).into()
@@ -180,8 +186,9 @@ fn network(call: &Call) -> Output {
 
 fn interface(call: &Call) -> Reply {
     let name = call.params.text("iface");
-    if bridges(call).iter().any(|bridge| bridge == name) {
-        return Ok(bridge(name).into());
+    let (bridges, address) = bridges(call);
+    if bridges.iter().any(|bridge| bridge == name) {
+        return Ok(bridge(name, address).into());
     }
     Err(Refusal::param("iface", "interface does not exist"))
 }

@@ -23,6 +23,13 @@ pub(super) async fn held_for(
     }
 }
 
+/// Whether the address is held for this very container.
+pub(super) async fn is_held_by(core: &Core, address: &str, container: i64) -> Result<bool> {
+    let sql =
+        r#"SELECT "containerId" FROM "AddressHolds" WHERE "address" = ? AND "containerId" = ?"#;
+    Ok(core.db.opt(sql, args![address, container]).await?.is_some())
+}
+
 /// Holds the address for a container that shows none from now on; until when.
 pub(crate) async fn hold(
     tx: &mut Tx,
