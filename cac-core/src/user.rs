@@ -5,6 +5,7 @@ mod directory;
 mod former;
 mod look_up;
 mod proof;
+mod standing;
 mod state;
 
 pub use directory::{Person, User, find, list, update};
@@ -12,6 +13,7 @@ pub use former::{NameUse, name_use};
 pub(crate) use former::{is_former, release_name};
 pub use look_up::{keep_looking_up, look_up};
 pub use proof::{Proof, reauthenticate};
+pub(crate) use standing::{Standing, standing};
 pub use state::State;
 
 use crate::actor::Actor;

@@ -25,6 +25,7 @@ pub(super) async fn run(job: &Running) -> Result<(), Stop> {
     if job.taken_over() && !task.repeatable {
         return Err(Stop::Failed(shell::NOT_TWICE.to_owned()));
     }
+    shell::must_still_be_allowed(job, |owner| task.allows(owner)).await?;
     // The runner's description counts, whatever stands in the row.
     let words = task
         .words(&payload.parameters)

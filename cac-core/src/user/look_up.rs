@@ -102,6 +102,16 @@ async fn realms(service: &Pve) -> HashSet<String> {
     }
 }
 
+pub(super) fn answer(core: &Core, user: &pve::User) -> Answer {
+    let now = u64::try_from(core.clock.now().timestamp()).unwrap_or_default();
+    match user.is_active(now) {
+        true => Answer::Active {
+            admin: user.groups.contains(&core.config.proxmox.admin_group),
+        },
+        false => Answer::Disabled,
+    }
+}
+
 struct Round<'a> {
     core: &'a Core,
     service: Pve,
@@ -117,7 +127,7 @@ struct Round<'a> {
 impl Round<'_> {
     async fn look_up(&mut self, due: &Due, listed: Option<&pve::User>) -> Result<()> {
         let answer = match listed {
-            Some(user) => Some(self.answer(user)),
+            Some(user) => Some(answer(self.core, user)),
             None if self.single == 0 => return Ok(()),
             None => {
                 self.single -= 1;
@@ -137,21 +147,11 @@ impl Round<'_> {
         }
     }
 
-    fn answer(&self, user: &pve::User) -> Answer {
-        let now = u64::try_from(self.core.clock.now().timestamp()).unwrap_or_default();
-        match user.is_active(now) {
-            true => Answer::Active {
-                admin: user.groups.contains(&self.core.config.proxmox.admin_group),
-            },
-            false => Answer::Disabled,
-        }
-    }
-
     async fn ask(&mut self, username: &str) -> Option<Answer> {
         let userid = self.core.proxmox_user(username);
         let realm = userid.rsplit_once('@').map_or("", |(_, realm)| realm);
         match self.service.user(&userid).await {
-            Ok(user) => Some(self.answer(&user)),
+            Ok(user) => Some(answer(self.core, &user)),
             Err(error) if error.is_no_such_user(&userid) && self.realms.contains(realm) => {
                 Some(Answer::NoSuchUser)
             }
@@ -246,7 +246,7 @@ async fn due(core: &Core) -> Result<Vec<Due>> {
 }
 
 /// Whether Proxmox VE can be asked about this owner: not a former owner, the program itself, or a name that no user can have.
-fn is_user(core: &Core, owner: &str) -> bool {
+pub(super) fn is_user(core: &Core, owner: &str) -> bool {
     let program = Actor::local().username;
     owner != program && !is_former(owner) && canonical(core, owner).is_ok_and(|name| name == owner)
 }

@@ -21,5 +21,7 @@ mod people;
 mod pitfalls;
 mod preflight;
 mod reconcile;
+mod rights_lost;
 mod sign_in;
+mod strangers;
 mod whole_changes;
