@@ -110,13 +110,18 @@ pub(super) async fn unused_former_owner(tx: &mut Tx, username: &str) -> Result<S
     Ok(owner)
 }
 
-/// Gives containers, quota and jobs of one owner to another.
+/// Gives containers, quota, jobs and ended account requests of one owner to another.
 async fn rename(tx: &mut Tx, from: &str, to: &str, now: DateTime<Utc>) -> Result<Taken> {
     let mut taken = Taken::default();
     let sql = r#"UPDATE "Containers" SET "username" = ?, "updatedAt" = ? WHERE "username" = ?"#;
     taken.containers = tx.exec(sql, args![to, now, from]).await?;
     let sql = r#"UPDATE "Jobs" SET "createdBy" = ? WHERE "createdBy" = ?"#;
     taken.jobs = tx.exec(sql, args![to, from]).await?;
+    // Notices go to the address of such a request where Proxmox VE has none. The column is shorter than names of owners may be.
+    let short = |name: &str| name.chars().take(64).collect::<String>();
+    let sql =
+        r#"UPDATE "AccountRequests" SET "username" = ? WHERE "username" = ? AND "status" = 'done'"#;
+    tx.exec(sql, args![short(to), short(from)]).await?;
     let sql = r#"SELECT "id" FROM "Quotas" WHERE "username" = ?"#;
     if tx.opt(sql, args![to]).await?.is_none() {
         let sql = r#"UPDATE "Quotas" SET "username" = ?, "updatedAt" = ? WHERE "username" = ?"#;
