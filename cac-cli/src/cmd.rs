@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use cac_core::Actor;
 use cac_core::audit::{Origin, Via};
 use cac_core::config::{Config, Program, environment};
+use cac_core::db::Db;
 use cac_core::{Core, program};
 use clap::{Args, Parser, Subcommand};
 
@@ -159,8 +160,20 @@ fn inspected_config() -> Result<Config, Failure> {
     Ok(Config::inspect(&vars, Program::Local)?)
 }
 
-/// The library on the configured database.
+/// The library on the configured database, which must exist: on a new one these commands would show or change nothing, and leave it behind.
 async fn core() -> Result<Core, Failure> {
+    let vars = environment()?;
+    let inspected = Config::inspect(&vars, Program::Local)?;
+    if Db::is_missing(inspected.database_url.expose()) {
+        return Err(Exit::usage(
+            "There is no database at DATABASE_URL. Name the one that the portal uses; `cac migrate up` makes a new one.",
+        ));
+    }
+    new_core().await
+}
+
+/// The library on the configured database, which is made where there is none.
+async fn new_core() -> Result<Core, Failure> {
     Ok(Core::start(config()?).await?)
 }
 

@@ -25,7 +25,7 @@ impl Import {
     pub(crate) async fn run(self, common: &Common) -> Result<ExitCode, Failure> {
         let text = std::fs::read_to_string(&self.file)
             .map_err(|error| Exit::usage(&format!("{}: {error}", self.file.display())))?;
-        let core = super::core().await?;
+        let core = super::new_core().await?;
         let node = self.node.as_deref();
         let taken = container::take(&core, &super::local(), &text, node, self.dry_run).await?;
         if common.json {

@@ -201,7 +201,10 @@ impl Node {
     pub(crate) async fn run(self, common: &Common) -> Result<ExitCode, Failure> {
         let json = common.json;
         if self.local {
-            let core = super::core().await?;
+            let core = match self.command {
+                Command::Add(_) => super::new_core().await?,
+                _ => super::core().await?,
+            };
             return match self.command {
                 Command::Add(new) => local::add(&core, new, json).await,
                 Command::List => local::list(&core, json).await,

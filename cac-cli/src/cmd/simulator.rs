@@ -113,5 +113,7 @@ fn network(text: &str) -> Result<Network, String> {
     parsed
         .filter(|[first, _]: &[u8; 2]| *first == 127)
         .map(|octets| Network(Some(octets)))
-        .ok_or_else(|| "give two numbers of the loopback network, such as 127.80, or auto".to_owned())
+        .ok_or_else(|| {
+            "give two numbers of the loopback network, such as 127.80, or auto".to_owned()
+        })
 }

@@ -23,7 +23,7 @@ fn who_only_looks_writes_nothing() {
         );
         assert!(!err.contains("panicked"), "{err}");
         assert_eq!(left(), Vec::<String>::new(), "{words:?}: {out}{err}");
-        out
+        out + &err
     };
     let listen = ("CAC_LISTEN", "127.0.0.1:0");
     for words in [
@@ -38,6 +38,19 @@ fn who_only_looks_writes_nothing() {
         );
         look(words, &[listen, ("CAC_DATA_DIR", "elsewhere/deep")]);
         look(words, &[listen, ("DATABASE_URL", "sqlite:my.db")]);
+    }
+    // What shows or changes what is stored needs a database, and made one with two secrets where there was none.
+    for words in [
+        &["login-failures", "list"][..],
+        &["login-failures", "clear"],
+        &["login-node", "confirm"],
+        &["proxy", "key", "show", "--local"],
+        &["node", "list", "--local"],
+        &["secret", "encrypt"],
+        &["audit"],
+    ] {
+        let out = look(words, &[listen]);
+        assert!(out.contains("There is no database"), "{words:?}: {out}");
     }
 }
 
