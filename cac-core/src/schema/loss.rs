@@ -147,7 +147,7 @@ const KEPT: &[Kept] = &[
             "Containers.deletionRequestedAt",
             "Containers.deletionJobId",
         ],
-        count: r#"SELECT COUNT(*) AS "n" FROM "Containers" WHERE "changeError" IS NOT NULL OR "deletionRequestedAt" IS NOT NULL"#,
+        count: r#"SELECT COUNT(*) AS "n" FROM "Containers" WHERE "changeError" IS NOT NULL OR "deletionError" IS NOT NULL OR "deletionRequestedAt" IS NOT NULL"#,
         what: "who wants {n} containers deleted, or why a change or deletion of them failed",
         first: None,
     },

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use cac_core::job::{Runner, Status};
 use cac_core::{args, testing};
@@ -60,6 +61,8 @@ async fn a_takeover_waits_for_the_row_that_is_being_written() {
             tries.load(Ordering::SeqCst) == 1
         })
         .await;
+        // The lease has lapsed by now, and the row takes a second more.
+        tokio::time::sleep(Duration::from_millis(500)).await;
         lab.run(Runner::new(lab.core.clone()).kind("lapses", work));
         let (seen, _, end) = crate::follow::all(&lab.core, id, 0).await;
         assert_eq!(seen, "old\nnew\n", "{}", lab.database.name);

@@ -147,6 +147,24 @@ async fn a_guesser_in_a_known_network_is_slowed_and_slows_no_known_device() {
     }
 }
 
+/// A realm that ignores case signs `Alice@ldap` in as `alice@ldap`, and each spelling had five guesses of its own.
+#[tokio::test]
+async fn every_spelling_of_a_name_has_the_same_budget() {
+    for database in testing::databases().await {
+        let timed = Timed::new(database).await;
+        let spellings = ["alice", "Alice", "aLice", "alIce", "aliCe", "ALICE"];
+        let mut through = 0;
+        for (number, name) in spellings.iter().cycle().take(60).enumerate() {
+            // An address of its own each time, of one network.
+            let client = from(&format!("192.0.2.{}", number + 1), None);
+            let answer = timed.sign_in(name, "guess", &client).await;
+            through += u32::from(matches!(answer, Err(Error::Unauthenticated(_))));
+        }
+        assert!(through <= 6, "{}: {through}", timed.lab.database.name);
+        timed.lab.end().await;
+    }
+}
+
 /// The second step counts as the first one does.
 #[tokio::test]
 async fn codes_are_guessed_no_faster_than_passwords_and_do_not_lock_out_a_known_device() {

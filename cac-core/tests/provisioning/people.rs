@@ -358,7 +358,17 @@ async fn an_unconfirmed_request_is_nobodys_business_and_expires() {
             let from = Some([203, 0, number, 7].into());
             let received = account_request::create(core, &bomb, &origin(from)).await;
             assert_eq!(received.is_ok(), number < 3, "{name}: {received:?}");
+            // The provider delivers to the same mailbox.
+            bomb.email = bomb.email.to_uppercase();
         }
+        // Whoever fills the number for somebody else keeps that person out for six hours, not until the requests expire.
+        let long_ago = Utc::now() - Duration::hours(6) - Duration::minutes(1);
+        let sql = r#"UPDATE "AccountRequests" SET "createdAt" = ? WHERE "username" LIKE 'victim%'"#;
+        core.db.exec(sql, args![long_ago]).await.unwrap();
+        bomb.username = "the-victim".to_owned();
+        let from_home = Some([203, 0, 113, 7].into());
+        let received = account_request::create(core, &bomb, &origin(from_home)).await;
+        assert_eq!(received.unwrap(), Received::Unconfirmed, "{name}");
         let old = Utc::now() - Duration::hours(account_request::CONFIRM_HOURS + 1);
         let sql = r#"UPDATE "AccountRequests" SET "createdAt" = ? WHERE "id" <= 2"#;
         core.db.exec(sql, args![old]).await.unwrap();
