@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-pub(crate) use hold::hold;
 use hold::{end_hold, held_for};
+pub(crate) use hold::{end_own_hold, hold};
 pub(crate) use strangers::Strangers;
 
 use super::{Container, find_any};
@@ -178,7 +178,7 @@ enum Verdict {
     Lost(Holder),
     /// This row has it, and shows no address at all.
     Silent(Holder),
-    /// No row had it, and a running container that no row knows shows it.
+    /// Another running container shows it, whose row has another one, or that no row knows.
     Strange {
         vmid: u32,
     },
@@ -210,7 +210,7 @@ async fn holder(tx: &mut Tx, address: &str, except: i64) -> Result<Option<Holder
 /// Looks at whoever has the address that the guest of this row shows. The caller has proved that what it looked at is this container.
 pub(crate) async fn claim(core: &Core, container: i64, address: Ipv4Addr) -> Result<Claim> {
     let claim = claim_on_word(core, container, address).await?;
-    if !matches!(claim.verdict, Verdict::Free) {
+    if claim.is_refused() {
         return Ok(claim);
     }
     let Some(row) = find_any(core, container).await? else {
@@ -390,7 +390,7 @@ pub(crate) async fn store(
     .await?;
     let news = match (refused, refusal) {
         (Some(address), Some(refusal))
-            if before.as_ref() != Some(&address) && !was_told(tx, core, id).await? =>
+            if before.as_ref() != Some(&address) && !was_told(tx, core, id, holder).await? =>
         {
             let containers = address_mail::Containers {
                 newcomer: id,
@@ -416,13 +416,19 @@ pub(crate) async fn store(
     })
 }
 
-/// Whether a refusal of this container was told of within the hour: a guest may show another address each second.
-async fn was_told(tx: &mut Tx, core: &Core, id: i64) -> Result<bool> {
+/// Whether both owners were told of a refusal within the hour: a guest may show another address each second.
+async fn was_told(tx: &mut Tx, core: &Core, id: i64, holder: Option<i64>) -> Result<bool> {
     let sql = r#"SELECT "id" FROM "AuditEntries" WHERE "createdAt" > ? AND "action" = 'address_refused' AND "target" = ?
-                 AND "detail" LIKE 'Proxmox VE shows %' LIMIT 1"#;
+                 AND "detail" LIKE ? LIMIT 1"#;
     let hour = core.clock.now() - chrono::Duration::hours(1);
-    let target = format!("/containers/{id}");
-    Ok(tx.opt(sql, args![hour, target]).await?.is_some())
+    let holder = holder.map(|holder| (holder, "Another container shows %"));
+    for (id, beginning) in std::iter::once((id, "Proxmox VE shows %")).chain(holder) {
+        let target = format!("/containers/{id}");
+        if tx.opt(sql, args![hour, target, beginning]).await?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 impl News {
@@ -467,9 +473,14 @@ async fn settle(
         tracing::warn!(
             container = id,
             vmid,
-            "a container shows an address of another one that is not managed here"
+            "a container shows an address that another one shows on a network card"
         );
-        return Ok((Some(Refusal::InUse), None));
+        let sql = r#"SELECT o."id" FROM "Containers" c JOIN "Nodes" n ON n."id" = c."nodeId" JOIN "Containers" o ON o."containerId" = ?
+                     JOIN "Nodes" m ON m."id" = o."nodeId"
+                     WHERE c."id" = ? AND o."id" <> c."id" AND (m."id" = n."id" OR m."cluster" = n."cluster") ORDER BY o."id" LIMIT 1"#;
+        let other = tx.opt(sql, args![vmid, id]).await?;
+        let other = other.map(|row| row.get("id")).transpose()?;
+        return Ok((Some(Refusal::InUse), other));
     }
     let text = claim.address.to_string();
     let now = holder(tx, &text, id).await?;

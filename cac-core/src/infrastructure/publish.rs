@@ -9,15 +9,15 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{Endpoint, Part, own};
-use crate::pve::Pve;
+use crate::pve::{NodeInfo, Pve};
 use crate::{Core, Result, args, db};
 
 /// How often a process says it again.
 const SAY: Duration = Duration::from_secs(600);
 /// Between two attempts where the database is away.
 const AGAIN: Duration = Duration::from_secs(10);
-/// How long the nodes of a cluster may take, and how many of them are asked at once.
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long a node of a cluster may take, and how many of them are asked at once.
+const ANSWER: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 8;
 /// After this long an address that nobody published again is removed, in milliseconds.
 const FORGET: i64 = 7 * 24 * 60 * 60 * 1000;
@@ -61,16 +61,20 @@ async fn store(core: &Core) -> Result<()> {
 
 /// Publishes the addresses of every node of the cluster, added here or not: the network of the storages is a node's address, too. What
 /// Proxmox VE does not say now stays as it was said before.
-pub(crate) async fn publish_nodes(core: &Core, pve: &Pve, members: &[String]) -> Result<()> {
-    let looks = members.iter().map(|name| pve.node_addresses(name).boxed());
-    let looks: Vec<BoxFuture<'_, _>> = looks.collect();
-    let looks = stream::iter(looks).buffer_unordered(AT_ONCE).collect();
-    let asked = async { tokio::join!(pve.cluster_addresses(), looks) };
-    let Ok((cluster, nodes)) = tokio::time::timeout(ANSWER, asked).await else {
-        return Ok(());
-    };
-    let nodes: Vec<Result<Vec<IpAddr>, _>> = nodes;
-    let found = std::iter::once(cluster).chain(nodes).flatten().flatten();
+pub(crate) async fn publish_nodes(core: &Core, pve: &Pve, members: &[NodeInfo]) -> Result<()> {
+    // The first node would wait long for one that is away.
+    let online = members.iter().filter(|member| member.status == "online");
+    let looks = online.map(|member| pve.node_addresses(&member.node).boxed());
+    let looks: Vec<BoxFuture<'_, _>> = looks.chain([pve.cluster_addresses().boxed()]).collect();
+    let answers = looks
+        .into_iter()
+        .map(|look| tokio::time::timeout(ANSWER, look).boxed());
+    let answers: Vec<BoxFuture<'_, _>> = answers.collect();
+    let answers: Vec<_> = stream::iter(answers)
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    let found = answers.into_iter().flatten().flatten().flatten();
     let mut found: Vec<IpAddr> = found.map(|ip| ip.to_canonical()).collect();
     found.retain(|ip| !ip.is_loopback() && !ip.is_unspecified());
     found.sort_unstable();

@@ -156,6 +156,11 @@ impl Guest<'_> {
         let (stored, handed_over) = transaction!(core.db, tx => {
             tx.lock("names").await?;
             let now = core.clock.now();
+            // Somebody else's by now: a runner that lost its lease waited for the lock.
+            let sql = r#"SELECT "id" FROM "Containers" WHERE "id" = ? AND "jobId" = ?"#;
+            if tx.opt(sql, args![id, self.job.id()]).await?.is_none() {
+                return Err(crate::Error::Internal(format!("container {id} is another job's by now")));
+            }
             let stored = address::store(tx, core, id, Some(&claim)).await?;
             tx.exec(
                 r#"UPDATE "Containers" SET "macAddress" = ?, "state" = NULL, "jobId" = NULL, "updatedAt" = ? WHERE "id" = ?"#,

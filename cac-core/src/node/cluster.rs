@@ -27,7 +27,7 @@ pub(crate) async fn learn(core: &Core, node: &Node) -> Result<Option<String>> {
     let Ok(Ok(members)) = tokio::time::timeout(node::AWAY, pve.nodes()).await else {
         return Ok(None);
     };
-    let mut names: Vec<String> = members.into_iter().map(|member| member.node).collect();
+    let mut names: Vec<String> = members.iter().map(|member| member.node.clone()).collect();
     if !names.contains(&node.name) {
         return Ok(None);
     }
@@ -37,7 +37,7 @@ pub(crate) async fn learn(core: &Core, node: &Node) -> Result<Option<String>> {
             tx.lock("names").await?;
             move_nodes(tx, node, &names, &key).await?;
         })?;
-        infrastructure::publish_nodes(core, &pve, &names).await?;
+        infrastructure::publish_nodes(core, &pve, &members).await?;
     }
     Ok(Some(key))
 }

@@ -4,10 +4,13 @@
 mod config;
 mod interface;
 
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use reqwest::Method;
 use serde::Deserialize;
+use serde_json::Value;
 
 pub use self::config::{LxcChange, LxcConfig, Net, NewClone, NewLxc};
 pub use self::interface::{Interface, IpAddress};
@@ -268,6 +271,16 @@ impl Pve {
         let call =
             Call::get(&lxc(node, &vmid.to_string(), &["rrddata"]))?.with("timeframe", timeframe);
         Ok(self.call::<Rows<_>>(call).await?.rows())
+    }
+
+    /// The IPv4 addresses of a container on all its network cards: static ones of its configuration, and what its guest shows on interfaces
+    /// with their MACs.
+    pub async fn lxc_ipv4(&self, node: &str, vmid: u32) -> Result<Vec<Ipv4Addr>, Error> {
+        let call = Call::get(&lxc(node, &vmid.to_string(), &["config"]))?;
+        let config: HashMap<String, Value> = self.call(call).await?;
+        let cards = config::cards(&config);
+        let interfaces = self.lxc_interfaces(node, vmid).await?.unwrap_or_default();
+        Ok(config::all_ipv4(&cards, &interfaces))
     }
 
     /// What the container's network looks like from inside; `None` for a stopped and for an unknown container alike.

@@ -2,10 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use cac_core::container::{AddressProblem, Refusal, import};
+use cac_core::container::{self, AddressProblem, Refusal, import};
 use cac_core::job::Status;
+use cac_core::job::container_change::Change;
 use cac_core::reconcile::{self, Watcher};
 use cac_core::{node, routes, testing};
+use cac_simulator::GuestInterface;
 
 use crate::import::wanted;
 use crate::lab::{Lab, PATIENCE, admin, alice};
@@ -118,6 +120,100 @@ async fn refused_addresses_are_told_of_once_an_hour() {
         // One for the admin, one for the owner.
         let mails = r#"SELECT COUNT(*) AS "n" FROM "Jobs" WHERE "kind" = 'address_mail'"#;
         assert_eq!(count(mails).await, 2, "{name}");
+        lab.end().await;
+    }
+}
+
+/// Only the address of `net0` of containers without a row counted: a second card of anybody's could be published under another name.
+#[tokio::test]
+async fn an_address_of_another_containers_second_card_is_not_claimed() {
+    for database in testing::databases().await {
+        let mut lab = Lab::new(database).await;
+        lab.runner();
+        let name = lab.database.name;
+        let victim = lab.ask("victim").await;
+        assert_eq!(lab.job(victim.job_id).await.status, Status::Success);
+        let vmid = lab.row(victim.id).await.unwrap().container_id.unwrap();
+        let mac = "BC:24:11:00:99:99";
+        let net1 = format!("name=eth1,bridge=vmbr0,hwaddr={mac},ip=manual");
+        lab.simulator.set_option(vmid, "net1", Some(&net1));
+        let second = Ipv4Addr::new(127, 203, 0, 9);
+        let card = GuestInterface {
+            name: "eth1".to_owned(),
+            mac: mac.to_owned(),
+            address: format!("{second}/24"),
+        };
+        lab.simulator.set_interfaces(vmid, &[card]);
+        let thief = lab.ask("thief").await;
+        assert_eq!(lab.job(thief.job_id).await.status, Status::Success);
+        let claimed = shown_by(&lab, thief.id, second).await;
+        assert_eq!(claimed, refused(second, Refusal::InUse), "{name}");
+        lab.end().await;
+    }
+}
+
+/// A container that showed another address before each stop held a whole network for an hour, and new containers got none of it.
+#[tokio::test]
+async fn a_container_holds_one_address_at_a_time() {
+    for database in testing::databases().await {
+        let mut lab = Lab::new(database).await;
+        lab.runner();
+        let name = lab.database.name;
+        let created = lab.ask("greedy").await;
+        assert_eq!(lab.job(created.job_id).await.status, Status::Success);
+        for number in 1..=3 {
+            let address = Ipv4Addr::new(127, 9, 0, number);
+            let shown = shown_by(&lab, created.id, address).await;
+            assert_eq!(shown.0, Some(address.to_string()), "{name}");
+            let limit = std::time::Duration::from_secs(30);
+            let restart = Change::Restart;
+            let changed = container::change(&lab.core, &alice(), created.id, restart, limit).await;
+            changed.unwrap();
+        }
+        let limit = std::time::Duration::from_secs(30);
+        let changed = container::change(&lab.core, &alice(), created.id, Change::Stop, limit).await;
+        changed.unwrap();
+        let sql = r#"SELECT COUNT(*) AS "n" FROM "AddressHolds""#;
+        let held: i64 = lab
+            .core
+            .db
+            .one(sql, vec![])
+            .await
+            .unwrap()
+            .get("n")
+            .unwrap();
+        assert_eq!(held, 1, "{name}");
+        lab.end().await;
+    }
+}
+
+/// The hold of a first silence was never ended, so at the second one, an hour later, the address was given away at once.
+#[tokio::test]
+async fn each_silence_of_a_holder_begins_anew() {
+    for database in testing::databases().await {
+        let mut lab = Lab::new(database).await;
+        lab.runner();
+        let name = lab.database.name;
+        let (thief, victim) = (lab.ask("thief").await, lab.ask("victim").await);
+        for created in [thief, victim] {
+            assert_eq!(lab.job(created.job_id).await.status, Status::Success);
+        }
+        let row = lab.row(victim.id).await.unwrap();
+        let (vmid, address) = (row.container_id.unwrap(), row.ipv4_address.unwrap());
+        let address: Ipv4Addr = address.parse().unwrap();
+        lab.simulator.set_leased(vmid, false);
+        let first = shown_by(&lab, thief.id, address).await;
+        assert_eq!(first, refused(address, Refusal::InUse), "{name}");
+        lab.simulator.set_leased(vmid, true);
+        let mut watcher = Watcher::new(lab.core.clone());
+        watcher.look().await.unwrap();
+        watcher.read_in_turn().await;
+        // An hour later.
+        let sql = r#"UPDATE "AddressHolds" SET "until" = '2001-01-01 00:00:00'"#;
+        lab.core.db.exec(sql, vec![]).await.unwrap();
+        lab.simulator.set_leased(vmid, false);
+        let second = shown_by(&lab, thief.id, address).await;
+        assert_eq!(second, refused(address, Refusal::InUse), "{name}");
         lab.end().await;
     }
 }

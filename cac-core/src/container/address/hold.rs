@@ -25,12 +25,25 @@ pub(super) async fn held_for(
 
 /// Whether the address is held for this very container.
 pub(super) async fn is_held_by(core: &Core, address: &str, container: i64) -> Result<bool> {
-    let sql =
-        r#"SELECT "containerId" FROM "AddressHolds" WHERE "address" = ? AND "containerId" = ?"#;
-    Ok(core.db.opt(sql, args![address, container]).await?.is_some())
+    let sql = r#"SELECT "containerId" FROM "AddressHolds" WHERE "address" = ? AND "containerId" = ? AND "until" > ?"#;
+    let now = core.clock.now();
+    let row = core.db.opt(sql, args![address, container, now]).await?;
+    Ok(row.is_some())
 }
 
-/// Holds the address for a container that shows none from now on; until when.
+/// Ends the hold of an address that its container shows again: its next silence begins anew.
+pub(crate) async fn end_own_hold(core: &Core, address: &str, container: i64) -> Result<()> {
+    let sql =
+        r#"SELECT "containerId" FROM "AddressHolds" WHERE "address" = ? AND "containerId" = ?"#;
+    if core.db.opt(sql, args![address, container]).await?.is_some() {
+        let sql = r#"DELETE FROM "AddressHolds" WHERE "address" = ? AND "containerId" = ?"#;
+        core.db.exec(sql, args![address, container]).await?;
+    }
+    Ok(())
+}
+
+/// Holds the address for a container that shows none from now on; until when. A container holds one address: whoever showed another one
+/// before each stop would hold a whole network otherwise.
 pub(crate) async fn hold(
     tx: &mut Tx,
     core: &Core,
@@ -39,8 +52,9 @@ pub(crate) async fn hold(
 ) -> Result<DateTime<Utc>> {
     let now = core.clock.now();
     let until = now + HELD;
-    let sql = r#"DELETE FROM "AddressHolds" WHERE "address" = ? OR "until" < ?"#;
-    tx.exec(sql, args![address, now - HELD]).await?;
+    let sql =
+        r#"DELETE FROM "AddressHolds" WHERE "address" = ? OR "containerId" = ? OR "until" < ?"#;
+    tx.exec(sql, args![address, container, now - HELD]).await?;
     let sql = r#"INSERT INTO "AddressHolds" ("address", "containerId", "until") VALUES (?, ?, ?)"#;
     tx.exec(sql, args![address, container, until]).await?;
     Ok(until)

@@ -1,4 +1,5 @@
-//! Addresses of running containers that no row knows: a guest could show one of them and have somebody else's machine published.
+//! Addresses of other running containers that no row has: those of containers that no row knows, and of further network cards. A guest could
+//! show one of them and have somebody else's machine published.
 //!
 //! Asked only when a guest shows an address that no row has, which is at its creation and when it gets another one. What was read is
 //! remembered for [`FRESH`], so that many creations beside many strangers cost one round. A stranger that does not answer within
@@ -13,11 +14,13 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 
 use crate::container::Container;
-use crate::node::{self, cluster};
+use crate::node;
 use crate::pve::{Pve, Resource};
 use crate::{Core, Result};
 
-const FRESH: Duration = Duration::from_secs(300);
+const FRESH: Duration = Duration::from_secs(60);
+/// How long one of them may take.
+const ANSWER: Duration = Duration::from_secs(2);
 /// Calls to Proxmox VE at once.
 const AT_ONCE: usize = 8;
 
@@ -37,7 +40,7 @@ impl Strangers {
     }
 }
 
-/// The VMID of a stranger in the row's cluster that shows the address.
+/// The VMID of another container in the row's cluster that shows the address on any network card.
 pub(super) async fn with_address(
     core: &Core,
     row: &Container,
@@ -52,23 +55,20 @@ pub(super) async fn with_address(
     let Ok(pve) = core.pve(&node) else {
         return Ok(None);
     };
-    let ours = cluster::vmids(core, node.id).await?;
     let look = async {
         let Ok(resources) = pve.resources("vm").await else {
             return None;
         };
         let strangers = resources.into_iter().filter(|one| {
             let runs = one.kind == "lxc" && one.status.as_deref() == Some("running");
-            runs && one.vmid.is_some_and(|vmid| !ours.contains(&vmid))
+            runs && one.vmid != row.container_id
         });
-        let reads = strangers.map(|one| read(core, node.id, &pve, one).boxed());
+        let reads = strangers.map(|one| shows(core, (node.id, &pve), one, address).boxed());
         let reads: Vec<BoxFuture<'_, _>> = reads.collect();
         let mut read = stream::iter(reads).buffer_unordered(AT_ONCE);
-        while let Some(one) = read.next().await {
-            if let Some((vmid, addresses)) = one
-                && addresses.contains(&address)
-            {
-                return Some(vmid);
+        while let Some(vmid) = read.next().await {
+            if vmid.is_some() {
+                return vmid;
             }
         }
         None
@@ -78,20 +78,24 @@ pub(super) async fn with_address(
         .unwrap_or_default())
 }
 
-async fn read(
+/// The VMID of a stranger if it shows the address.
+async fn shows(
     core: &Core,
-    node: i64,
-    pve: &Pve,
+    (node, pve): (i64, &Pve),
     stranger: Resource,
-) -> Option<(u32, Vec<Ipv4Addr>)> {
+    address: Ipv4Addr,
+) -> Option<u32> {
     let (vmid, on) = (stranger.vmid?, stranger.node?);
     let known = core.strangers.all().get(&(node, vmid)).cloned();
-    if let Some(known) = known.filter(|known| known.at.elapsed() < FRESH) {
-        return Some((vmid, known.addresses));
+    // Nobody is refused for what was so a moment ago.
+    if let Some(known) = known.filter(|known| known.at.elapsed() < FRESH)
+        && !known.addresses.contains(&address)
+    {
+        return None;
     }
-    let config = pve.lxc_config(&on, vmid).await.ok()?;
-    let interfaces = pve.lxc_interfaces(&on, vmid).await.ok()?;
-    let addresses = config.net0_ipv4(&interfaces.unwrap_or_default());
+    // One that does not answer must not take the time of the others.
+    let asked = tokio::time::timeout(ANSWER, pve.lxc_ipv4(&on, vmid)).await;
+    let addresses = asked.ok()?.ok()?;
     let at = Instant::now();
     let mut all = core.strangers.all();
     all.retain(|_, shown| shown.at.elapsed() < FRESH);
@@ -100,5 +104,5 @@ async fn read(
         let addresses = addresses.clone();
         all.insert((node, vmid), Shown { at, addresses });
     }
-    Some((vmid, addresses))
+    addresses.contains(&address).then_some(vmid)
 }

@@ -1,11 +1,13 @@
 //! A container's settings: as they are asked for, changed and read. Which values are sensible is decided elsewhere.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::super::http::Call;
 use super::super::wire;
@@ -210,6 +212,32 @@ impl LxcConfig {
         };
         u32::try_from(gib).ok()
     }
+}
+
+/// The network cards of a configuration as Proxmox VE sends it.
+pub(super) fn cards(config: &HashMap<String, Value>) -> Vec<Net> {
+    let is_card = |key: &str| {
+        let number = key.strip_prefix("net");
+        number
+            .is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let cards = config.iter().filter(|(key, _)| is_card(key));
+    cards
+        .filter_map(|(_, value)| value.as_str())
+        .map(Net::read)
+        .collect()
+}
+
+/// Every IPv4 address of these cards.
+pub(super) fn all_ipv4(cards: &[Net], interfaces: &[Interface]) -> Vec<Ipv4Addr> {
+    let fixed = cards.iter().filter_map(|card| card.ip.as_deref());
+    let fixed = fixed.filter_map(|ip| ip.split('/').next()?.parse().ok());
+    let shown = interfaces.iter().filter(|one| {
+        let mut macs = cards.iter().filter_map(|card| card.hwaddr.as_deref());
+        macs.any(|mac| one.has_mac(mac))
+    });
+    let shown = shown.flat_map(Interface::ipv4);
+    fixed.chain(shown).collect()
 }
 
 fn flag<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
