@@ -35,6 +35,8 @@ const RENEW: Duration = Duration::from_secs(5);
 const MEMBERS: Duration = Duration::from_secs(600);
 /// How long one container's node may take.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long a node may take that did not answer the last time.
+const SILENT: Duration = Duration::from_secs(1);
 /// Proxmox VE measures uptimes every ten seconds, so the same start seems to move by that much; in seconds.
 const MEASURED: u64 = 11;
 /// A container that started longer ago and has no address is left to its turn, in seconds.
@@ -95,12 +97,13 @@ pub async fn watch(core: Core, stop: CancellationToken) {
             leads = watcher.lead().await.unwrap_or(false);
             renew = now + RENEW;
         }
-        let outcome = if leads && now >= look {
-            look = now + LOOK;
-            watcher.look().await.map(drop)
-        } else {
-            watcher.second(leads).await
-        };
+        let mut outcome = Ok(());
+        if leads && now >= look {
+            outcome = watcher.look().await.map(drop);
+            // A look that takes long is not due again at once.
+            look = Instant::now() + LOOK;
+        }
+        let outcome = outcome.and(watcher.second(leads).await);
         if let Err(error) = outcome {
             tracing::warn!(%error, "containers cannot be watched now");
         }
@@ -303,8 +306,13 @@ impl Watcher {
         let (mut clusters, mut silent): (Vec<Cluster>, Vec<Node>) = (Vec::new(), Vec::new());
         while !rest.is_empty() {
             let node = rest.remove(0);
+            // One that was silent the last time is not waited for again.
+            let limit = match self.silent.contains(&node.id) {
+                true => SILENT,
+                false => ANSWER,
+            };
             let asked = match self.core.pve(&node) {
-                Ok(pve) => containers_of(&pve)
+                Ok(pve) => containers_of(&pve, limit)
                     .await
                     .map(|containers| (pve, containers)),
                 Err(_) => None,
@@ -346,11 +354,10 @@ impl Watcher {
         let Ok(Ok(nodes)) = asked else {
             return HashSet::new();
         };
-        let names: Vec<String> = nodes.into_iter().map(|one| one.node).collect();
-        if let Err(error) = infrastructure::publish_nodes(&self.core, pve, &names).await {
+        if let Err(error) = infrastructure::publish_nodes(&self.core, pve, &nodes).await {
             tracing::warn!(%error, "addresses of nodes are not published now");
         }
-        let members: HashSet<String> = names.into_iter().collect();
+        let members: HashSet<String> = nodes.into_iter().map(|one| one.node).collect();
         self.members
             .insert(node.id, (Instant::now(), members.clone()));
         members
@@ -428,8 +435,8 @@ impl Watcher {
     }
 }
 
-async fn containers_of(pve: &Pve) -> Option<HashMap<u32, Place>> {
-    let asked = tokio::time::timeout(ANSWER, pve.resources("vm")).await;
+async fn containers_of(pve: &Pve, limit: Duration) -> Option<HashMap<u32, Place>> {
+    let asked = tokio::time::timeout(limit, pve.resources("vm")).await;
     let resources = asked.ok()?.ok()?;
     let at = Instant::now();
     let place = |one: crate::pve::Resource| {
@@ -465,6 +472,9 @@ async fn is_news(core: &Core, row: &Container, found: &FoundContainer) -> Result
     let Some(shown) = address::of(core, config, interfaces, stored) else {
         return Ok(false);
     };
+    if stored == Some(shown.to_string().as_str()) {
+        address::end_own_hold(core, &shown.to_string(), row.id).await?;
+    }
     match &row.address_problem {
         // Refused already: news is only that it is free by now.
         Some(AddressProblem::Refused { address, .. }) if *address == shown.to_string() => {
