@@ -1,6 +1,7 @@
 //! Mail: texts from `templates/mail/`, sent by SMTP. When it is sent, and again, is `job/account_mail.rs`.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use lettre::message::header::MessageId;
 use lettre::message::{Mailbox, MultiPart};
@@ -53,6 +54,13 @@ impl NotSent {
         Self {
             text: text.into(),
             passing: false,
+        }
+    }
+
+    fn passing(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            passing: true,
         }
     }
 
@@ -114,8 +122,24 @@ pub fn on(core: &Core) -> bool {
     core.config.mail.is_some()
 }
 
+/// How long a mail server may take for one mail. The library's own limit is for connecting alone.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What a mail server that says nothing is worth.
+fn silent() -> NotSent {
+    NotSent::passing(format!(
+        "The mail server did not answer within {} s.",
+        LIMIT.as_secs()
+    ))
+}
+
 /// Sends a mail now.
 pub async fn send(core: &Core, mail: &Mail) -> Result<(), NotSent> {
+    let sent = tokio::time::timeout(LIMIT, send_at_once(core, mail)).await;
+    sent.unwrap_or_else(|_| Err(silent()))
+}
+
+async fn send_at_once(core: &Core, mail: &Mail) -> Result<(), NotSent> {
     let Some(settings) = &core.config.mail else {
         return Err(NotSent::lasting(
             "No mail can be sent: set SMTP_URL and MAIL_FROM.",
@@ -144,12 +168,16 @@ pub async fn send(core: &Core, mail: &Mail) -> Result<(), NotSent> {
 
 /// Tries the connection and the password; the warning that goes with it, if there is one.
 pub async fn check(config: &Config, settings: &Settings) -> Result<Option<String>, NotSent> {
-    let connection = smtp::connect(config, settings).await?;
-    match connection.transport.test_connection().await {
-        Ok(true) => Ok(connection.unverified),
-        Ok(false) => Err(NotSent::lasting("The mail server does not answer as one.")),
-        Err(error) => Err(NotSent::refused(&error)),
-    }
+    let check = async {
+        let connection = smtp::connect(config, settings).await?;
+        match connection.transport.test_connection().await {
+            Ok(true) => Ok(connection.unverified),
+            Ok(false) => Err(NotSent::lasting("The mail server does not answer as one.")),
+            Err(error) => Err(NotSent::refused(&error)),
+        }
+    };
+    let checked = tokio::time::timeout(LIMIT, check).await;
+    checked.unwrap_or_else(|_| Err(silent()))
 }
 
 /// The whole chain of causes.

@@ -1,6 +1,8 @@
 //! The job that mails about an account request. A mail server that is away is waited for; what is sent twice has the same id.
 
 use std::str::FromStr as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use lettre::Address;
 use lettre::message::Mailbox;
@@ -124,10 +126,46 @@ pub(super) async fn run(job: &Running) -> Result<(), Stop> {
     deliver(job, &mail).await
 }
 
+/// Mails that this process sends now.
+static SENDING: AtomicUsize = AtomicUsize::new(0);
+/// After this long a mail that had to let others go first is tried.
+const BUSY: Duration = Duration::from_secs(2);
+/// Longer than any mail takes.
+const MOST: Duration = Duration::from_secs(600);
+
+/// A place among the mails that are sent at once.
+struct Place;
+
+impl Place {
+    /// Half of what the runner works on at once: a mail server that says nothing would keep all containers waiting otherwise.
+    fn take(job: &Running) -> Result<Self, Stop> {
+        let most = (job.core.config.runner.concurrency / 2).max(1);
+        let next = |now: usize| (now < most).then_some(now + 1);
+        match SENDING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
+            Ok(_) => Ok(Self),
+            Err(_) => Err(Stop::Retry {
+                after: Some(BUSY),
+                reason: "Other mails are sent just now.".to_owned(),
+            }),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        SENDING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Sends a mail; a mail server that is away is waited for.
 pub(super) async fn deliver(job: &Running, mail: &Mail) -> Result<(), Stop> {
+    let _place = Place::take(job)?;
     job.line(format!("To {}", mail.to.email)).await;
-    match mail::send(&job.core, mail).await {
+    let sent = tokio::select! {
+        sent = mail::send(&job.core, mail) => sent,
+        ended = job.pause(MOST) => return ended.and(Err(Stop::HandBack)),
+    };
+    match sent {
         Ok(()) => {
             job.line("The mail server has taken it.").await;
             Ok(())

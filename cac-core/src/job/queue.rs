@@ -51,11 +51,19 @@ impl Claim {
 
 /// The turn of a new job: right after the owner's last one, but not before those that wait at the head. So whoever has one job waiting
 /// is not behind all of somebody else's.
-pub(super) async fn turn(tx: &mut Tx, owner: &str) -> Result<i64> {
-    let last = r#"SELECT "turn" FROM "Jobs" WHERE "createdBy" = ? ORDER BY "id" DESC LIMIT 1"#;
-    let last = tx.opt(last, args![owner]).await?;
+pub(super) async fn turn(tx: &mut Tx, owner: Option<&str>) -> Result<i64> {
+    let last = match owner {
+        // What nobody asked for, such as mails, takes turns as if it were one more user's: a flood of it is in front of nobody.
+        None => {
+            r#"SELECT "turn" FROM "Jobs" WHERE "createdBy" IS NULL AND "turn" > 0 ORDER BY "id" DESC LIMIT 1"#
+        }
+        Some(_) => r#"SELECT "turn" FROM "Jobs" WHERE "createdBy" = ? ORDER BY "id" DESC LIMIT 1"#,
+    };
+    let given = owner.map_or_else(Vec::new, |owner| args![owner]);
+    let last = tx.opt(last, given).await?;
     let last: i64 = last.map_or(Ok(0), |row| row.get("turn"))?;
-    let head = r#"SELECT "turn" FROM "Jobs" WHERE "status" = 'pending' AND "turn" > 0 ORDER BY "turn" LIMIT 1"#;
+    let head = r#"SELECT "turn" FROM "Jobs" WHERE "status" = 'pending' AND "turn" > 0
+                  AND ("startAfter" IS NULL OR "startAfter" <= NOW_MS()) ORDER BY "turn" LIMIT 1"#;
     let head = match tx.opt(head, args![]).await? {
         Some(row) => row.get::<i64>("turn")?,
         // Turns never run ahead of ids.

@@ -182,7 +182,9 @@ async fn a_password_stands_for_15_minutes_and_can_be_given_again() {
             matches!(refused, Some(Error::TooMany { .. })),
             "{name}: {refused:?}"
         );
-        session::discard(core, &one).await.unwrap();
+        session::discard(core, &one, &Origin::default())
+            .await
+            .unwrap();
         assert!(!session::is_proved(core, &one).await.unwrap(), "{name}");
         lab.end().await;
     }
@@ -385,6 +387,42 @@ async fn an_unconfirmed_request_is_nobodys_business_and_expires() {
         assert_eq!(row.unwrap().get::<i64>("n").unwrap(), 0, "{name}");
         lab.end().await;
     }
+}
+
+/// A mail server that takes connections and says nothing had each mail keep a place of the runner for good; eight stopped every creation.
+#[tokio::test]
+async fn a_silent_mail_server_stops_no_containers() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("smtp://127.0.0.1:{}", silent.local_addr().unwrap().port());
+    let more = [
+        ("SMTP_URL", url.as_str()),
+        ("MAIL_FROM", "portal@example.org"),
+        ("JOB_RUNNER_CONCURRENCY", "4"),
+    ];
+    let delay = cac_simulator::Delay::none();
+    let mut lab = Lab::with(testing::sqlite().await, delay, &more).await;
+    let asking = tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((connection, _)) = silent.accept().await {
+            open.push(connection);
+        }
+    });
+    for number in 0..12 {
+        let from = Some([192, 0, 2, number].into());
+        let new = request(number.into());
+        let asked = account_request::create(&lab.core, &new, &origin(from)).await;
+        assert_eq!(asked.unwrap(), Received::Unconfirmed);
+    }
+    let runner = lab.runner();
+    let began = std::time::Instant::now();
+    let created = lab.ask("quick").await;
+    let status = lab.job(created.job_id).await.status;
+    assert_eq!(status, cac_core::job::Status::Success);
+    // Before the first of the mails is given up.
+    assert!(began.elapsed() < std::time::Duration::from_secs(25));
+    runner.cancel();
+    asking.abort();
+    lab.end().await;
 }
 
 /// A request of an anonymous visitor.
