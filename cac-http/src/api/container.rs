@@ -274,7 +274,8 @@ impl Api {
                 protected: asked.protected,
                 username: asked.username,
             };
-            let changed = container::update(&who.core, &who.actor, id.0, &change, life::WAIT);
+            let patience = life::patience(&who);
+            let changed = container::update(&who.core, &who.actor, id.0, &change, patience.limit);
             life::answer(&who, id.0, changed).await
         };
         page::container::or_page(&who, id.0, change).await
@@ -300,11 +301,12 @@ impl Api {
         forget: Query<Option<bool>>,
     ) -> Result<Ended> {
         must_be_proved_for(&who, id.0).await?;
+        let patience = life::patience(&who);
         let delete = async {
             if forget.0.unwrap_or(false) {
-                return container::forget(&who.core, &who.actor, id.0, life::WAIT).await;
+                return container::forget(&who.core, &who.actor, id.0, patience.limit).await;
             }
-            container::delete(&who.core, &who.actor, id.0, life::WAIT).await
+            container::delete(&who.core, &who.actor, id.0, patience.limit).await
         };
         let deletion = async {
             tokio::select! {

@@ -13,6 +13,7 @@ use poem_openapi::types::ToJSON;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi, Union};
 use serde_json::{Map, Value};
 
+use super::container::must_be_proved_for;
 use super::{Tag, page as bounds};
 use crate::accept::Both;
 use crate::auth::Signed;
@@ -327,6 +328,10 @@ impl Api {
         tag = "Tag::Jobs"
     )]
     async fn job_cancel(&self, who: Signed, id: Path<i64>) -> Result<Found> {
+        // Cancelling a creation removes what is made of the container.
+        if let Some(container) = job::find(&who.core, &who.actor, id.0).await?.container_id {
+            must_be_proved_for(&who, container).await?;
+        }
         let job = job::cancel(&who.core, &who.actor, id.0).await?;
         if who.html {
             return Ok(Found::There(progress(job.id)));

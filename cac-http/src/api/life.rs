@@ -15,12 +15,34 @@ use super::container::{Container, must_be_proved_for};
 use crate::auth::Signed;
 use crate::error::{ApiError, Result};
 use crate::input::Input;
+use crate::slots::Slot;
 use crate::{origin, page};
 
 pub(crate) struct Api;
 
 /// How long a change waits for its job before it answers 202.
-pub(crate) const WAIT: Duration = Duration::from_secs(30);
+const WAIT: Duration = Duration::from_secs(30);
+
+/// How long this answer may wait for its job; it does not while the slot is missing. A request that changes something goes on without its
+/// client, so a user could have thousands of them wait otherwise, each asking the database.
+pub(crate) struct Patience {
+    pub(crate) limit: Duration,
+    _slot: Option<Slot<String>>,
+}
+
+pub(crate) fn patience(who: &Signed) -> Patience {
+    let slot = who.limits.open_wait(format!("user {}", who.actor.username));
+    match slot {
+        Ok(slot) => Patience {
+            limit: WAIT,
+            _slot: Some(slot),
+        },
+        Err(_) => Patience {
+            limit: Duration::ZERO,
+            _slot: None,
+        },
+    }
+}
 
 /// A snapshot that is to be taken.
 #[derive(Object)]
@@ -267,6 +289,7 @@ impl Api {
         id: Path<i64>,
         name: Path<String>,
     ) -> Result<Answer> {
+        must_be_proved_for(&who, id.0).await?;
         work(&who, id.0, Change::DeleteSnapshot { name: name.0 }).await
     }
 
@@ -291,7 +314,8 @@ impl Api {
 }
 
 async fn work(who: &Signed, id: i64, change: Change) -> Result<Answer> {
-    let changed = container::change(&who.core, &who.actor, id, change, WAIT);
+    let patience = patience(who);
+    let changed = container::change(&who.core, &who.actor, id, change, patience.limit);
     page::container::or_page(who, id, answer(who, id, changed)).await
 }
 

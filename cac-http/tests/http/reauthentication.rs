@@ -49,8 +49,8 @@ fn field(page: &str, name: &str) -> String {
 async fn an_old_session_is_asked_for_the_password_before_it_does_what_that_protects() {
     let lab = Lab::new().await;
     let (alice, admin) = (lab.login("alice").await, lab.login("admin").await);
-    let (id, job) = lab.create(&alice, "hers").await;
-    assert_eq!(lab.ended(job).await, "success");
+    let (id, creation) = lab.create(&alice, "hers").await;
+    assert_eq!(lab.ended(creation).await, "success");
     let (own, job) = lab.create(&admin, "own").await;
     assert_eq!(lab.ended(job).await, "success");
     let asked = json!({"name": "C", "email": "c@example.org", "username": "carol", "reason": "r"});
@@ -103,6 +103,10 @@ async fn an_old_session_is_asked_for_the_password_before_it_does_what_that_prote
     let registration = json!({"hostname": "x", "ipv4Address": "127.1.0.9", "username": "admin", "osRelease": "debian",
         "containerId": 556, "macAddress": "BC:24:11:00:05:56", "httpPort": 80});
     let roll_back = format!("{hers}/snapshots/x/rollback");
+    let (snapshot, cancel) = (
+        format!("{hers}/snapshots/x"),
+        format!("/jobs/{creation}/cancel"),
+    );
     for (method, path, body) in [
         (Method::POST, "/containers", registration),
         (
@@ -114,6 +118,8 @@ async fn an_old_session_is_asked_for_the_password_before_it_does_what_that_prote
         (Method::DELETE, "/nodes/1", json!({})),
         (Method::POST, "/jobs", json!({"command": "true"})),
         (Method::POST, &roll_back, json!({})),
+        (Method::DELETE, &snapshot, json!({})),
+        (Method::POST, &cancel, json!({})),
     ] {
         let answer = send(&lab, &admin, (method.clone(), path, &body)).await;
         let refused = expect(answer, 403).await;
