@@ -307,6 +307,15 @@ impl Change {
         self.write_for(tx, core, username, &actor.origin).await
     }
 
+    /// [`Change::write`], if any field changed: an entry about a change that nobody made is not true.
+    pub async fn write_changed(self, tx: &mut Tx, core: &Core, actor: &Actor) -> Result<()> {
+        if self.fields.is_empty() {
+            actor.origin.entry_written();
+            return Ok(());
+        }
+        self.write(tx, core, actor).await
+    }
+
     /// Writes the entry of a request whose sender has no account, or not yet.
     pub async fn write_for(
         self,

@@ -168,7 +168,7 @@ pub struct NewJob<'a> {
 pub async fn create(tx: &mut Tx, core: &Core, new: NewJob<'_>) -> Result<i64> {
     let now = core.clock.now();
     let command = format!("# {}", new.title.replace(['\n', '\r'], " "));
-    let turn = queue::turn(tx, new.created_by.unwrap_or_default()).await?;
+    let turn = queue::turn(tx, new.created_by).await?;
     Ok(tx
         .insert(
             r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt", "createdBy", "kind", "payload", "containerId", "turn")
@@ -232,7 +232,7 @@ pub async fn ask(core: &Core, actor: &Actor, wanted: Wanted<'_>) -> Result<Job> 
                 return Ok(before.job);
             }
         }
-        let (now, turn) = (core.clock.now(), queue::turn(tx, &actor.username).await?);
+        let (now, turn) = (core.clock.now(), queue::turn(tx, Some(&actor.username)).await?);
         let id = tx
             .insert(
                 r#"INSERT INTO "Jobs" ("command", "status", "createdAt", "updatedAt", "createdBy", "kind", "payload", "startAfter", "turn")
@@ -447,8 +447,11 @@ pub async fn cancel(core: &Core, actor: &Actor, id: i64) -> Result<Job> {
     let job = find(core, actor, id).await?;
     if !job.status.ended() {
         transaction!(core.db, tx => {
-            request_cancel(tx, core, id).await?;
-            audit::Change::new("job_cancel", format!("/jobs/{id}")).write(tx, core, actor).await?;
+            // It may have ended since it was looked at.
+            match request_cancel(tx, core, id).await? {
+                true => audit::Change::new("job_cancel", format!("/jobs/{id}")).write(tx, core, actor).await?,
+                false => actor.origin.entry_written(),
+            }
         })?;
         core.wake.jobs();
     }
@@ -456,22 +459,23 @@ pub async fn cancel(core: &Core, actor: &Actor, id: i64) -> Result<Job> {
 }
 
 /// Marks a job as to be cancelled. Typed jobs other than named tasks end themselves even when pending, since they may have
-/// something to undo.
-pub async fn request_cancel(tx: &mut Tx, core: &Core, id: i64) -> Result<()> {
+/// something to undo. Whether it had not ended yet.
+pub async fn request_cancel(tx: &mut Tx, core: &Core, id: i64) -> Result<bool> {
     let now = core.clock.now();
-    tx.exec(
+    let ended = tx.exec(
         r#"UPDATE "Jobs" SET "status" = 'cancelled', "reason" = 'Cancelled before it began.', "updatedAt" = ?, "finishedAt" = ?
            WHERE "id" = ? AND "status" = 'pending' AND ("kind" IS NULL OR "kind" = ?)"#,
         args![now, now, id, task::KIND],
     )
     .await?;
-    tx.exec(
-        r#"UPDATE "Jobs" SET "cancelRequested" = ?, "startAfter" = NULL, "updatedAt" = ?
+    let marked = tx
+        .exec(
+            r#"UPDATE "Jobs" SET "cancelRequested" = ?, "startAfter" = NULL, "updatedAt" = ?
            WHERE "id" = ? AND "status" IN ('pending', 'running')"#,
-        args![true, now, id],
-    )
-    .await?;
-    Ok(())
+            args![true, now, id],
+        )
+        .await?;
+    Ok(ended + marked > 0)
 }
 
 /// Ends a typed job that has not begun its work: it waits in the queue and has stored no progress. `false` if it is not so.

@@ -216,10 +216,21 @@ pub async fn delete(core: &Core, actor: &Actor, id: &str) -> Result<()> {
 }
 
 /// Ends the session that a new sign-in takes the place of.
-pub async fn discard(core: &Core, id: &str) -> Result<()> {
-    let sql = r#"DELETE FROM "Sessions" WHERE "session_id" = ?"#;
-    core.db.exec(sql, args![key(core, id)]).await?;
-    Ok(())
+pub async fn discard(core: &Core, id: &str, origin: &Origin) -> Result<()> {
+    let key = key(core, id);
+    transaction!(core.db, tx => {
+        let sql = r#"SELECT "username" FROM "Sessions" WHERE "session_id" = ?"#;
+        if let Some(row) = tx.opt(sql, args![&key]).await? {
+            let username: Option<String> = row.get("username")?;
+            let sql = r#"DELETE FROM "Sessions" WHERE "session_id" = ?"#;
+            tx.exec(sql, args![&key]).await?;
+            audit::Change::new("session_delete", format!("/sessions/{}", &key[..SHORT]))
+                .deleted()
+                .detail("a new sign-in took its place")
+                .write_for(tx, core, username, origin)
+                .await?;
+        }
+    })
 }
 
 /// Ends every session of the actor, and forgets the devices that the actor has signed in from.

@@ -71,6 +71,8 @@ async fn withdraw(tx: &mut Tx, core: &Core, actor: &Actor, id: i64) -> Result<()
     let row = Requested::read(tx, actor, id).await?;
     let container = &row.container;
     let Some(by) = &container.deletion_requested_by else {
+        // Nothing changes, so there is nothing to write down.
+        actor.origin.entry_written();
         return Ok(());
     };
     if by != &actor.username && !actor.admin {
@@ -185,6 +187,8 @@ impl Requested {
 async fn request(tx: &mut Tx, core: &Core, actor: &Actor, id: i64) -> Result<i64> {
     let row = Requested::read(tx, actor, id).await?;
     if let Some(job_id) = row.deletion {
+        // It was requested before: nothing changes.
+        actor.origin.entry_written();
         return Ok(job_id);
     }
     let container = &row.container;

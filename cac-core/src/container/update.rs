@@ -118,7 +118,7 @@ async fn store(
         .field("disk", container.disk, wanted.disk.or(container.disk));
     let roles = owner_change.filter(|_| made(&container).is_ok());
     if roles.is_none() && !wanted.resizes() {
-        entry.write(tx, core, actor).await?;
+        entry.write_changed(tx, core, actor).await?;
         return Ok(None);
     }
     let (name, by) = (&container.hostname, &container.username);

@@ -168,7 +168,7 @@ impl Api {
                 let credential = Credential::Session(session.clone());
                 who.limits.good(credential, actor.username);
                 if let Some(old) = who.session() {
-                    session::discard(&who.core, old).await?;
+                    session::discard(&who.core, old, &who.origin).await?;
                 }
                 let config = &who.core.config;
                 // Both cookies: these headers take the place of the outcome's one.
@@ -231,7 +231,7 @@ impl Api {
     async fn login_delete(&self, who: Anyone) -> Result<Outcome> {
         match (&who.actor, who.session()) {
             (Some(actor), Some(session)) => session::delete(&who.core, actor, session).await?,
-            (None, Some(session)) => session::discard(&who.core, session).await?,
+            (None, Some(session)) => session::discard(&who.core, session, &who.origin).await?,
             (_, None) => {}
         }
         Ok(Outcome::new(&who, who.html, None, "/login".to_owned()))

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cac_core::args;
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -253,4 +254,29 @@ async fn a_connection_that_is_reset_at_any_moment_leaves_every_change_with_its_e
     );
     // Most resets come after the request was read; the very first ones may cut it off.
     assert!(jobs.len() > RESETS / 2, "{}", jobs.len());
+}
+
+/// A change that changed nothing was written down, and a session that a sign-in ended was not.
+#[tokio::test]
+async fn an_entry_is_about_something_that_changed() {
+    let lab = Lab::new().await;
+    let (alice, admin) = (lab.login("alice").await, lab.login("admin").await);
+    let (id, job) = lab.create(&alice, "calm").await;
+    assert_eq!(lab.ended(job).await, "success");
+    let path = format!("/containers/{id}");
+    let target = format!("target={path}&limit=100");
+    let before = log(&lab, &admin, &target).await.len();
+    for body in [json!({}), json!({"protected": false})] {
+        let changed = lab.ask(Method::PUT, &path, &alice).json(&body).send().await;
+        expect(changed.unwrap(), 200).await;
+    }
+    let kept = lab.post(&format!("{path}/keep"), &alice).send().await;
+    expect(kept.unwrap(), 200).await;
+    assert_eq!(log(&lab, &admin, &target).await.len(), before);
+    let again = json!({"username": "alice", "password": "alice-demo"});
+    let again = lab.post("/login", &alice).json(&again).send().await;
+    expect(again.unwrap(), 200).await;
+    let ended = log(&lab, &admin, "action=session_delete").await;
+    assert_eq!(ended.len(), 1, "{ended:?}");
+    assert_eq!(ended[0]["username"], "alice");
 }
