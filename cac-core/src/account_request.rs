@@ -15,7 +15,7 @@ use crate::audit::{self, Origin};
 use crate::db::{Row, Tx};
 use crate::error::Fields;
 use crate::job::account_mail::{self, What};
-use crate::pve::{NewUser, Pve, Secret};
+use crate::pve::{self, NewUser, Pve, Secret};
 use crate::user::NameUse;
 use crate::{Core, Error, Result, args, mail, secret, transaction, user};
 
@@ -389,7 +389,18 @@ pub async fn redeem(
     let service = user::service(core).await;
     let service = service.map_err(|error| not_made(&error, false))?;
     let in_use = release_unused(core, &service, &request, origin).await?;
-    match service.user_create(&new).await {
+    let created = service.user_create(&new).await;
+    // Whether it was made although the answer was lost, now or at an earlier try, is known by its comment.
+    let made = match &created {
+        Err(error) if error.is_already_exists() || error.may_have_happened() => {
+            let found = service.user(&new.userid).await.ok();
+            found.is_some_and(|found| found.comment.is_some() && found.comment == new.comment)
+        }
+        _ => false,
+    };
+    let earlier = made && created.as_ref().is_err_and(pve::Error::is_already_exists);
+    match created {
+        _ if made => {}
         // That it could be created proves that nobody had the name, also where the service token may not look users up.
         Ok(()) if in_use => user::release_name(core, &request.username, request.id, origin).await?,
         Ok(()) => {}
@@ -417,6 +428,10 @@ pub async fn redeem(
             .write_for(tx, core, Some(request.username.clone()), origin)
             .await?;
     })?;
+    if earlier {
+        let message = "Your account was made at an earlier try, whose answer was lost. Sign in with the password that you chose then, or ask an admin for a new one.";
+        return Err(Error::conflict("password", message));
+    }
     find_any(core, request.id).await
 }
 

@@ -17,8 +17,10 @@ use crate::{Core, Result, args, secret, session, transaction};
 
 /// How long a device or network stays known after its last successful sign-in. Browsers keep no cookie longer than 400 days (RFC 6265bis).
 pub const LIFETIME: Duration = Duration::days(400);
-/// Devices, and networks, that are remembered of one user; the ones not used for longest are forgotten.
+/// Devices that came back, and networks, that are remembered of one user; the ones not used for longest are forgotten.
 const PER_USER: u32 = 20;
+/// Devices that have not come back yet. A script that keeps no cookies makes one with each sign-in, and must not push out a browser.
+const FRESH_PER_USER: u32 = 200;
 /// Secrets in one cookie: people who share a browser.
 const PER_COOKIE: usize = 4;
 /// Hexadecimal digits of a secret: half of them are random, the rest is a tag by which we know our own.
@@ -82,8 +84,21 @@ fn hash(core: &Core, secret: &str) -> String {
     session::key(core, &format!("device {secret}"))
 }
 
-/// What is known of where this client signs in from, for this user. A device counts before a network.
+/// What is known of where this client signs in from, for this user. A device counts before a network. Where a realm ignores case the name
+/// is stored as Proxmox VE spells it, most often in lower case.
 pub(crate) async fn find(core: &Core, username: &str, client: &Client) -> Result<SignInOrigin> {
+    let lower = username.to_lowercase();
+    match find_spelt(core, username, client).await? {
+        SignInOrigin::KnownDevice(device) => Ok(SignInOrigin::KnownDevice(device)),
+        other if lower == username => Ok(other),
+        other => match find_spelt(core, &lower, client).await? {
+            SignInOrigin::Unknown => Ok(other),
+            known => Ok(known),
+        },
+    }
+}
+
+async fn find_spelt(core: &Core, username: &str, client: &Client) -> Result<SignInOrigin> {
     let hashes = secrets(core, client).into_iter();
     let hashes = hashes.map(|text| hash(core, text));
     let mut values: Vec<String> = hashes.collect();
@@ -177,18 +192,22 @@ async fn touch(
 ) -> Result<()> {
     let kind = kind.name();
     let sql = r#"UPDATE "SignInOrigins" SET "lastAt" = ? WHERE "username" = ? AND "kind" = ? AND "value" = ?"#;
-    if tx.exec(sql, args![now, username, kind, value]).await? > 0 {
-        return Ok(());
+    if tx.exec(sql, args![now, username, kind, value]).await? == 0 {
+        let sql = r#"INSERT INTO "SignInOrigins" ("username", "kind", "value", "createdAt", "lastAt") VALUES (?, ?, ?, ?, ?)"#;
+        tx.exec(sql, args![username, kind, value, now, now]).await?;
     }
-    let sql = r#"INSERT INTO "SignInOrigins" ("username", "kind", "value", "createdAt", "lastAt") VALUES (?, ?, ?, ?, ?)"#;
-    tx.exec(sql, args![username, kind, value, now, now]).await?;
-    let sql = r#"SELECT "id" FROM "SignInOrigins" WHERE "username" = ? AND "kind" = ? ORDER BY "lastAt" DESC, "id" DESC LIMIT 1000 OFFSET ?"#;
-    let rows = tx.all(sql, args![username, kind, PER_USER]).await?;
-    let surplus = rows.iter().map(|row| row.get("id"));
-    let surplus: Vec<i64> = surplus.collect::<std::result::Result<_, _>>()?;
-    if !surplus.is_empty() {
-        let sql = r#"DELETE FROM "SignInOrigins" WHERE "id" IN ?"#;
-        tx.exec(sql, args![surplus]).await?;
+    let came_back = r#"SELECT "id" FROM "SignInOrigins" WHERE "username" = ? AND "kind" = ? AND "lastAt" > "createdAt"
+                       ORDER BY "lastAt" DESC, "id" DESC LIMIT 1000 OFFSET ?"#;
+    let fresh = r#"SELECT "id" FROM "SignInOrigins" WHERE "username" = ? AND "kind" = ? AND "lastAt" <= "createdAt"
+                   ORDER BY "lastAt" DESC, "id" DESC LIMIT 1000 OFFSET ?"#;
+    for (sql, most) in [(came_back, PER_USER), (fresh, FRESH_PER_USER)] {
+        let rows = tx.all(sql, args![username, kind, most]).await?;
+        let surplus = rows.iter().map(|row| row.get("id"));
+        let surplus: Vec<i64> = surplus.collect::<std::result::Result<_, _>>()?;
+        if !surplus.is_empty() {
+            let sql = r#"DELETE FROM "SignInOrigins" WHERE "id" IN ?"#;
+            tx.exec(sql, args![surplus]).await?;
+        }
     }
     Ok(())
 }

@@ -99,7 +99,15 @@ pub fn canonical(core: &Core, typed: &str) -> Result<String> {
             "Give your Proxmox VE user name, such as `alice` or `alice@pam`.",
         ));
     }
-    Ok(if realm == core.config.proxmox.realm {
+    let bare = realm == core.config.proxmox.realm;
+    // Nobody looks this name up, so whoever had it would keep what they have after their account is gone.
+    if bare && name == Actor::local().username {
+        return Err(Error::invalid(
+            "username",
+            "This name stands for the machine itself, so nobody can have it here. Use another account.",
+        ));
+    }
+    Ok(if bare {
         name.to_owned()
     } else {
         format!("{name}@{realm}")

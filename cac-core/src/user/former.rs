@@ -102,8 +102,14 @@ pub(super) async fn release_to(
 pub(super) async fn unused_former_owner(tx: &mut Tx, username: &str) -> Result<String> {
     let mut owner = former_owner(username);
     let mut number = 2;
-    let sql = r#"SELECT COUNT(*) AS "n" FROM "Containers" WHERE "username" = ?"#;
-    while tx.one(sql, args![&owner]).await?.get::<i64>("n")? > 0 {
+    let sql = r#"SELECT (SELECT COUNT(*) FROM "Containers" WHERE "username" = ?) + (SELECT COUNT(*) FROM "Jobs" WHERE "createdBy" = ?)
+                      + (SELECT COUNT(*) FROM "Quotas" WHERE "username" = ?) AS "n""#;
+    while tx
+        .one(sql, args![&owner, &owner, &owner])
+        .await?
+        .get::<i64>("n")?
+        > 0
+    {
         owner = format!("{} ({number})", former_owner(username));
         number += 1;
     }

@@ -1,9 +1,9 @@
 //! Whether somebody may still do now what he asked for earlier: a job may wait for weeks, and its owner may have lost the rights since then.
 
 use super::look_up::{answer, is_user};
-use super::state::Answer;
+use super::state::{Answer, State};
 use super::{check_login_node, is_former, login_node, service_client};
-use crate::Core;
+use crate::{Core, args};
 
 /// What Proxmox VE says of a user now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,13 @@ pub(crate) async fn standing(core: &Core, username: &str) -> Standing {
     }
     if !is_user(core, username) {
         return Standing::Unknown;
+    }
+    let sql = r#"SELECT "state" FROM "UserStates" WHERE "username" = ?"#;
+    let known = core.db.opt(sql, args![username]).await;
+    let known: Option<String> = known.ok().flatten().and_then(|row| row.get("state").ok());
+    if known.is_some_and(|state| State::parse(&state).is_in_doubt()) {
+        // The name may be another person's by now; an admin decides.
+        return Standing::Nobody;
     }
     let Ok(node) = login_node(core).await else {
         return Standing::Unknown;

@@ -248,14 +248,23 @@ async fn a_device_is_known_for_the_user_who_signed_in_from_it_and_for_nobody_els
     }
 }
 
+/// A script that keeps no cookies made a device with each sign-in, and pushed the browser's out.
 #[tokio::test]
-async fn no_more_than_twenty_devices_of_a_user_are_remembered() {
+async fn of_the_devices_that_came_back_twenty_are_remembered() {
     for database in testing::databases().await {
         let timed = Timed::new(database).await;
         let mut cookies = Vec::new();
         for number in 0..22 {
             let client = from(&format!("192.0.2.{number}"), None);
-            cookies.push(timed.device("alice", &client).await.cookie);
+            let cookie = timed.device("alice", &client).await.cookie;
+            timed.pass(Duration::seconds(1));
+            let back = from(&format!("192.0.2.{number}"), Some(&cookie));
+            assert!(timed.device("alice", &back).await.known);
+            timed.pass(Duration::seconds(1));
+            cookies.push(cookie);
+        }
+        for _ in 0..30 {
+            timed.device("alice", &from("192.0.2.250", None)).await;
             timed.pass(Duration::seconds(1));
         }
         for (number, cookie) in cookies.iter().enumerate() {

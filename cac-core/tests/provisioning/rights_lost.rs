@@ -4,7 +4,7 @@ use cac_core::job::{self, Status, Wanted, Work};
 use cac_core::{Actor, args, testing};
 use chrono::{Duration, Utc};
 
-use crate::lab::{Lab, admin};
+use crate::lab::Lab;
 
 /// The command of a demoted admin ran at its time, with the rights of the runner; so did that of one whose account was gone.
 #[tokio::test]
@@ -13,7 +13,7 @@ async fn a_command_that_waits_does_not_run_for_whoever_is_no_admin_any_more() {
         let mut lab = Lab::new(database).await;
         let name = lab.database.name;
         let group = ["administrators"];
-        for user in ["demoted", "disabled", "deleted", "still"] {
+        for user in ["demoted", "disabled", "deleted", "returned", "still"] {
             let password = format!("{user}-demo");
             lab.simulator
                 .add_user(&format!("{user}@pve"), &password, &group);
@@ -31,24 +31,29 @@ async fn a_command_that_waits_does_not_run_for_whoever_is_no_admin_any_more() {
         };
         let (demoted, disabled) = (ask("demoted").await, ask("disabled").await);
         let (deleted, still) = (ask("deleted").await, ask("still").await);
-        let root = ask(&admin().username).await;
-        // By hand, by nobody: as ever.
-        let sql = r#"UPDATE "Jobs" SET "createdBy" = NULL WHERE "id" = ?"#;
-        lab.core.db.exec(sql, args![root]).await.unwrap();
+        // Deleted and made again, so perhaps somebody else by now.
+        let returned = ask("returned").await;
+        let sql =
+            r#"INSERT INTO "UserStates" ("username", "state") VALUES ('returned', 'returned')"#;
+        lab.core.db.exec(sql, args![]).await.unwrap();
+        // By hand, for whomever: as ever.
+        let by_hand = ask("demoted").await;
+        let sql = r#"UPDATE "Jobs" SET "turn" = 0 WHERE "id" = ?"#;
+        lab.core.db.exec(sql, args![by_hand]).await.unwrap();
         lab.simulator.add_user("demoted@pve", "demoted-demo", &[]);
         lab.simulator.set_enabled("disabled@pve", false);
         lab.simulator.remove_user("deleted@pve");
         let sql = r#"UPDATE "Jobs" SET "startAfter" = NULL"#;
         lab.core.db.exec(sql, args![]).await.unwrap();
         lab.runner();
-        for id in [demoted, disabled, deleted] {
+        for id in [demoted, disabled, deleted, returned] {
             let ended = lab.job(id).await;
             assert_eq!(ended.status, Status::Cancelled, "{name}: {ended:?}");
             let reason = ended.reason.unwrap();
             assert!(reason.contains("may not run this any more"), "{reason}");
             assert!(!lab.log(id).await.contains("it runs"), "{name}");
         }
-        for id in [still, root] {
+        for id in [still, by_hand] {
             assert_eq!(lab.job(id).await.status, Status::Success, "{name}");
         }
         // Where Proxmox VE cannot say, it counts that the command was allowed when it was asked for.

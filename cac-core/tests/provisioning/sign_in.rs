@@ -57,7 +57,10 @@ async fn the_right_password_opens_a_session_with_the_right_role() {
                 .await
                 .unwrap();
             assert!(stored.is_none(), "the id itself must not be stored");
-            session::discard(&lab.core, &session).await.unwrap();
+            let origin = audit::Origin::default();
+            session::discard(&lab.core, &session, &origin)
+                .await
+                .unwrap();
             assert_eq!(session::find(&lab.core, &session).await.unwrap(), None);
         }
         lab.end().await;
@@ -284,4 +287,16 @@ async fn guessing_is_slowed_in_all_processes_together() {
         other.db.close().await;
         lab.end().await;
     }
+}
+
+/// Nobody looks `local` up, so a leaver of that name kept sessions and tokens.
+#[tokio::test]
+async fn nobody_has_the_name_of_the_machine_itself() {
+    let lab = Lab::new(testing::sqlite().await).await;
+    lab.simulator.add_user("local@pve", "local-demo", &[]);
+    for name in ["local", "local@pve"] {
+        let refused = sign_in(&lab, name, "local-demo").await;
+        assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
+    }
+    lab.end().await;
 }

@@ -30,6 +30,30 @@ async fn what_proxmox_says_of_a_new_account_is_for_admins_alone() {
     post(&lab, "", link, password, 201).await;
 }
 
+/// The account was made, its person read that it could not be, and no entry said that it was.
+#[tokio::test]
+async fn an_account_whose_answer_was_lost_is_there_and_written_down() {
+    let lab = Lab::new().await;
+    let admin = lab.login("admin").await;
+    post(&lab, "", "/register", carol(), 200).await;
+    let approved = post(&lab, &admin, "/account-requests/1/approve", json!({}), 200).await;
+    let link = approved["link"].as_str().unwrap();
+    let link = link.strip_prefix(lab.url.as_str()).unwrap();
+    lab.simulator.faults().add(cac_simulator::Fault {
+        method: Some("POST".to_owned()),
+        path: "/access/users".to_owned(),
+        count: 1,
+        action: cac_simulator::Action::DropAfter,
+    });
+    let password = json!({"password": "carols own password"});
+    post(&lab, "", link, password, 201).await;
+    let log = lab.get("/audit?action=account_create", &admin).send().await;
+    let log = expect(log.unwrap(), 200).await;
+    assert_eq!(log.as_array().unwrap().len(), 1, "{log}");
+    let credentials = json!({"username": "carol", "password": "carols own password"});
+    post(&lab, "", "/login", credentials, 200).await;
+}
+
 /// Requests of a flood are declined together, and nobody is mailed.
 #[tokio::test]
 async fn many_requests_are_declined_at_once() {
