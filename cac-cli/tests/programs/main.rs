@@ -11,6 +11,7 @@ mod doctor;
 mod door;
 mod end_to_end;
 mod front;
+mod help;
 mod lab;
 mod local;
 mod machine;

@@ -103,6 +103,38 @@ fn a_small_set_on_each_flavour() {
     compare_with_golden("quic.conf", &render(&settings, &services, &streams).text);
 }
 
+/// Whatever options services have, in a file of 300 of them.
+#[test]
+fn a_large_set() {
+    let (settings, mut services, mut streams) = small_set();
+    for number in 0..200_u16 {
+        let upstream = format!(
+            "127.2.{}.{}:{}",
+            number / 100,
+            number % 100 + 1,
+            3000 + number
+        );
+        let mut service = http(&format!("app{number}.example.org"), &upstream);
+        service.options = HttpOptions {
+            timeout: (number % 3 == 0).then_some(60 + u32::from(number)),
+            max_body: (number % 5 == 0).then_some(1 + u32::from(number)),
+            https: number % 7 == 0,
+        };
+        services.push(service);
+    }
+    for number in 0..100_u16 {
+        let protocol = match number % 4 {
+            0 => Protocol::Udp,
+            _ => Protocol::Tcp,
+        };
+        let upstream = format!("127.3.0.{}:{}", number + 1, 5000 + number);
+        let mut service = stream(protocol, 11000 + number, &upstream);
+        service.tls = number % 4 == 1;
+        streams.push(service);
+    }
+    compare_with_golden("large.conf", &render(&settings, &services, &streams).text);
+}
+
 #[test]
 fn the_order_of_the_services_does_not_matter() {
     let (settings, mut services, mut streams) = small_set();

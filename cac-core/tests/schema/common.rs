@@ -51,19 +51,34 @@ pub(crate) async fn columns(db: &Db) -> BTreeMap<String, Vec<String>> {
     tables
 }
 
-/// Everything that MariaDB tells of columns and keys, a line each.
+/// Everything that a database tells of columns, keys and references, a line each.
 pub(crate) async fn details(db: &Db) -> Vec<String> {
-    let columns = r#"SELECT CONCAT_WS(' ', TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, IS_NULLABLE, COALESCE(COLUMN_DEFAULT, '-'),
-            COALESCE(COLLATION_NAME, '-'), EXTRA) AS "line"
-        FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME NOT IN ('SequelizeMeta', 'Migrations')
-        ORDER BY 1"#;
-    let keys = r#"SELECT CONCAT_WS(' ', TABLE_NAME, INDEX_NAME, NON_UNIQUE, SEQ_IN_INDEX, COLUMN_NAME) AS "line"
-        FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME NOT IN ('SequelizeMeta', 'Migrations')
-        ORDER BY 1"#;
-    let references = r#"SELECT CONCAT_WS(' ', TABLE_NAME, CONSTRAINT_NAME, REFERENCED_TABLE_NAME, UPDATE_RULE, DELETE_RULE) AS "line"
-        FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = DATABASE() ORDER BY 1"#;
+    let queries: &[&'static str] = match db.dialect() {
+        Dialect::Sqlite => &[
+            r#"SELECT "sql" AS "line" FROM sqlite_master WHERE "sql" IS NOT NULL AND "name" NOT LIKE 'sqlite%' ORDER BY "name""#,
+        ],
+        Dialect::MariaDb => &[
+            r#"SELECT CONCAT_WS(' ', TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, IS_NULLABLE, COALESCE(COLUMN_DEFAULT, '-'),
+                COALESCE(COLLATION_NAME, '-'), EXTRA) AS "line"
+            FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME NOT IN ('SequelizeMeta', 'Migrations')
+            ORDER BY 1"#,
+            r#"SELECT CONCAT_WS(' ', TABLE_NAME, INDEX_NAME, NON_UNIQUE, SEQ_IN_INDEX, COLUMN_NAME) AS "line"
+            FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME NOT IN ('SequelizeMeta', 'Migrations')
+            ORDER BY 1"#,
+            r#"SELECT CONCAT_WS(' ', TABLE_NAME, CONSTRAINT_NAME, REFERENCED_TABLE_NAME, UPDATE_RULE, DELETE_RULE) AS "line"
+            FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = DATABASE() ORDER BY 1"#,
+        ],
+        Dialect::Postgres => &[
+            r#"SELECT CONCAT_WS(' ', table_name, column_name, data_type, character_maximum_length, is_nullable, column_default,
+                identity_generation) AS "line"
+            FROM information_schema.columns WHERE table_schema = current_schema() ORDER BY 1"#,
+            r#"SELECT REPLACE(indexdef, current_schema() || '.', '') AS "line" FROM pg_indexes WHERE schemaname = current_schema() ORDER BY 1"#,
+            r#"SELECT CONCAT_WS(' ', conrelid::regclass, conname, pg_get_constraintdef(oid)) AS "line" FROM pg_constraint
+            WHERE connamespace = current_schema()::regnamespace ORDER BY 1"#,
+        ],
+    };
     let mut lines = Vec::new();
-    for sql in [columns, keys, references] {
+    for sql in queries {
         for row in db.all(sql, args![]).await.unwrap() {
             lines.push(row.get::<String>("line").unwrap());
         }

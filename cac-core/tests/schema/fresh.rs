@@ -1,5 +1,7 @@
 //! Fresh databases: the same tables by the same names, once, also when many programs start at the same time.
 
+use std::path::Path;
+
 use cac_core::Actor;
 use cac_core::db::{Db, Row};
 use cac_core::schema::{self, MigrationState};
@@ -29,6 +31,26 @@ async fn all_three_databases_have_the_same_tables_and_columns() {
         "Migrations",
     ] {
         assert!(shapes[0].contains_key(table), "{table}");
+    }
+}
+
+/// The schema only grows: whoever reads or writes it by hand finds everything where it was.
+#[tokio::test]
+async fn the_schema_is_as_it_was_written_down() {
+    for database in testing::databases().await {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schema");
+        let file = folder.join(format!("{}.txt", database.name));
+        let lines = details(&database.db).await.join("\n") + "\n";
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(&file, &lines).unwrap();
+        }
+        let golden = std::fs::read_to_string(&file).expect("UPDATE_GOLDEN=1 makes it");
+        assert!(
+            lines == golden,
+            "{}: look at the change, then run with UPDATE_GOLDEN=1",
+            database.name
+        );
     }
 }
 
