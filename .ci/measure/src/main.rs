@@ -1,7 +1,8 @@
 //! Prints a table of what can be measured about the source of this workspace: its size, its functions, its names, the modules of
-//! `cac-core` that import each other. `cargo run -p cac-measure` runs it on the working tree, `-- FOLDER` on another one.
+//! `cac-core` that import each other. `cargo run --manifest-path .ci/measure/Cargo.toml` runs it on the
+//! working tree, `-- FOLDER` on another one.
 //!
-//! It counts and judges nothing; the gate does not run it. What must hold is a test (`tests/layers.rs`).
+//! It counts and judges nothing. What must hold is a test of its own (`tests/`).
 
 use std::path::PathBuf;
 use std::process::ExitCode;
